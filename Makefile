@@ -1,0 +1,35 @@
+# Two commands: `make demo` and `make test`. Each does all its own set-up, once, into .venv/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint clean help
+help:
+	@echo "make demo   distil a handwritten-digit teacher into a small student, without its data, and look at the result"
+	@echo "make test   run the tests"
+	@echo "make lint   style and types"
+	@echo "make clean  remove the virtual environment"
+
+# The marker is written last, so an interrupted installation is taken up again.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dreamstill needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": call make with PYTHON=python3.12, say")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked requirements into $(VENV)/ (a few minutes, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TESTARGS)
+
+demo: $(READY)
+	$(BIN)/dreamstill demo $(DEMOARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,103 @@
+"""Wrap any network as a teacher or a student: images in [0, 1] in, logits out.
+
+The adapter alone knows a network's mean and standard deviation. Everywhere else images are nominal [0, 1]
+pixels, so that generators, banks, augmentation and networks with different normalisations fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamstill.errors import InputError
+
+
+class Network(nn.Module):
+    """A classifier from images in [0, 1] (``b c h w``) to logits (``b k``, at least float32).
+
+    Args:
+        module: any network that takes standardised images and returns logits, a mapping with ``"logits"`` or
+            ``"out"``, or an object with ``.logits``.
+        num_classes: number of classes ``k``, at least 2.
+        image_size: side, or ``(height, width)``, in pixels.
+        channels: 1 or 3, or whatever the network's first layer takes.
+        mean: per channel, in [0, 1] units; ``None`` means 0 (no shift).
+        std: per channel, in [0, 1] units, positive; ``None`` means 1 (no scaling).
+        name: how the network can be built again: a built-in name or ``package.module:factory``.
+        kwargs: the arguments it was built with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        num_classes: int,
+        image_size: int | tuple[int, int] | list[int],
+        channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        name: str = "",
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        mean = [0.0] * channels if mean is None else [float(v) for v in mean]
+        std = [1.0] * channels if std is None else [float(v) for v in std]
+        for label, values in (("mean", mean), ("std", std)):
+            if len(values) != channels:
+                raise InputError(
+                    f"{label} has {len(values)} values and the images have {channels} channels: give one a channel"
+                )
+        if min(std) <= 0:
+            raise InputError(f"std is {list(std)}: every value must be positive")
+        if num_classes < 2:
+            raise InputError(f"num_classes is {num_classes}: a classifier needs at least 2")
+        self.module = module
+        self.num_classes = num_classes
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size: tuple[int, int] = (int(height), int(width))
+        self.channels = channels
+        self.name = name or type(module).__name__
+        self.kwargs = dict(kwargs or {})
+        # Not part of the state_dict: they are facts about the network, and travel in its description.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (``b k``) of images in [0, 1] (``b c h w``)."""
+        return logits_of(self.module((images - self.mean) / self.std))
+
+    def description(self) -> dict[str, Any]:
+        """All that is needed to build the same network again, as plain JSON types."""
+        return {
+            "name": self.name,
+            "kwargs": self.kwargs,
+            "num_classes": self.num_classes,
+            "image_size": list(self.image_size),
+            "channels": self.channels,
+            "mean": [round(float(v), 6) for v in self.mean.flatten()],
+            "std": [round(float(v), 6) for v in self.std.flatten()],
+        }
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in whatever a network returned, in at least float32.
+
+    Raises:
+        InputError: the output is neither a tensor, nor a mapping or object that holds logits.
+    """
+    if isinstance(output, dict):
+        output = output.get("logits", output.get("out"))
+    elif not isinstance(output, Tensor):
+        output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"the network returned {type(output).__name__}: expected logits, a mapping with 'logits' or 'out', "
+            "or an object with .logits; wrap it in a module that returns the logits"
+        )
+    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output

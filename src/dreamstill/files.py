@@ -1,0 +1,39 @@
+"""Writing files so that a reader sees the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dreamstill.errors import InputError
+
+
+def atomic_write(path: Path | str, content: bytes | str) -> None:
+    """Write ``content`` to ``path`` through a temporary name, flushed to disk before it takes the name.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; the old file is left as it was.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(scratch, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InputError(
+            f"could not write {path} ({error.strerror}): free some space or choose another --out; "
+            "what was there before is unchanged"
+        ) from error
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    atomic_write(path, json.dumps(content, indent=2, allow_nan=False, default=str) + "\n")

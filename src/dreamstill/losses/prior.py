@@ -1,0 +1,23 @@
+"""What the teacher's output on a good synthetic batch looks like: sure of each image, and of all classes alike.
+
+Chen et al., DAFL, ICCV 2019, arXiv:1904.01186.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def onehot(logits: Tensor) -> Tensor:
+    """Cross-entropy of the teacher's logits (``b k``) with their own arg-max, >= 0 (DAFL eq. 3)."""
+    return F.cross_entropy(logits, logits.argmax(dim=1))
+
+
+def balance(logits: Tensor) -> Tensor:
+    """Negative entropy of the batch-mean prediction, in nats: from -ln k (balanced) to 0 (DAFL eq. 5).
+
+    Does not decompose over ranks: give it the gathered logits of the global batch.
+    """
+    mean_probs = F.softmax(logits, dim=1).mean(dim=0)
+    return (mean_probs * mean_probs.clamp_min(1e-8).log()).sum()

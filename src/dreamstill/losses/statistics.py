@@ -1,0 +1,35 @@
+"""Batch-norm statistics as a memory of the training data (DeepInversion, Yin et al., arXiv:1912.08795)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dreamstill.probes import Moments
+
+Form = Literal["norm", "gaussian_kl"]
+
+
+def bn_statistics(moments: Sequence[Moments], form: Form = "norm") -> Tensor:
+    """Distance between the batch's statistics and the running ones, averaged over the layers, >= 0.
+
+    ``norm``: ``||mean - running_mean||_2 + ||var - running_var||_2`` a layer (DeepInversion's released form).
+    ``gaussian_kl``: the divergence of two Gaussians a channel, summed over channels (data-free quantisation form).
+    The published sum over layers is this times the number of layers; the average keeps a weight meaningful
+    when the teacher changes.
+    """
+    terms = [_norm(m) if form == "norm" else _gaussian_kl(m) for m in moments]
+    return torch.stack(terms).mean()
+
+
+def _norm(m: Moments) -> Tensor:
+    return torch.linalg.vector_norm(m.mean - m.running_mean) + torch.linalg.vector_norm(m.var - m.running_var)
+
+
+def _gaussian_kl(m: Moments, eps: float = 1e-5) -> Tensor:
+    var, running_var = m.var + eps, m.running_var + eps
+    shift = (m.mean - m.running_mean).square()
+    return (0.5 * (running_var.log() - var.log()) + (var + shift) / (2 * running_var) - 0.5).sum()

@@ -1,0 +1,118 @@
+"""Look inside any network from outside: feature maps and batch-norm statistics, returned with the logits.
+
+A probe sets its hooks when it is made, that is before anything is compiled: a hook added after the first
+compiled call never fires. It returns what it saw; it keeps nothing between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dreamstill.adapters import Network
+from dreamstill.errors import InputError
+
+
+class Moments(NamedTuple):
+    """What one batch-norm layer received, beside what it remembers of its training data. All ``c``, float32."""
+
+    mean: Tensor
+    var: Tensor  # biased, as the layer itself would normalise with
+    running_mean: Tensor
+    running_var: Tensor
+
+
+class Observed(NamedTuple):
+    """What a probed network returns."""
+
+    logits: Tensor
+    taps: dict[str, Tensor]
+    moments: list[Moments]
+
+
+def bn_layers(module: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch-norm layers that keep running statistics, by dotted name."""
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    }
+
+
+def last_linear(module: nn.Module) -> str | None:
+    """Dotted name of the last ``nn.Linear``, the classifier of nearly every network; None if there is none."""
+    names = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    return names[-1] if names else None
+
+
+def _no_average(moment: Tensor) -> Tensor:
+    return moment
+
+
+class Probe(nn.Module):
+    """A network whose call returns :class:`Observed` instead of bare logits.
+
+    Args:
+        network: the teacher or student.
+        taps: dotted names, inside ``network.module``, of the layers whose output is wanted.
+        bn: whether batch-norm statistics will be asked for.
+        average: mean over ranks of a per-rank moment, differentiable; the engine gives it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        taps: Sequence[str] = (),
+        bn: bool = False,
+        average: Callable[[Tensor], Tensor] = _no_average,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.taps = tuple(taps)
+        self._average = average
+        self._stats = False
+        self._features: dict[str, Tensor] = {}
+        self._moments: list[Moments] = []
+        modules = dict(network.module.named_modules())
+        for name in self.taps:
+            if name not in modules:
+                raise InputError(
+                    f"{network.name} has no layer {name!r} to take features from: its layers are "
+                    f"{', '.join(list(modules)[1:9])}, ..."
+                )
+            modules[name].register_forward_hook(self._tap(name))
+        layers = bn_layers(network.module) if bn else {}
+        for layer in layers.values():
+            layer.register_forward_pre_hook(self._read)
+
+    def forward(self, images: Tensor, stats: bool = False) -> Observed:
+        """Logits, tapped features and, with ``stats``, batch-norm moments of images (``b c h w``, [0, 1])."""
+        self._stats, self._features, self._moments = stats, {}, []
+        logits = self.network(images)
+        seen = Observed(logits, {name: self._features[name] for name in self.taps}, self._moments)
+        self._stats, self._features, self._moments = False, {}, []
+        return seen
+
+    def _tap(self, name: str) -> Callable[..., None]:
+        def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+            self._features[name] = output
+
+        return hook
+
+    def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not self._stats:
+            return
+        assert isinstance(layer, _BatchNorm)
+        x = inputs[0]
+        # In bf16 the variance of a channel with a large mean is all rounding error.
+        x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        dims = [d for d in range(x.dim()) if d != 1]
+        var, mean = torch.var_mean(x, dims, correction=0)
+        global_mean = self._average(mean)
+        # Law of total variance: exact for equal shares, and it does not cancel as E[x^2] - E[x]^2 does.
+        global_var = self._average(var + (mean - global_mean).square())
+        self._moments.append(Moments(global_mean, global_var, layer.running_mean, layer.running_var))  # type: ignore[arg-type]

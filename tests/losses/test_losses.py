@@ -1,0 +1,98 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from dreamstill.losses.distillation import kl, l1, mse
+from dreamstill.losses.prior import balance, onehot
+from dreamstill.losses.statistics import bn_statistics
+from dreamstill.probes import Moments
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("suite")
+shapes = st.tuples(st.integers(1, 5), st.integers(2, 7), st.integers(0, 10_000))
+
+
+def logits(shape, scale=3.0):
+    b, k, seed = shape
+    return torch.randn(b, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+
+
+def test_kl_known_value():
+    student = torch.log(torch.tensor([[0.5, 0.5]], dtype=torch.float64))
+    teacher = torch.log(torch.tensor([[0.75, 0.25]], dtype=torch.float64))
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert kl(student, teacher).item() == pytest.approx(expected, abs=1e-12)
+    # At a temperature, both sides are softened, and the whole is scaled back by its square.
+    soft = torch.softmax(teacher / 2, 1), torch.softmax(student / 2, 1)
+    assert kl(student, teacher, tau=2).item() == pytest.approx(4 * (soft[0] * (soft[0] / soft[1]).log()).sum().item())
+
+
+def test_l1_and_mse_known_values():
+    s, t = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, 1.0]])
+    assert l1(s, t).item() == 2.0
+    assert mse(s, t).item() == 5.0
+
+
+@given(shapes, st.floats(0.5, 20))
+def test_kl_is_a_divergence_of_shift_invariant_logits(shape, tau):
+    s, t = logits(shape), logits((shape[0], shape[1], shape[2] + 1))
+    assert kl(t, t, tau).abs() < 1e-10
+    assert kl(s, t, tau) >= -1e-12
+    assert torch.allclose(kl(s + 5.0, t - 3.0, tau), kl(s, t, tau), atol=1e-9)
+
+
+def test_kl_takes_maps_with_the_class_in_dimension_one():
+    s, t = torch.randn(2, 4, 3, 5), torch.randn(2, 4, 3, 5)
+    flat = [x.permute(0, 2, 3, 1).reshape(-1, 4) for x in (s, t)]
+    assert torch.allclose(kl(s, t, 3.0), kl(flat[0], flat[1], 3.0), atol=1e-6)
+
+
+@given(shapes)
+def test_balance_is_bounded_by_the_entropy_of_k_classes(shape):
+    value = balance(logits(shape))
+    assert -math.log(shape[1]) - 1e-9 <= value <= 1e-6
+
+
+def test_balance_and_onehot_at_their_ends():
+    even, collapsed = 50 * torch.eye(4), 50 * torch.eye(4)[[0, 0, 0, 0]]
+    assert balance(even).item() == pytest.approx(-math.log(4), abs=1e-5)
+    assert balance(collapsed).item() == pytest.approx(0, abs=1e-5)
+    assert onehot(even).item() == pytest.approx(0, abs=1e-5)
+    assert onehot(torch.zeros(3, 4)).item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+@pytest.mark.parametrize("fn", [lambda s, t: kl(s, t, 4.0), mse, l1, lambda s, t: balance(s) + onehot(t)])
+def test_gradients(fn):
+    s, t = logits((3, 4, 1)).requires_grad_(), logits((3, 4, 2)).requires_grad_()
+    assert gradcheck(fn, (s, t))
+
+
+def moments(mean, var, running_mean=None, running_var=None):
+    running_mean = torch.zeros_like(mean) if running_mean is None else running_mean
+    running_var = torch.ones_like(var) if running_var is None else running_var
+    return Moments(mean, var, running_mean, running_var)
+
+
+@pytest.mark.parametrize("form", ["norm", "gaussian_kl"])
+def test_bn_statistics_vanish_where_the_batch_has_the_running_statistics(form):
+    same = moments(
+        torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    )
+    assert bn_statistics([same, same], form).abs() < 1e-6
+
+
+def test_bn_statistics_norms_grow_linearly_and_average_over_layers():
+    one = moments(torch.tensor([3.0, 4.0]), torch.ones(2))
+    two = moments(torch.tensor([6.0, 8.0]), torch.ones(2))
+    assert bn_statistics([one]).item() == pytest.approx(5.0)
+    assert bn_statistics([two]).item() == pytest.approx(10.0)
+    assert bn_statistics([one, two]).item() == pytest.approx(7.5)
+
+
+def test_gaussian_kl_known_value():
+    m = moments(torch.tensor([2.0]), torch.tensor([1.0]))
+    assert bn_statistics([m], "gaussian_kl").item() == pytest.approx(2.0, rel=1e-4)

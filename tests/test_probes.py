@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import nn
+
+from dreamstill.adapters import Network
+from dreamstill.errors import InputError
+from dreamstill.probes import Probe, bn_layers, last_linear
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    body = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+    )  # fmt: skip
+    return Network(body, num_classes=3, image_size=8, channels=1, mean=[0.25], std=[0.5])
+
+
+def test_network_standardises_and_returns_logits():
+    network = small().eval()
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(network(images), network.module((images - 0.25) / 0.5))
+    assert network.description()["mean"] == [0.25]
+    assert set(network.state_dict()) == {f"module.{k}" for k in network.module.state_dict()}
+
+
+@pytest.mark.parametrize("wrong", [{"mean": [0.1, 0.2]}, {"std": [0.0]}, {"num_classes": 1}])
+def test_network_refuses_what_cannot_be(wrong):
+    with pytest.raises(InputError):
+        Network(nn.Identity(), **{"num_classes": 3, "image_size": 8, "channels": 1, **wrong})
+
+
+def test_outputs_of_other_kinds():
+    class Wrapped(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.kind = kind
+
+        def forward(self, x):
+            y = x.flatten(1)[:, :3].bfloat16()
+            return {"dict": {"out": y}, "tensor": y, "list": [y]}[self.kind]
+
+    for kind in ("dict", "tensor"):
+        assert (
+            Network(Wrapped(kind), num_classes=3, image_size=2, channels=1)(torch.rand(2, 1, 2, 2)).dtype
+            == torch.float32
+        )
+    with pytest.raises(InputError, match="list"):
+        Network(Wrapped("list"), num_classes=3, image_size=2, channels=1)(torch.rand(2, 1, 2, 2))
+
+
+def test_moments_are_those_of_the_bn_input():
+    network = small().eval()
+    probe = Probe(network, bn=True)
+    images = torch.rand(5, 1, 8, 8)
+    seen = probe(images, stats=True)
+    entering = network.module[0]((images - 0.25) / 0.5)
+    assert torch.allclose(seen.moments[0].mean, entering.mean((0, 2, 3)), atol=1e-6)
+    assert torch.allclose(seen.moments[0].var, entering.var((0, 2, 3), correction=0), atol=1e-6)
+    assert torch.equal(seen.moments[1].running_var, network.module[4].running_var)
+    assert len(seen.moments) == 2
+    assert len(bn_layers(network)) == 2
+    assert torch.equal(seen.logits, network(images))
+
+
+def test_nothing_is_kept_between_calls_and_statistics_only_on_request():
+    probe = Probe(small().eval(), taps=["2"], bn=True)
+    assert probe(torch.rand(2, 1, 8, 8)).moments == []
+    first, second = probe(torch.rand(2, 1, 8, 8)), probe(torch.rand(2, 1, 8, 8))
+    assert not torch.equal(first.taps["2"], second.taps["2"])
+    assert probe._moments == []
+    assert probe._features == {}
+
+
+def test_gradients_flow_from_statistics_and_taps_to_the_images():
+    probe = Probe(small().eval(), taps=["5"], bn=True)
+    images = torch.rand(4, 1, 8, 8, requires_grad=True)
+    seen = probe(images, stats=True)
+    (seen.taps["5"].sum() + seen.moments[1].var.sum()).backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_averaged_moments_obey_the_law_of_total_variance():
+    halves = torch.rand(8, 1, 8, 8).chunk(2)
+    alone = [Probe(small().eval(), bn=True)(h, stats=True).moments[0] for h in halves]
+    both = Probe(small().eval(), bn=True)(torch.cat(halves), stats=True).moments[0]
+    mean = (alone[0].mean + alone[1].mean) / 2
+    var = sum(m.var + (m.mean - mean).square() for m in alone) / 2
+    assert torch.allclose(both.mean, mean, atol=1e-6)
+    assert torch.allclose(both.var, var, atol=1e-6)
+
+
+def test_unknown_tap_names_the_layers_there_are():
+    with pytest.raises(InputError, match="no layer 'nope'"):
+        Probe(small(), taps=["nope"])
+
+
+def test_last_linear():
+    assert last_linear(small().module) == "8"
+    assert last_linear(nn.Conv2d(1, 1, 1)) is None
