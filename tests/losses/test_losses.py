@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
@@ -11,8 +11,6 @@ from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.probes import Moments
 
-settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
-settings.load_profile("suite")
 shapes = st.tuples(st.integers(1, 5), st.integers(2, 7), st.integers(0, 10_000))
 
 

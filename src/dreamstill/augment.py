@@ -1,0 +1,27 @@
+"""Crop and flip, each image by its own draw, as a few tensor operations on the whole batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> Tensor:
+    """Zero-pad by ``pad``, crop back to size at each image's own offset, mirror where asked.
+
+    Args:
+        images: ``b c h w`` in [0, 1]. Differentiable with respect to them.
+        shift: ``b 2`` integers in [0, 2 pad]: row and column where the crop starts; ``pad`` is no shift.
+        flip: ``b`` booleans, or None.
+        pad: pixels, >= 0.
+    """
+    b, _, h, w = images.shape
+    padded = torch.nn.functional.pad(images, [pad] * 4)
+    rows = shift[:, :1] + torch.arange(h, device=images.device)
+    columns = torch.arange(w, device=images.device).expand(b, w)
+    if flip is not None:
+        columns = torch.where(flip[:, None], w - 1 - columns, columns)
+    columns = shift[:, 1:] + columns
+    batch = torch.arange(b, device=images.device)[:, None, None]
+    # Advanced indices around the slice put the channels last; this is also the fast memory format.
+    return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

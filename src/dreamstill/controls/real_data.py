@@ -1,0 +1,86 @@
+"""Control: the upper bounds. Distillation on the real training images, or plain training with their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import SGD
+
+from dreamstill.adapters import Network
+from dreamstill.augment import crop_flip
+from dreamstill.banks import to_float
+from dreamstill.engine import Engine, Terms
+from dreamstill.losses.distillation import kl
+from dreamstill.methods import Phase
+from dreamstill.schedules import cosine
+
+
+@dataclass
+class RealData:
+    """``L_S = KL_tau(T(x), S(x))`` or ``CE(S(x), y)`` on real images, cropped and flipped.
+
+    Attributes:
+        loss: ``kd`` (distil from the teacher) or ``labels`` (train on the labels, no teacher).
+        tau: temperature of the distillation.
+        batch_size: images a step.
+        crop: pad-and-crop shift in pixels.
+        flip: mirror at random; not for digits and letters.
+        lr_s: SGD's learning rate, along a cosine.
+        momentum: of SGD.
+        weight_decay: of SGD.
+    """
+
+    paper: ClassVar[str] = "control: distillation with the real data (Hinton et al., arXiv:1503.02531)"
+    needs: ClassVar[frozenset[str]] = frozenset({"real"})
+    outside: ClassVar[tuple[str, ...]] = ("real training images", "their labels, with loss=labels")
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+
+    loss: Literal["kd", "labels"] = "kd"
+    tau: float = 4.0
+    batch_size: int = 256
+    crop: int = 4
+    flip: bool = False
+    lr_s: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def setup(self, engine: Engine) -> None:
+        """The real images on the device, the frozen teacher and the student."""
+        sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
+        self.pixels, self.labels = engine.real()
+        self.teacher = engine.frozen(engine.given.teacher)
+        self.network = engine.given.student
+        self.student, self.opt_s = engine.own("student", self.network, sgd, cosine)
+
+    def phases(self, steps: int) -> list[Phase]:
+        """One student step an iteration."""
+        return [Phase("train", steps, self.step)]
+
+    def step(self, engine: Engine) -> None:
+        """One batch of real images, drawn with replacement."""
+        index = engine.integers(len(self.pixels), self.batch_size)
+        shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
+        flip = engine.coins(self.batch_size) if self.flip else None
+        images = crop_flip(to_float(self.pixels[index], engine.dtype), shift, flip, self.crop)
+        engine.minimise(self.loss_s, self.opt_s, inputs=(images, self.labels[index]))
+
+    def loss_s(self, images: Tensor, labels: Tensor) -> Terms:
+        """Student: agree with the teacher, or with the labels."""
+        if self.loss == "labels":
+            return {"cross_entropy": F.cross_entropy(self.student(images), labels)}
+        with torch.no_grad():
+            t = self.teacher(images).logits
+        return {"kl": kl(self.student(images), t, self.tau)}
+
+    def deliver(self) -> Network:
+        """The student."""
+        return self.network
+
+    def synthesise(self, engine: Engine, n: int) -> Tensor:
+        """Real images, as a draw."""
+        return to_float(self.pixels[engine.integers(len(self.pixels), n)], engine.dtype)

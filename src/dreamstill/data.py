@@ -1,0 +1,296 @@
+"""Real images: for teachers, for evaluation and for controls. uint8 tensors, decoded once.
+
+A set is named (``digits``, or one of :data:`KNOWN` under a root folder), or is a parquet file or folder in the
+Hugging Face image layout, a folder of class folders, or ``hub:owner/name``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dreamstill.errors import InputError
+
+KNOWN = ("mnist", "fashion-mnist", "cifar10", "cifar100", "caltech101", "collected32")
+
+# Per-channel mean and standard deviation of the training images, in [0, 1] units. MNIST and Fashion-MNIST: of the
+# unpadded 28x28 images; digits: computed here from its training split; Caltech-101: DFAD's convention.
+NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "digits": ((0.3053,), (0.3758,)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "caltech101": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "collected32": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images (uint8 ``n c h w``) with labels (int64 ``n``; None when unlabelled) and class names."""
+
+    pixels: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+    name: str
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def subset(self, index: Tensor) -> ImageSet:
+        """The images at ``index``."""
+        labels = None if self.labels is None else self.labels[index]
+        return ImageSet(self.pixels[index], labels, self.classes, self.name, self.split)
+
+
+def load(
+    source: str,
+    split: str = "test",
+    *,
+    root: str | Path | None = None,
+    image_size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+) -> ImageSet:
+    """Load a set of real images.
+
+    Args:
+        source: see the module's text.
+        split: ``train`` or ``test``, or what the set has.
+        root: folder that holds the named sets.
+        image_size: side or (height, width). 28x28 images asked for at 32 are padded with zeros, as the literature
+            does; others are resized on the short side and cropped in the centre.
+        channels: 1 makes grey (luminance), 3 repeats grey; None keeps what the first image has.
+        limit: only the first ``limit`` images.
+
+    Raises:
+        InputError: nothing there, unreadable images, or labels outside the class range.
+    """
+    size = None if image_size is None else (image_size, image_size) if isinstance(image_size, int) else image_size
+    shape = None if size is None else (int(size[0]), int(size[1]))
+    if source == "digits":
+        found = _digits(split, shape, channels)
+    else:
+        found = _from_files(source, split, root, shape, channels)
+    if limit is not None and limit < len(found):
+        found = found.subset(torch.arange(limit))
+    if found.labels is not None and not 0 <= int(found.labels.min()) <= int(found.labels.max()) < len(found.classes):
+        raise InputError(
+            f"{source} has labels from {int(found.labels.min())} to {int(found.labels.max())} and {len(found.classes)} "
+            "classes: labels must be 0 to classes - 1"
+        )
+    return found
+
+
+def channel_stats(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel, in [0, 1] units."""
+    pixels = images.pixels.transpose(0, 1).flatten(1).double() / 255
+    return tuple(pixels.mean(1).tolist()), tuple(pixels.std(1, correction=0).tolist())
+
+
+def normalisation(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The set's usual mean and standard deviation if it has one for this many channels, else the measured ones."""
+    usual = NORMALISATION.get(images.name)
+    return usual if usual is not None and len(usual[0]) == images.pixels.shape[1] else channel_stats(images)
+
+
+# ---------------------------------------------------------------- where the images come from
+
+
+def _digits(split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    if split not in ("train", "test"):
+        raise InputError(f"digits has the splits train and test, not {split!r}")
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    index = train_test_split(np.arange(len(pixels)), test_size=500, stratify=bunch.target, random_state=0)
+    chosen = np.sort(index[split == "test"])
+    arrays = (_fit(Image.fromarray(p), size or (8, 8), channels or 1) for p in pixels[chosen])
+    labels = torch.from_numpy(bunch.target[chosen]).long()
+    return ImageSet(_stack(arrays, len(chosen)), labels, tuple("0123456789"), "digits", split)
+
+
+def _from_files(
+    source: str, split: str, root: str | Path | None, size: tuple[int, int] | None, channels: int | None
+) -> ImageSet:
+    files = _parquet_files(source, split, root)
+    if files is None:
+        return _class_folders(Path(source), split, size, channels)
+    labels, classes, count = _parquet_labels(files)
+    key = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    pixels = _cached(
+        (key, size, channels), lambda: _stack(_decode_all(_parquet_images(files), source, size, channels), count)
+    )
+    return ImageSet(pixels, labels, classes, source if source in KNOWN else Path(source).name, split)
+
+
+def _parquet_files(source: str, split: str, root: str | Path | None) -> list[Path] | None:
+    """The parquet files of a source, or None when it is a folder of images."""
+    if source.startswith("hub:"):
+        folder = _download(source.removeprefix("hub:"))
+    elif source in KNOWN:
+        if root is None:
+            raise InputError(f"{source} is read from files: say with --data-root which folder holds {source}/*.parquet")
+        folder = Path(root) / source
+    else:
+        folder = Path(source)
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        names = ", ".join(("digits", *KNOWN))
+        raise InputError(f"there is no {folder}: give a file, a folder, hub:owner/name or one of {names}")
+    every = sorted(folder.rglob("*.parquet"))
+    chosen = [f for f in every if f.name.startswith(split)]
+    if every and not chosen:
+        there = sorted({f.name.split("-")[0] for f in every})
+        raise InputError(f"{folder} has no split {split!r}: its files are of {', '.join(there)}")
+    return chosen or None
+
+
+def _download(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError("hub: sets need huggingface_hub: pip install 'dreamstill[hub]'") from error
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
+    except Exception as error:
+        raise InputError(f"hub:{name} could not be fetched ({error}): check the name and the network") from error
+
+
+def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], int]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    labels: list[np.ndarray] = []
+    count = 0
+    names: tuple[str, ...] = ()
+    for file in files:
+        try:
+            schema = pq.read_schema(file)
+            if "image" not in schema.names:
+                raise InputError(f"{file} has the columns {', '.join(schema.names)}: expected image (and label)")
+            count += pq.read_metadata(file).num_rows
+            if "label" in schema.names:
+                labels.append(pq.read_table(file, columns=["label"])["label"].to_numpy())
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{file} is not a readable parquet file ({error}): fetch it again") from error
+        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = tuple(info.get("info", {}).get("features", {}).get("label", {}).get("names", ())) or names
+    if not labels:
+        return None, names, count
+    joined = torch.from_numpy(np.concatenate(labels)).long()
+    return joined, names or tuple(str(i) for i in range(int(joined.max()) + 1)), count
+
+
+def _parquet_images(files: list[Path]) -> Iterator[tuple[str, bytes]]:
+    import pyarrow.parquet as pq
+
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=512, columns=["image"]):
+            for row in batch["image"].to_pylist():
+                yield str(row.get("path") or file.name), row["bytes"]
+
+
+def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+    base = folder / split if (folder / split).is_dir() else folder
+    names = [d.name for d in base.iterdir() if d.is_dir()]
+    # "10" comes after "9", not after "1": a label must be the teacher's class number.
+    names.sort(key=(lambda n: int(n)) if all(n.isdigit() for n in names) else str)
+    files = [
+        (f, i) for i, n in enumerate(names) for f in sorted((base / n).rglob("*")) if f.suffix.lower() in _SUFFIXES
+    ]
+    if not files:
+        raise InputError(f"{base} holds neither parquet files nor class folders with images (png, jpg, webp, bmp)")
+    named = ((str(f), f.read_bytes()) for f, _ in files)
+    pixels = _stack(_decode_all(named, str(folder), size, channels), len(files))
+    return ImageSet(pixels, torch.tensor([i for _, i in files]), tuple(names), folder.name, split)
+
+
+# ---------------------------------------------------------------- decoding
+
+
+def _decode_all(
+    images: Iterable[tuple[str, bytes]], source: str, size: tuple[int, int] | None, channels: int | None
+) -> Iterator[np.ndarray]:
+    bad: list[str] = []
+    for name, data in images:
+        try:
+            picture = Image.open(io.BytesIO(data))
+            picture.load()
+        except (OSError, ValueError):
+            bad.append(name)
+            continue
+        channels = channels or (1 if picture.mode in ("L", "1", "I;16") else 3)
+        size = size or (picture.height, picture.width)
+        yield _fit(picture, size, channels)
+    if bad:
+        raise InputError(
+            f"{len(bad)} images of {source} cannot be read, first {', '.join(bad[:5])}: remove or mend them"
+        )
+
+
+def _fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    if channels not in (1, 3):
+        raise InputError(f"images are read with 1 or 3 channels, not {channels}")
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    h, w = size
+    if (picture.height, picture.width) == (28, 28) and size == (32, 32):
+        array = np.pad(np.asarray(picture), [(2, 2), (2, 2)] + [(0, 0)] * (channels == 3))
+    else:
+        if (picture.height, picture.width) != size:
+            scale = max(h / picture.height, w / picture.width)
+            picture = picture.resize(
+                (max(w, round(picture.width * scale)), max(h, round(picture.height * scale))), Image.Resampling.BILINEAR
+            )
+            left, top = (picture.width - w) // 2, (picture.height - h) // 2
+            picture = picture.crop((left, top, left + w, top + h))
+        array = np.asarray(picture)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
+    """Fill one tensor as the images come, so that no second copy of the set is held."""
+    out: Tensor | None = None
+    for i, array in enumerate(arrays):
+        if out is None:
+            out = torch.empty((count, *array.shape), dtype=torch.uint8)
+        out[i] = torch.from_numpy(array.copy())
+    if out is None:
+        raise InputError("the set is empty")
+    return out
+
+
+def _cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
+    """``make()``, or its earlier result from the cache folder. A cache that cannot be used is no error."""
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+    folder = Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))
+    path = folder / f"{digest}.npy"
+    try:
+        return torch.from_numpy(np.load(path))
+    except (OSError, ValueError, EOFError):
+        pixels = make()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{digest}.{os.getpid()}.npy")
+        np.save(scratch, pixels.numpy())
+        os.replace(scratch, path)
+    except OSError:
+        pass
+    return pixels

@@ -1,0 +1,411 @@
+"""The one place that knows device, precision, compilation and ranks.
+
+A method talks to the engine in a few verbs: ``own`` and ``frozen`` take its networks, ``noise``, ``labels``,
+``integers`` and ``coins`` draw what is random, ``make`` runs a network without gradients, ``minimise`` takes one
+optimiser step, ``gather`` and ``average`` see the global batch. Lightning Fabric finds the devices, starts the
+ranks and casts; gradients are averaged here and not by a DDP wrapper, because a wrapper also fills and reduces the
+gradients of every network that a loss merely passes through (the student, in the generator's step).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from dreamstill.adapters import Network
+from dreamstill.banks import ImageBank
+from dreamstill.errors import DivergedError, InputError
+from dreamstill.probes import Probe
+from dreamstill.schedules import Schedule, constant
+from dreamstill.tasks.classification import Classification
+
+Precision = Literal["32", "bf16", "64"]
+Terms = dict[str, Tensor]
+
+_FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
+
+
+@dataclass
+class Given:
+    """What the user brought: the networks, and real images where a control is allowed to see them."""
+
+    teacher: Network
+    student: Network
+    real_pixels: Tensor | None = None  # uint8 n c h w
+    real_labels: Tensor | None = None  # int64 n
+
+
+class Cast(nn.Module):
+    """A network that runs in the engine's precision and returns at least float32."""
+
+    def __init__(self, module: nn.Module, fabric: Fabric) -> None:
+        super().__init__()
+        self.module = module
+        self._autocast = fabric.autocast
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the network under autocast; losses outside are then plain float32 without guards."""
+        with self._autocast():
+            out = self.module(*args, **kwargs)
+        return tree_map(_at_least_float32, out)
+
+
+def _at_least_float32(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the global batch of all ranks, differentiable, on any device (CPU has no SyncBatchNorm)."""
+
+    average: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise with the statistics of the batch over all ranks when training."""
+        if not self.training or self.running_mean is None:
+            return super().forward(x)
+        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        global_mean = self.average(mean)
+        var = self.average(var + (mean - global_mean).square())
+        self._remember(global_mean.detach(), var.detach(), x.numel() // x.shape[1])
+        x = (x - global_mean.view(1, -1, 1, 1)) * torch.rsqrt(var + self.eps).view(1, -1, 1, 1)
+        return x if self.weight is None else x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        total = count * torch.distributed.get_world_size()
+        self.num_batches_tracked += 1
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var * (total / max(total - 1, 1)), momentum)
+
+
+class Owned:
+    """A network's optimiser, its schedule and its name in logs and checkpoints."""
+
+    def __init__(self, name: str, module: nn.Module, opt: Optimizer, schedule: Schedule, clip: float | None) -> None:
+        self.name, self.module, self.opt, self.schedule, self.clip = name, module, opt, schedule, clip
+        self.params: list[nn.Parameter] = [p for group in opt.param_groups for p in group["params"]]
+        self.base_lrs = [float(group["lr"]) for group in opt.param_groups]
+        self.steps = 0
+
+    def set_lr(self, progress: float) -> None:
+        """Learning rates at ``progress`` (0 to 1) of the phase."""
+        for group, base in zip(self.opt.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * self.schedule(progress)
+
+
+class Engine:
+    """Runs a method's steps on whatever hardware there is. See the module's text for the verbs.
+
+    Args:
+        given: the user's networks and, for controls, real images.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``; ``auto`` takes a GPU if there is one.
+        precision: ``32``, ``bf16`` (mixed) or ``64`` (for exactness tests).
+        compile: compile each step's losses, forward and backward, as one graph.
+        seed: every draw is a function of (seed, iteration, number of the draw), so a resumed run draws the same.
+        steps: the budget in student optimiser steps; schedules are fractions of it.
+    """
+
+    def __init__(
+        self,
+        given: Given,
+        *,
+        device: str = "auto",
+        precision: Precision = "32",
+        compile: bool = False,
+        seed: int = 0,
+        steps: int = 1,
+    ) -> None:
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        self.fabric = Fabric(
+            accelerator=device,
+            devices=ranks,
+            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+            strategy="ddp" if ranks > 1 else "auto",
+            precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
+        )
+        self.fabric.launch()
+        self.given, self.seed, self.steps = given, seed, steps
+        self.device, self.ranks, self.rank = self.fabric.device, self.fabric.world_size, self.fabric.global_rank
+        self.dtype = torch.float64 if precision == "64" else torch.float32
+        self.compiling = compile
+        self.task = Classification()
+        self.modules: dict[str, nn.Module] = {}
+        self.owned: dict[str, Owned] = {}
+        self.buffers: dict[str, Tensor] = {}
+        self.banks: dict[str, ImageBank] = {}
+        self.frozen_modules: list[nn.Module] = []
+        self.iteration, self.progress, self.drawn = 0, 0.0, 0
+        self._calls = 0
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._active: frozenset[str] | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        # What a method builds in its set-up is initialised alike in every run and on every rank.
+        torch.manual_seed(self._key("setup"))
+
+    # ---------------------------------------------------------------- what a method owns
+
+    def own(
+        self,
+        name: str,
+        module: nn.Module,
+        make_opt: Callable[..., Optimizer] | None = None,
+        schedule: Schedule = constant,
+        clip: float | None = None,
+    ) -> tuple[Cast, Owned]:
+        """Take a trainable network: place it, give it an optimiser, keep both in the checkpoint.
+
+        Returns the network to call, and the handle that :meth:`minimise` takes.
+        """
+        if name in self.modules:
+            raise ValueError(f"two networks are called {name!r}")
+        self._place(module)
+        module.train()
+        if self.ranks > 1:
+            self._share_batch_norm(module)
+        self.modules[name] = module
+        params = [p for p in module.parameters() if p.requires_grad]
+        opt = (make_opt or partial(torch.optim.SGD, lr=0.0))(params)
+        self.owned[name] = Owned(name, module, opt, schedule, clip)
+        self._active = None
+        return Cast(module, self.fabric), self.owned[name]
+
+    def frozen(self, network: Network, taps: Sequence[str] = (), bn: bool = False) -> Cast:
+        """Take a network that never learns: eval mode, no parameter gradients; its call returns ``Observed``."""
+        self._place(network)
+        network.eval().requires_grad_(False)
+        self.frozen_modules.append(network)
+        return Cast(Probe(network, taps, bn, self.average), self.fabric)
+
+    def buffer(self, name: str, value: Tensor) -> Tensor:
+        """Take a tensor that is part of the method's state; change it in place."""
+        self.buffers[name] = value.to(self.device)
+        return self.buffers[name]
+
+    def bank(self, name: str, capacity: int) -> ImageBank:
+        """An image bank for the teacher's image size; every rank holds all of it."""
+        teacher = self.given.teacher
+        self.banks[name] = ImageBank(capacity, teacher.channels, teacher.image_size).to(self.device)
+        return self.banks[name]
+
+    def real(self) -> tuple[Tensor, Tensor]:
+        """The real images (uint8 ``n c h w``) and labels (``n``) that a control was allowed."""
+        if self.given.real_pixels is None or self.given.real_labels is None:
+            raise InputError("this control trains on real images and none were given: name the set with --real")
+        return self.given.real_pixels.to(self.device), self.given.real_labels.to(self.device)
+
+    def _place(self, module: nn.Module) -> None:
+        module.to(device=self.device, dtype=self.dtype)
+        if self.dtype == torch.float32:
+            module.to(memory_format=torch.channels_last)
+
+    def _share_batch_norm(self, module: nn.Module) -> None:
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.__class__ = GlobalBatchNorm2d
+                layer.average = self.average  # type: ignore[assignment]
+            elif isinstance(layer, _BatchNorm):
+                raise InputError(
+                    f"{type(layer).__name__} cannot be trained on several ranks yet: use one process, or BatchNorm2d"
+                )
+
+    # ---------------------------------------------------------------- draws
+
+    def begin(self, iteration: int, progress: float) -> None:
+        """Start an iteration (counted over the whole run) at ``progress`` (0 to 1) of its phase."""
+        self.iteration, self.progress, self._calls = iteration, progress, 0
+        # Dropout and the like draw from the global stream: tie it to the iteration too.
+        torch.manual_seed(self._key("global", self.rank))
+
+    def noise(self, batch: int, *shape: int) -> Tensor:
+        """Standard normal, ``batch`` rows of the global batch; a rank gets its share."""
+        self.drawn += batch
+        return self._draw(batch, lambda g: torch.randn(batch, *shape, generator=g, device=self.device)).to(self.dtype)
+
+    def labels(self, batch: int) -> Tensor:
+        """Class labels, uniform and independent (int64 ``batch``)."""
+        return self.integers(self.given.teacher.num_classes, batch)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform integers in [0, high) (int64); the first dimension is the batch."""
+        return self._draw(shape[0], lambda g: torch.randint(high, shape, generator=g, device=self.device))
+
+    def coins(self, batch: int) -> Tensor:
+        """Fair coins (bool ``batch``)."""
+        return self.integers(2, batch).bool()
+
+    def _draw(self, batch: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        if batch % self.ranks:
+            raise InputError(f"a batch of {batch} cannot be shared by {self.ranks} processes: choose a multiple")
+        self._calls += 1
+        generator = torch.Generator(self.device).manual_seed(self._key("draw", self._calls))
+        share = batch // self.ranks
+        return draw(generator)[self.rank * share : (self.rank + 1) * share]
+
+    def _key(self, *parts: object) -> int:
+        text = repr((self.seed, self.iteration, *parts)).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+    # ---------------------------------------------------------------- computing
+
+    def make(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Run a network without gradients, images of a generator for instance."""
+        with torch.no_grad():
+            return self._graph(network, network)(*inputs)
+
+    def minimise(self, fn: Callable[..., Any], *owned: Owned, inputs: Sequence[Tensor] = ()) -> Any:
+        """One step of each ``owned`` optimiser on the sum of the terms that ``fn(*inputs)`` returns.
+
+        ``fn`` returns a dict of already weighted terms (0-d tensors, each the mean over this rank's share of the
+        batch, or the same value on every rank when made from gathered tensors), or ``(terms, extra)``; ``extra`` is
+        handed back detached. All other networks are frozen while it runs.
+        """
+        self._activate(owned)
+        key = getattr(fn, "__func__", fn)
+        result = self._graph((key, id(getattr(fn, "__self__", None))), fn)(*inputs)
+        terms, extra = result if isinstance(result, tuple) else (result, None)
+        torch.stack([t for t in terms.values()]).sum().backward()
+        for item in owned:
+            self._reduce(item.params)
+            item.set_lr(self.progress)
+            if item.clip is not None:
+                torch.nn.utils.clip_grad_norm_(item.params, item.clip)
+            item.opt.step()
+            item.opt.zero_grad(set_to_none=True)
+            item.steps += 1
+        self._record(owned[0].name, terms)
+        return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, extra)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The rows of all ranks (``b ...`` to ``ranks*b ...``), differentiable."""
+        if self.ranks == 1:
+            return x
+        gathered = self.fabric.all_gather(x, sync_grads=x.requires_grad)
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1)
+
+    def average(self, x: Tensor) -> Tensor:
+        """Mean over ranks, differentiable."""
+        return x if self.ranks == 1 else self.gather(x[None]).mean(0)
+
+    def _graph(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
+        if not self.compiling:
+            return fn
+        if key not in self._compiled:
+            self._compiled[key] = torch.compile(fn, dynamic=False)
+        return self._compiled[key]
+
+    @contextlib.contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Without compiled graphs, for counting operations."""
+        compiling, self.compiling = self.compiling, False
+        try:
+            yield
+        finally:
+            self.compiling = compiling
+
+    def _activate(self, owned: Sequence[Owned]) -> None:
+        names = frozenset(item.name for item in owned)
+        if names == self._active:
+            return
+        for name, item in self.owned.items():
+            for p in item.params:
+                p.requires_grad_(name in names)
+        self._active = names
+
+    def _reduce(self, params: Sequence[nn.Parameter]) -> None:
+        if self.ranks == 1:
+            return
+        grads = [p.grad for p in params if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        torch.distributed.all_reduce(flat)
+        flat /= self.ranks
+        offset = 0
+        for g in grads:
+            g.copy_(flat[offset : offset + g.numel()].view_as(g))
+            offset += g.numel()
+
+    # ---------------------------------------------------------------- what happened
+
+    def _record(self, name: str, terms: Terms) -> None:
+        for term, value in terms.items():
+            key = f"{name}/{term}"
+            if key in self._sums:
+                self._sums[key] += value.detach()
+            else:
+                self._sums[key] = value.detach().clone()
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Mean of each term since the last call, and learning rates: the only place where the host waits.
+
+        Raises:
+            DivergedError: a term was NaN or infinite; names it.
+        """
+        if not self._sums:
+            return {}
+        keys = list(self._sums)
+        values = torch.stack([self._sums[k].to(self.dtype) for k in keys])
+        if self.ranks > 1:
+            values = self.average(values)
+        means = {k: v / self._counts[k] for k, v in zip(keys, values.tolist(), strict=True)}
+        self._sums, self._counts = {}, {}
+        bad = [k for k, v in means.items() if not math.isfinite(v)]
+        if bad:
+            raise DivergedError(
+                f"{' and '.join(bad)} became NaN or infinite before iteration {self.iteration}: the last checkpoint "
+                "is good; lower the learning rate or that term's weight, or set a gradient clip, and start again"
+            )
+        lrs = {f"lr/{o.name}": float(o.opt.param_groups[0]["lr"]) for o in self.owned.values() if o.steps}
+        return means | lrs
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.fabric.barrier()
+
+    def any_rank(self, flag: bool) -> bool:
+        """Whether ``flag`` is set on any rank."""
+        return flag if self.ranks == 1 else bool(self.average(torch.tensor(float(flag), device=self.device)) > 0)
+
+    # ---------------------------------------------------------------- state
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, but for the banks' images (:mod:`dreamstill.state` keeps those)."""
+        return {
+            "modules": {k: m.state_dict() for k, m in self.modules.items()},
+            "optimisers": {k: o.opt.state_dict() for k, o in self.owned.items()},
+            "optimiser_steps": {k: o.steps for k, o in self.owned.items()},
+            "buffers": dict(self.buffers),
+            "banks": {k: {"added": b.added, "clipped": b.clipped} for k, b in self.banks.items()},
+            "drawn": self.drawn,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state` returned. The method must have been set up in the same way."""
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, item in self.owned.items():
+            item.opt.load_state_dict(state["optimisers"][name])
+            item.steps = state["optimiser_steps"][name]
+        for name, value in self.buffers.items():
+            value.copy_(state["buffers"][name])
+        for name, bank in self.banks.items():
+            bank.added = state["banks"][name]["added"]
+            bank.clipped.copy_(state["banks"][name]["clipped"])
+        self.drawn = state["drawn"]

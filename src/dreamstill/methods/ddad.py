@@ -1,0 +1,154 @@
+"""DDAD: dual discriminator adversarial distillation. Zhao et al., arXiv:2104.05382 (2021).
+
+The paper's body could not be read; its abstract says: teacher and student together are one discriminator, the
+teacher's batch-norm statistics the other. What is inferred below follows DFAD (Fang et al., arXiv:1912.11006), whose
+released schedule DDAD's experiments extend, and DeepInversion's batch-norm term. ``alpha = 0`` is exactly DFAD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam
+
+from dreamstill.adapters import Network
+from dreamstill.augment import crop_flip
+from dreamstill.engine import Engine, Terms
+from dreamstill.generators import Generator
+from dreamstill.losses.distillation import kl, l1, mse
+from dreamstill.losses.prior import balance, onehot
+from dreamstill.losses.statistics import Form, bn_statistics
+from dreamstill.methods import Phase
+from dreamstill.schedules import constant, cosine, step_decay
+
+
+@dataclass
+class DDAD:
+    """``L_S = D(x)``;  ``L_G = -D(x) + alpha L_BN(x)``;  ``D(x) = mean |S(x) - T(x)|``,  ``x = G(z)``.
+
+    Attributes:
+        alpha: weight of the layer-averaged batch-norm term (inferred: 1; 0 is DFAD).
+        bn_form: ``norm`` (DeepInversion) or ``gaussian_kl``.
+        discrepancy: ``l1`` on logits (DFAD), ``mse``, or ``kl`` at temperature ``tau``.
+        tau: temperature of ``kl``.
+        student_steps: student steps an iteration (DFAD: 5), each on its own batch.
+        generator_steps: generator steps an iteration (DFAD: 1).
+        batch_size: images a step (DFAD on CIFAR: 256).
+        nz: noise length (DFAD: 256).
+        width: the generator's ``ngf`` (DFAD: 64).
+        lr_g: Adam, DFAD's 1e-3.
+        lr_s: SGD, DFAD's 0.1.
+        momentum: of the student's SGD, DFAD's 0.9.
+        weight_decay: DFAD's 5e-4.
+        schedule: ``step``: times 0.1 at 20 % and 40 % of the run, as DFAD's script; ``cosine``; ``constant``.
+        student_mode: the student's mode in the generator's step; DFAD leaves it in ``train``.
+        clip: largest gradient norm of the generator's step; None leaves it alone. (-D is unbounded below.)
+        w_onehot: DAFL's certainty term on the teacher's output, off: not part of DDAD.
+        w_balance: DAFL's class balance term, off: not part of DDAD.
+        replay: share of the student's steps that train on stored images instead of fresh ones, 0 in the paper.
+        bank: how many images are stored for replay.
+        crop: pad-and-crop shift of replayed images in pixels.
+        flip: mirror replayed images at random; not for digits and letters.
+    """
+
+    paper: ClassVar[str] = "Zhao et al., Dual Discriminator Adversarial Distillation, arXiv:2104.05382, 2021"
+    needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient"})
+    outside: ClassVar[tuple[str, ...]] = ()
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+
+    alpha: float = 1.0
+    bn_form: Form = "norm"
+    discrepancy: Literal["l1", "mse", "kl"] = "l1"
+    tau: float = 1.0
+    student_steps: int = 5
+    generator_steps: int = 1
+    batch_size: int = 256
+    nz: int = 256
+    width: int = 64
+    lr_g: float = 1e-3
+    lr_s: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    student_mode: Literal["train", "eval"] = "train"
+    clip: float | None = None
+    w_onehot: float = 0.0
+    w_balance: float = 0.0
+    replay: float = 0.0
+    bank: int = 20_000
+    crop: int = 0
+    flip: bool = False
+
+    def setup(self, engine: Engine) -> None:
+        """The frozen teacher, the generator and the student, each with its optimiser."""
+        decay = {"step": step_decay((0.2, 0.4), 0.1), "cosine": cosine, "constant": constant}[self.schedule]
+        sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
+        generator = Generator(engine.given.teacher, self.nz, self.width)
+        self.teacher = engine.frozen(engine.given.teacher, bn=self.alpha > 0)
+        self.generator, self.opt_g = engine.own("generator", generator, partial(Adam, lr=self.lr_g), decay, self.clip)
+        self.network = engine.given.student
+        self.student, self.opt_s = engine.own("student", self.network, sgd, decay)
+        self.stored = engine.bank("images", self.bank) if self.replay > 0 else None
+        self.gather, self.adversarial = engine.gather, engine.task.adversarial
+
+    def phases(self, steps: int) -> list[Phase]:
+        """One phase; an iteration is ``student_steps`` student steps and then the generator's."""
+        return [Phase("distil", -(-steps // self.student_steps), self.step)]
+
+    def step(self, engine: Engine) -> None:
+        """Algorithm: imitate on several batches, then look for images where student and teacher differ."""
+        for i in range(self.student_steps):
+            images = self.images(engine, fresh=i >= round(self.replay * self.student_steps))
+            engine.minimise(self.loss_s, self.opt_s, inputs=(images,))
+        self.student.train(self.student_mode == "train")
+        for _ in range(self.generator_steps):
+            engine.minimise(self.loss_g, self.opt_g, inputs=(engine.noise(self.batch_size, self.nz),))
+        self.student.train()
+
+    def loss_s(self, images: Tensor) -> Terms:
+        """Student: agree with the teacher."""
+        with torch.no_grad():
+            t = self.teacher(images).logits
+        return {"discrepancy": self.distance(self.student(images), t)}
+
+    def loss_g(self, z: Tensor) -> Terms:
+        """Generator: find disagreement (second discriminator) among images the teacher's BN layers know (first)."""
+        images = self.generator(z)
+        t = self.teacher(images, stats=self.alpha > 0)
+        terms = {"adversarial": self.adversarial(self.distance(self.student(images), t.logits))}
+        if self.alpha > 0:
+            terms["bn"] = self.alpha * bn_statistics(t.moments, self.bn_form)
+        if self.w_onehot > 0:
+            terms["onehot"] = self.w_onehot * onehot(t.logits)
+        if self.w_balance > 0:
+            terms["balance"] = self.w_balance * balance(self.gather(t.logits))
+        return terms
+
+    def distance(self, s: Tensor, t: Tensor) -> Tensor:
+        """D, from logits."""
+        return kl(s, t, self.tau) if self.discrepancy == "kl" else {"l1": l1, "mse": mse}[self.discrepancy](s, t)
+
+    def images(self, engine: Engine, fresh: bool) -> Tensor:
+        """A batch for the student: made now (and stored, where there is replay), or stored earlier."""
+        if self.stored is None:
+            return engine.make(self.generator, engine.noise(self.batch_size, self.nz))
+        if fresh or len(self.stored) == 0:
+            images = engine.make(self.generator, engine.noise(self.batch_size, self.nz))
+            self.stored.add(engine.gather(images))
+            return images
+        images, _ = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype)
+        shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
+        return crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
+
+    def deliver(self) -> Network:
+        """The student."""
+        return self.network
+
+    def synthesise(self, engine: Engine, n: int) -> Tensor:
+        """Fresh images of the generator, in batches of training size."""
+        batches = range(-(-n // self.batch_size))
+        return torch.cat([engine.make(self.generator, engine.noise(self.batch_size, self.nz)) for _ in batches])[:n]

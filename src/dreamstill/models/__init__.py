@@ -1,0 +1,78 @@
+"""The literature's small networks, by name, with widths as arguments.
+
+Every network has ``taps`` (dotted names of the layers whose outputs are its stage feature maps) and ``classifier``
+(dotted name of its last linear layer).
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from dreamstill.errors import InputError
+from dreamstill.models.plain import AlexNet, ConvNet, LeNet5, vgg
+from dreamstill.models.residual import ResNet, SmallResNet, WideResNet
+
+
+def _builders() -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any], str]]:
+    """Name to builder, its preset arguments, and a line of description."""
+    return {
+        "lenet5": (LeNet5, {}, "LeNet-5 on 32x32: 6-16-120 convolutions, 84 hidden units, no batch norm"),
+        "lenet5_half": (LeNet5, {"width": 0.5}, "half of LeNet-5: 3-8-60, 42"),
+        "lenet5_bn": (LeNet5, {"bn": True}, "LeNet-5 with batch norm after each convolution"),
+        "lenet5_bn_half": (LeNet5, {"bn": True, "width": 0.5}, "half of LeNet-5 with batch norm"),
+        "convnet": (ConvNet, {}, "convolution, batch norm, ReLU blocks with pooling between; widths=(32, 64, 128)"),
+        "resnet18": (ResNet, {"blocks": (2, 2, 2, 2)}, "ResNet-18 in its 32x32 form (3x3 stem, no max-pool)"),
+        "resnet34": (ResNet, {"blocks": (3, 4, 6, 3)}, "ResNet-34 in its 32x32 form"),
+        "vgg8": (vgg, {"depth": 8}, "VGG-8 with batch norm, for 32x32"),
+        "vgg11": (vgg, {"depth": 11}, "VGG-11 with batch norm, for 32x32"),
+        "alexnet": (AlexNet, {}, "AlexNet for 32x32: five convolutions, two hidden layers of 4096"),
+        "alexnet_half": (AlexNet, {"width": 0.5}, "half of AlexNet for 32x32"),
+    }
+
+
+_FAMILIES = {
+    "wrn_D_K": "wide ResNet of depth D = 6n + 4 and width K, as wrn_40_2, wrn_16_1",
+    "resnetD": "He et al.'s 16-32-64 ResNet of depth D = 6n + 2, as resnet8, resnet20",
+}
+
+
+def names() -> dict[str, str]:
+    """Built-in names and families, each with a line of description."""
+    return {name: text for name, (_, _, text) in _builders().items()} | _FAMILIES
+
+
+def build(name: str, *, num_classes: int, channels: int = 3, image_size: int = 32, **kwargs: Any) -> nn.Module:
+    """A fresh network, initialised from the global random stream.
+
+    Raises:
+        InputError: the name, an argument or the size does not fit.
+    """
+    builder, preset = _find(name)
+    arguments = {**preset, **kwargs}
+    accepted = set(inspect.signature(builder).parameters)
+    unknown = sorted(set(arguments) - accepted)
+    if unknown:
+        free = ", ".join(sorted(accepted - {"num_classes", "channels", "image_size"} - set(preset))) or "none"
+        raise InputError(f"{name} takes no argument {', '.join(unknown)}: it takes {free}")
+    return builder(num_classes=num_classes, channels=channels, image_size=image_size, **arguments)
+
+
+def _find(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+    builders = _builders()
+    if name in builders:
+        return builders[name][:2]
+    if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):
+        return WideResNet, {"depth": int(match[1]), "widen": int(match[2])}
+    if match := re.fullmatch(r"resnet(\d+)", name):
+        return SmallResNet, {"depth": int(match[1])}
+    close = difflib.get_close_matches(
+        name, [*builders, "wrn_16_1", "wrn_16_2", "wrn_40_2", "resnet20"], n=3, cutoff=0.4
+    )
+    hint = f"did you mean {' or '.join(close)}?" if close else f"built in are {', '.join(names())}"
+    raise InputError(f"there is no built-in network {name!r}: {hint} For your own, give package.module:factory")

@@ -1,0 +1,1 @@
+"""Tasks: what an output is, how two networks are compared on it and how it is scored."""

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from hypothesis import settings
+
+from dreamstill import models
+from dreamstill.adapters import Network
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("suite")
+
+
+def tiny_network(widths, seed, num_classes=4, image_size=8, dtype=torch.float32):
+    torch.manual_seed(seed)
+    module = models.build("convnet", num_classes=num_classes, channels=1, image_size=image_size, widths=widths)
+    network = Network(
+        module, num_classes=num_classes, image_size=image_size, channels=1, mean=[0.3], std=[0.4],
+        name="convnet", kwargs={"widths": list(widths)},
+    )  # fmt: skip
+    # Running statistics of some images, so that the BN terms mean something.
+    network.train()
+    for _ in range(5):
+        network(torch.rand(32, 1, image_size, image_size))
+    return network.to(dtype).eval()
+
+
+class Silent:
+    """A log that remembers."""
+
+    def __init__(self):
+        self.rows = []
+
+    def log(self, step, values):
+        self.rows.append((step, values))
+
+    def progress(self, done, values):
+        pass
+
+    def cut(self, step):
+        self.rows = [r for r in self.rows if r[0] <= step]
+
+
+@pytest.fixture
+def network():
+    return tiny_network

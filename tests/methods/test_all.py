@@ -1,0 +1,154 @@
+"""Every method and control through the same tests; a new one is found by itself."""
+
+import copy
+
+import pytest
+import torch
+from conftest import Silent, tiny_network
+
+from dreamstill import methods
+from dreamstill.adapters import Network
+from dreamstill.engine import Engine, Given
+from dreamstill.errors import DivergedError
+from dreamstill.loop import Cadence, run
+from dreamstill.state import Checkpoints
+
+ALL = sorted(methods.names())
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64}
+
+
+def make(name, **overrides):
+    cls = methods.get(name)
+    fields = cls.__dataclass_fields__
+    return cls(**{k: v for k, v in {**SMALL, **overrides}.items() if k in fields})
+
+
+def engine(seed=0, steps=15, **kwargs):
+    images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels)
+    return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
+
+
+def go(name, folder, *, e=None, resume=False, cadence=None, **overrides):
+    e = e or engine()
+    method = make(name, **overrides)
+    method.setup(e)
+    log = Silent()
+    outcome = run(method, e, Checkpoints(folder), log, cadence or Cadence(log=1), resume)
+    return method, e, outcome, log
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_student_learns_and_the_teacher_does_not(name, tmp_path):
+    e = engine()
+    teacher, student = copy.deepcopy(e.given.teacher), copy.deepcopy(e.given.student)
+    method, e, outcome, log = go(name, tmp_path, e=e)
+    assert same(teacher, e.given.teacher)
+    assert not any(p.requires_grad for p in e.given.teacher.parameters())
+    assert not e.given.teacher.training
+    assert not same(student, method.deliver())
+    assert outcome.iterations == sum(p.iterations for p in method.phases(15))
+    assert e.owned["student"].steps >= 15
+    losses = [k for k in log.rows[-1][1] if "/" in k]
+    assert losses
+    assert all(torch.isfinite(torch.tensor(v)) for _, row in log.rows for v in row.values())
+    assert outcome.flops > 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_stopped_and_resumed_run_has_the_same_bits(name, tmp_path):
+    whole, _, outcome, log = go(name, tmp_path / "whole")
+
+    class Halt(Exception):
+        pass
+
+    class Halting(Silent):
+        def progress(self, done, values):
+            if done == 2:
+                raise Halt
+
+    e = engine()
+    method = make(name)
+    method.setup(e)
+    with pytest.raises(Halt):
+        run(method, e, Checkpoints(tmp_path / "cut"), Halting(), Cadence(log=1, checkpoint_steps=1))
+    resumed, _, again, rows = go(name, tmp_path / "cut", resume=True)
+    assert same(whole.deliver(), resumed.deliver())
+    assert same(outcome.ema.network, again.ema.network)
+    assert log.rows[-1][1].keys() == rows.rows[-1][1].keys()
+    assert rows.rows[0][0] == 2  # it did go on, and did not start again
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_that_changes_is_left_out_of_the_checkpoint(name, tmp_path):
+    method, e, _, _ = go(name, tmp_path)
+    known = {id(t) for m in (*e.modules.values(), *e.banks.values(), *e.frozen_modules) for t in _tensors(m)}
+    known |= {id(t) for t in e.buffers.values()}
+    before = {k: v.clone() for k, v in vars(method).items() if isinstance(v, torch.Tensor) and id(v) not in known}
+    method.phases(15)[0].step(e)
+    for k, v in before.items():
+        assert torch.equal(v, getattr(method, k)), f"{name}.{k} changes and is not registered"
+    for k, v in vars(method).items():
+        if isinstance(v, torch.nn.Module):
+            stray = [n for n, t in v.named_parameters() if id(t) not in known]
+            assert not stray, f"{name}.{k} holds {stray}, which no checkpoint has"
+
+
+def _tensors(module):
+    return [*module.parameters(), *module.buffers()]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_delivered_and_shown(name, tmp_path):
+    method, e, outcome, _ = go(name, tmp_path)
+    assert isinstance(method.deliver(), Network)
+    images = method.synthesise(e, 20)
+    assert images.shape == (20, 1, 8, 8)
+    assert outcome.ema.network(images).shape == (20, 4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bf16_trains(name, tmp_path):
+    _, _, _, log = go(name, tmp_path, e=engine(precision="bf16"))
+    assert all(torch.isfinite(torch.tensor(v)) for _, row in log.rows for v in row.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_it_says_of_itself(name):
+    cls = methods.get(name)
+    assert cls.paper
+    assert cls.needs <= {"bn", "input_gradient", "linear_head", "real", "collected"}
+    assert "classification" in cls.tasks
+    for field in cls.__dataclass_fields__:
+        if not field.startswith("_") and field not in ("paper", "needs", "outside", "tasks"):
+            assert f"{field}:" in cls.__doc__, f"{name}: the docstring does not explain {field}"
+
+
+def test_a_nan_stops_with_the_name_of_the_term_and_keeps_the_last_good_state(tmp_path):
+    e = engine(steps=100)
+    method = make("ddad")
+    method.setup(e)
+    step = method.step
+
+    def poisoned(engine):
+        if engine.iteration == 4:
+            with torch.no_grad():
+                next(iter(engine.modules["student"].parameters())).fill_(float("nan"))
+        step(engine)
+
+    method.step = poisoned
+    with pytest.raises(DivergedError, match="student/discrepancy"):
+        run(method, e, Checkpoints(tmp_path), Silent(), Cadence(log=50, checkpoint_steps=2))
+    fresh = engine(steps=100)
+    good = make("ddad")
+    good.setup(fresh)
+    state = Checkpoints(tmp_path).load({})
+    assert state["progress"]["iteration"] == 4
+    fresh.load(state["engine"])
+    assert all(torch.isfinite(t).all() for t in fresh.modules["student"].parameters())

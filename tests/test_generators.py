@@ -1,0 +1,69 @@
+import pytest
+import torch
+from conftest import tiny_network
+
+from dreamstill import models
+from dreamstill.adapters import Network
+from dreamstill.errors import InputError
+from dreamstill.generators import ConditionalBatchNorm, Generator, redraw
+
+
+def network(size=32, classes=10, channels=3):
+    module = models.build("convnet", num_classes=classes, channels=channels, image_size=size)
+    return Network(
+        module, num_classes=classes, image_size=size, channels=channels, mean=[0.5] * channels, std=[0.2] * channels
+    )
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameter_counts_of_the_literature():
+    assert count(Generator(network())) == 2_329_091  # DFAD's
+    assert count(Generator(network(), condition="ccbn")) == 2_334_911  # CPSC-DFKD's, 10 classes
+    assert count(Generator(network(classes=100), condition="ccbn")) == 2_393_051
+    assert count(Generator(network(64, 200), condition="ccbn")) == 8_773_683
+
+
+def test_output_is_standardised_in_the_teachers_pixels():
+    images = Generator(network(), nz=16, width=8)(torch.randn(64, 16))
+    assert images.shape == (64, 3, 32, 32)
+    assert torch.allclose(images.mean((0, 2, 3)), torch.full((3,), 0.5), atol=1e-3)
+    assert torch.allclose(images.std((0, 2, 3), correction=0), torch.full((3,), 0.2), atol=1e-3)
+
+
+@pytest.mark.parametrize("condition", ["concat", "ccbn"])
+def test_the_class_changes_the_image(condition):
+    torch.manual_seed(0)
+    generator = Generator(network(8, 4, 1), nz=8, width=4, condition=condition).eval()
+    if condition == "ccbn":
+        torch.nn.init.normal_(generator.norm1.gain.weight)
+    z, y = torch.randn(5, 8), torch.tensor([0, 1, 2, 3, 0])
+    assert not torch.allclose(generator(z, y), generator(z, (y + 1) % 4))
+
+
+def test_conditional_batch_norm_starts_as_a_plain_one_and_each_row_moves_its_class_only():
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 3, 4, 4), torch.tensor([0, 1, 0, 2, 1, 2])
+    norm = ConditionalBatchNorm(3, 3)
+    plain = torch.nn.BatchNorm2d(3, eps=1e-3, affine=False)
+    before = norm(x, y)
+    assert torch.equal(before, plain(x))
+    with torch.no_grad():
+        norm.gain.weight[1] = 7.0
+    changed = (norm(x, y) != before).flatten(1).any(1)
+    assert changed.tolist() == [False, True, False, False, True, False]
+
+
+def test_redraw_changes_every_weight():
+    generator = Generator(tiny_network((4,), 0), nz=4, width=4)
+    before = [p.clone() for n, p in generator.named_parameters() if "norm" not in n]
+    redraw(generator)
+    after = [p for n, p in generator.named_parameters() if "norm" not in n]
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_sides_it_cannot_make():
+    with pytest.raises(InputError, match="multiples of 4"):
+        Generator(network(30))

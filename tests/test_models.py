@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dreamstill import models
+from dreamstill.errors import InputError
+
+
+def build(name, **kwargs):
+    return models.build(name, num_classes=10, channels=1 if "lenet" in name else 3, **kwargs)
+
+
+# Parameters from closed formulas or the literature; MACs (millions) as the papers and DFAD's table print them.
+@pytest.mark.parametrize(
+    ("name", "params", "mmacs"),
+    [
+        ("lenet5", 61_706, 0.4165),
+        ("lenet5_half", 15_738, 0.1337),
+        ("lenet5_bn", 61_706 + 2 * (6 + 16 + 120), 0.4165),
+        ("resnet18", 11_173_962, 555.4),
+        ("resnet34", 21_282_122, 1159.4),
+        ("resnet20", 272_474, 40.8),
+        ("wrn_16_1", 175_066, 26.66),
+        ("wrn_16_2", 691_674, 101.1),
+        ("wrn_40_1", 563_930, 83.28),
+        ("wrn_40_2", 2_243_546, 327.6),
+        ("alexnet", 23_290_954, 62.74),
+        ("convnet", 94_986, 10.32),
+    ],
+)
+def test_size_and_cost(name, params, mmacs):
+    network = build(name).eval()
+    assert sum(p.numel() for p in network.parameters()) == params
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        logits = network(torch.rand(2, 1 if "lenet" in name else 3, 32, 32))
+    assert logits.shape == (2, 10)
+    assert counter.get_total_flops() / 4e6 == pytest.approx(mmacs, rel=2e-3)
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet34", 36), ("resnet18", 20), ("wrn_40_2", 37), ("lenet5", 0)])
+def test_batch_norm_layers(name, count):
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in build(name).modules()) == count
+
+
+NAMES = [n for n in models.names() if "_D" not in n and "tD" not in n] + ["wrn_16_1", "resnet8"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_taps_are_maps_and_the_classifier_is_the_last_layer(name):
+    network = build(name).eval()
+    seen = {}
+    for tap in network.taps:
+        network.get_submodule(tap).register_forward_hook(lambda m, i, o, tap=tap: seen.update({tap: o}))
+    network(torch.rand(2, 1 if "lenet" in name else 3, 32, 32))
+    assert len(seen) == len(network.taps) >= 3
+    assert all(o.dim() == 4 for o in seen.values())
+    classifier = network.get_submodule(network.classifier)
+    assert isinstance(classifier, nn.Linear)
+    assert classifier.out_features == 10
+
+
+@pytest.mark.parametrize("size", [8, 16, 28, 32])
+def test_convnet_takes_small_images(size):
+    assert build("convnet", image_size=size, widths=(4, 6, 8)).eval()(torch.rand(1, 3, size, size)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: build("resnet19"), "6n"),
+        (lambda: build("wrn_17_2"), "6n"),
+        (lambda: build("lenett5"), "did you mean lenet5"),
+        (lambda: build("convnet", depth=3), "takes no argument depth"),
+        (lambda: build("lenet5", image_size=28), "32x32"),
+        (lambda: build("convnet", image_size=2), "at least 4"),
+    ],
+)
+def test_wrong_requests(call, says):
+    with pytest.raises(InputError, match=says):
+        call()
