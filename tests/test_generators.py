@@ -5,7 +5,7 @@ from conftest import tiny_network
 from dreamstill import models
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.generators import ConditionalBatchNorm, Generator, redraw
+from dreamstill.generators import ConditionalBatchNorm, Generator
 
 
 def network(size=32, classes=10, channels=3):
@@ -56,12 +56,19 @@ def test_conditional_batch_norm_starts_as_a_plain_one_and_each_row_moves_its_cla
     assert changed.tolist() == [False, True, False, False, True, False]
 
 
-def test_redraw_changes_every_weight():
-    generator = Generator(tiny_network((4,), 0), nz=4, width=4)
-    before = [p.clone() for n, p in generator.named_parameters() if "norm" not in n]
-    redraw(generator)
-    after = [p for n, p in generator.named_parameters() if "norm" not in n]
-    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+def test_redraw_changes_every_weight_and_leaves_the_global_stream_alone():
+    from dreamstill.engine import Engine, Given
+
+    engine = Engine(Given(tiny_network((4,), 0), tiny_network((4,), 0)), device="cpu")
+    generator = Generator(engine.given.teacher, nz=8, width=4)
+    before = {k: v.clone() for k, v in generator.named_parameters() if v.dim() > 1}
+    stream = torch.get_rng_state()
+    engine.redraw(generator)
+    assert torch.equal(stream, torch.get_rng_state())
+    assert all(not torch.equal(v, before[k]) for k, v in generator.named_parameters() if k in before)
+    first = generator.linear.weight.clone()
+    engine.redraw(generator)
+    assert not torch.equal(first, generator.linear.weight)
 
 
 def test_sides_it_cannot_make():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dreamstill.errors import InputError
 
@@ -22,7 +22,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(scratch, "wb") as handle:
-            handle.write(data)
+            _write(handle, data)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(scratch, path)
@@ -32,6 +32,10 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
             f"could not write {path} ({error.strerror}): free some space or choose another --out; "
             "what was there before is unchanged"
         ) from error
+
+
+def _write(handle: BinaryIO, data: bytes) -> None:
+    handle.write(data)
 
 
 def write_json(path: Path | str, content: Any) -> None:

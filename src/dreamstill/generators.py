@@ -100,11 +100,3 @@ class Generator(nn.Module):
         x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, scale_factor=2)), *at), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, scale_factor=2)), *at), 0.2)
         return self.to_pixels(self.norm3(torch.tanh(self.conv3(x)), *at))
-
-
-def redraw(module: nn.Module) -> None:
-    """Give every layer that can a fresh random initialisation, in place, from the global random stream."""
-    for layer in module.modules():
-        reset = getattr(layer, "reset_parameters", None)
-        if reset is not None:
-            reset()

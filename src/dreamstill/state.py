@@ -55,6 +55,8 @@ class RunFolder:
             raise InputError(
                 f"{path} is being written by another process: wait for it, or choose another --out"
             ) from error
+        for left_over in path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            left_over.unlink()
 
     def close(self) -> None:
         """Let go of the lock."""

@@ -17,7 +17,7 @@ from torch.optim import SGD
 from dreamstill.adapters import Network
 from dreamstill.augment import crop_flip
 from dreamstill.engine import Engine, Terms
-from dreamstill.generators import Generator, redraw
+from dreamstill.generators import Generator
 from dreamstill.losses.distillation import kl
 from dreamstill.methods import Phase
 from dreamstill.schedules import cosine
@@ -75,7 +75,7 @@ class RandomGenerator:
     def step(self, engine: Engine) -> None:
         """Every so often a new random network paints a batch; the student learns from all that is stored."""
         if engine.iteration % self.every == 0:
-            redraw(self.generator.module)
+            engine.redraw(self.generator.module)
             self.stored.add(engine.gather(engine.make(self.generator, engine.noise(self.batch_size, self.nz))))
         images, _ = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype)
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)

@@ -18,6 +18,7 @@ from torch.optim import SGD, Adam
 from dreamstill.adapters import Network
 from dreamstill.augment import crop_flip
 from dreamstill.engine import Engine, Terms
+from dreamstill.errors import InputError
 from dreamstill.generators import Generator
 from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.prior import balance, onehot
@@ -49,7 +50,8 @@ class DDAD:
         clip: largest gradient norm of the generator's step; None leaves it alone. (-D is unbounded below.)
         w_onehot: DAFL's certainty term on the teacher's output, off: not part of DDAD.
         w_balance: DAFL's class balance term, off: not part of DDAD.
-        replay: share of the student's steps that train on stored images instead of fresh ones, 0 in the paper.
+        replay: share of an iteration's student steps that train on stored images instead of fresh ones, below 1, in
+            whole steps (with 5 of them: 0.2, 0.4, ...); 0 in the paper.
         bank: how many images are stored for replay.
         crop: pad-and-crop shift of replayed images in pixels.
         flip: mirror replayed images at random; not for digits and letters.
@@ -85,6 +87,12 @@ class DDAD:
 
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, the generator and the student, each with its optimiser."""
+        replayed = self.replay * self.student_steps
+        if self.replay >= 1 or abs(replayed - round(replayed)) > 1e-6:
+            raise InputError(
+                f"replay is {self.replay} of {self.student_steps} student steps an iteration: it must be below 1 and make "
+                "a whole number of steps"
+            )
         decay = {"step": step_decay((0.2, 0.4), 0.1), "cosine": cosine, "constant": constant}[self.schedule]
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         generator = Generator(engine.given.teacher, self.nz, self.width)

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -27,12 +27,13 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
+from dreamstill.engine.hardware import Precision
+from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
 from dreamstill.errors import DivergedError, InputError
 from dreamstill.probes import Probe
 from dreamstill.schedules import Schedule, constant
 from dreamstill.tasks.classification import Classification
 
-Precision = Literal["32", "bf16", "64"]
 Terms = dict[str, Tensor]
 
 _FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
@@ -48,65 +49,8 @@ class Given:
     real_labels: Tensor | None = None  # int64 n
 
 
-class Cast(nn.Module):
-    """A network that runs in the engine's precision and returns at least float32."""
-
-    def __init__(self, module: nn.Module, fabric: Fabric) -> None:
-        super().__init__()
-        self.module = module
-        self._autocast = fabric.autocast
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the network under autocast; losses outside are then plain float32 without guards."""
-        with self._autocast():
-            out = self.module(*args, **kwargs)
-        return tree_map(_at_least_float32, out)
-
-
-def _at_least_float32(x: Any) -> Any:
-    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the global batch of all ranks, differentiable, on any device (CPU has no SyncBatchNorm)."""
-
-    average: Callable[[Tensor], Tensor]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise with the statistics of the batch over all ranks when training."""
-        if not self.training or self.running_mean is None:
-            return super().forward(x)
-        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-        global_mean = self.average(mean)
-        var = self.average(var + (mean - global_mean).square())
-        self._remember(global_mean.detach(), var.detach(), x.numel() // x.shape[1])
-        x = (x - global_mean.view(1, -1, 1, 1)) * torch.rsqrt(var + self.eps).view(1, -1, 1, 1)
-        return x if self.weight is None else x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-
-    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        total = count * torch.distributed.get_world_size()
-        self.num_batches_tracked += 1
-        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(var * (total / max(total - 1, 1)), momentum)
-
-
-class Owned:
-    """A network's optimiser, its schedule and its name in logs and checkpoints."""
-
-    def __init__(self, name: str, module: nn.Module, opt: Optimizer, schedule: Schedule, clip: float | None) -> None:
-        self.name, self.module, self.opt, self.schedule, self.clip = name, module, opt, schedule, clip
-        self.params: list[nn.Parameter] = [p for group in opt.param_groups for p in group["params"]]
-        self.base_lrs = [float(group["lr"]) for group in opt.param_groups]
-        self.steps = 0
-
-    def set_lr(self, progress: float) -> None:
-        """Learning rates at ``progress`` (0 to 1) of the phase."""
-        for group, base in zip(self.opt.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base * self.schedule(progress)
+def _hash(*parts: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 class Engine:
@@ -219,7 +163,8 @@ class Engine:
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.__class__ = GlobalBatchNorm2d
-                layer.average = self.average  # type: ignore[assignment]
+                # A function, not the bound method: copying the network must not copy the engine.
+                layer.average = lambda x: self.average(x)  # type: ignore[assignment]
             elif isinstance(layer, _BatchNorm):
                 raise InputError(
                     f"{type(layer).__name__} cannot be trained on several ranks yet: use one process, or BatchNorm2d"
@@ -250,17 +195,40 @@ class Engine:
         """Fair coins (bool ``batch``)."""
         return self.integers(2, batch).bool()
 
+    def redraw(self, module: nn.Module) -> None:
+        """Give every layer that can a fresh random initialisation, in place, alike on all ranks."""
+        self._calls += 1
+        with torch.random.fork_rng():
+            torch.manual_seed(self._key("redraw", self._calls))
+            for layer in module.modules():
+                reset = getattr(layer, "reset_parameters", None)
+                if reset is not None:
+                    reset()
+
+    def sweep(self, n: int, batch: int) -> Tensor:
+        """This iteration's batch of indices (int64) when all ``n`` are gone through in a new order each epoch.
+
+        The remainder of an epoch, less than a batch, is left out.
+        """
+        epoch, position = divmod(self.iteration, n // batch)
+        generator = torch.Generator().manual_seed(_hash(self.seed, "epoch", epoch))
+        order = torch.randperm(n, generator=generator)[position * batch : (position + 1) * batch]
+        share = self._share(batch)
+        return order[self.rank * share : (self.rank + 1) * share].to(self.device)
+
     def _draw(self, batch: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        if batch % self.ranks:
-            raise InputError(f"a batch of {batch} cannot be shared by {self.ranks} processes: choose a multiple")
         self._calls += 1
         generator = torch.Generator(self.device).manual_seed(self._key("draw", self._calls))
-        share = batch // self.ranks
+        share = self._share(batch)
         return draw(generator)[self.rank * share : (self.rank + 1) * share]
 
+    def _share(self, batch: int) -> int:
+        if batch % self.ranks:
+            raise InputError(f"a batch of {batch} cannot be shared by {self.ranks} processes: choose a multiple")
+        return batch // self.ranks
+
     def _key(self, *parts: object) -> int:
-        text = repr((self.seed, self.iteration, *parts)).encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        return _hash(self.seed, self.iteration, *parts)
 
     # ---------------------------------------------------------------- computing
 

@@ -1,0 +1,276 @@
+"""The public functions, the same for Python and for the command line. Torch is imported only when one is called."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Precision = Literal["auto", "32", "bf16", "64"]
+Compile = Literal["auto", "on", "off"]
+
+
+def distill(
+    teacher: Any = None,
+    student: Any = None,
+    teacher_checkpoint: str | None = None,
+    teacher_args: dict[str, Any] | None = None,
+    student_checkpoint: str | None = None,
+    student_args: dict[str, Any] | None = None,
+    method: str | dict[str, Any] = "ddad",
+    num_classes: int | None = None,
+    image_size: int | list[int] | None = None,
+    channels: int | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    compile: Compile = "auto",
+    device: str = "auto",
+    data: str | None = None,
+    data_root: str | None = None,
+    real: str | None = None,
+    out: str | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    unsafe_load: bool = False,
+    checkpoint_seconds: float = 60.0,
+    checkpoint_steps: int = 0,
+    evaluations: int = 10,
+    onnx: bool = True,
+    quiet: bool = False,
+) -> Any:
+    """Distil a teacher into a student without the teacher's data.
+
+    Writes a run folder with the student (safetensors and ONNX), samples of the synthetic images, a summary and a
+    report, and returns the student (:class:`dreamstill.adapters.Network`: images in [0, 1] in, logits out; the bare
+    network is its ``.module``), or None after ``dry_run``. Networks given in Python are copied, not changed.
+    Schedules are fractions of the budget, so any budget gives a whole run.
+
+    Args:
+        teacher: the trained network: a built-in name, package.module:factory, or in Python any nn.Module.
+        student: the network to train, given in the same ways.
+        teacher_checkpoint: the teacher's weights: .safetensors, a .pt state_dict, or a run folder.
+        teacher_args: arguments for building the teacher, as {width: 0.5}.
+        student_checkpoint: weights for the student to start from; fresh ones without it.
+        student_args: arguments for building the student.
+        method: the method's name, or {name: ddad, alpha: 0.1}; on the command line --method ddad --method.alpha 0.1.
+        num_classes: how many classes the teacher tells apart.
+        image_size: side of the images, or [height, width].
+        channels: channels of the images; 3 if neither you nor the checkpoint says.
+        mean: per channel, what the teacher's training subtracted, in [0, 1] units.
+        std: per channel, what the teacher's training divided by, in [0, 1] units.
+        steps: budget in optimiser steps of the student; 5000 when neither steps nor minutes is given.
+        minutes: budget in minutes; the step is measured first and the whole schedule laid into the time.
+        seed: of everything random; the same seed on the same CPU gives the same student, bit for bit.
+        precision: 32, bf16 (mixed), 64 (exact, slow), or auto.
+        compile: whether to compile the steps with torch.compile: on, off or auto.
+        device: cpu, cuda, mps or auto.
+        data: a labelled set to score teacher and student on; never used for training or for choosing weights.
+        data_root: the folder that holds the named sets.
+        real: real training images, for the control real_data only.
+        out: the run folder; without it a new one under runs/.
+        resume: go on with the run in --out from its last checkpoint, with its own settings.
+        dry_run: only estimate time, memory and disk.
+        unsafe_load: load checkpoints that hold pickled objects, which executes code from the file.
+        checkpoint_seconds: seconds between two checkpoints.
+        checkpoint_steps: iterations between two checkpoints, in place of seconds.
+        evaluations: how often along the run the averaged student is scored on --data, for the curve in the report.
+        onnx: write student.onnx and check it against the student.
+        quiet: no progress display.
+    """
+    settings = dict(locals())
+    from dreamstill.distilling import run_distillation
+
+    return run_distillation(settings)
+
+
+def synthesize(run: str, n: int = 1000, out: str | None = None, seed: int = 0, unsafe_load: bool = False) -> str:
+    """Make images with a finished run's generator and write them with the teacher's logits.
+
+    Args:
+        run: the run folder.
+        n: how many images.
+        out: the file to write; images.safetensors in the run folder without it.
+        seed: of the noise.
+        unsafe_load: import the code that the run names (package.module:factory) and load pickled checkpoints.
+    """
+    from dreamstill.distilling import write_images
+
+    return write_images(run, n, out, seed, unsafe_load)
+
+
+def evaluate(
+    run: str,
+    data: str | None = None,
+    data_root: str | None = None,
+    split: str = "test",
+    teacher: str | None = None,
+    teacher_checkpoint: str | None = None,
+    limit: int | None = None,
+    unsafe_load: bool = False,
+) -> dict[str, Any]:
+    """Score a student (or any network dreamstill wrote) on a real labelled set.
+
+    Prints and returns accuracy, calibration error and, when the teacher is known, agreement with it.
+
+    Args:
+        run: a run folder, or a .safetensors file that dreamstill wrote.
+        data: the set: digits, a name under --data-root, a parquet file or folder, class folders, or hub:owner/name.
+        data_root: the folder that holds the named sets.
+        split: which split of it.
+        teacher: the teacher to compare with; the run's own if it can still be found.
+        teacher_checkpoint: its weights.
+        limit: only the first so many images.
+        unsafe_load: load a teacher checkpoint that holds pickled objects, which executes code from the file.
+    """
+    settings = dict(locals())
+    from dreamstill.scoring import run_evaluation
+
+    return run_evaluation(settings)
+
+
+def train(
+    network: Any,
+    data: str | None = None,
+    data_root: str | None = None,
+    network_args: dict[str, Any] | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    epochs: float = 20.0,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    weight_decay: float = 5e-4,
+    momentum: float = 0.9,
+    warmup: float = 0.05,
+    label_smoothing: float = 0.0,
+    crop: int = 4,
+    flip: bool | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    compile: Compile = "auto",
+    device: str = "auto",
+    out: str | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    evaluations: int = 10,
+    quiet: bool = False,
+) -> Any:
+    """Train a network on labelled images, ordinarily: for teachers, and for yardsticks that may see the data.
+
+    SGD with Nesterov momentum, linear warm-up, cosine to zero, crop and flip; the delivered weights are the
+    average at the end of the schedule, never the best epoch on the test set.
+
+    Args:
+        network: a built-in name, package.module:factory, or in Python any nn.Module.
+        data: the set to train on; its test split is scored.
+        data_root: the folder that holds the named sets.
+        network_args: arguments for building the network.
+        image_size: side of the images; the set's own without it.
+        channels: 1 or 3; the set's own without it.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        lr: peak learning rate.
+        weight_decay: on all parameters.
+        momentum: of SGD.
+        warmup: share of the run in which the learning rate rises.
+        label_smoothing: 0 to 1.
+        crop: pad-and-crop shift in pixels.
+        flip: mirror at random; without it, only for sets of 3-channel photographs.
+        limit: only the first so many training images.
+        seed: of everything random.
+        precision: 32, bf16 (mixed), 64, or auto.
+        compile: on, off or auto.
+        device: cpu, cuda, mps or auto.
+        out: the run folder; without it a new one under runs/.
+        resume: go on with the run in --out from its last checkpoint.
+        checkpoint_seconds: seconds between two checkpoints.
+        evaluations: how often along the run the test split is scored, for the curve.
+        quiet: no progress display.
+    """
+    settings = dict(locals())
+    from dreamstill.training import run_training
+
+    return run_training(settings)
+
+
+def doctor(
+    teacher: str,
+    checkpoint: str | None = None,
+    teacher_args: dict[str, Any] | None = None,
+    num_classes: int | None = None,
+    image_size: int | list[int] | None = None,
+    channels: int | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    unsafe_load: bool = False,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Look a teacher over: does it load, what does it give, is its normalisation plausible, which methods fit.
+
+    Args:
+        teacher: a built-in name, package.module:factory, or a run folder.
+        checkpoint: its weights.
+        teacher_args: arguments for building it.
+        num_classes: how many classes it tells apart.
+        image_size: side of the images; 32 if nothing says.
+        channels: channels of the images; read off the first layer if nothing says.
+        mean: per channel, what its training subtracted.
+        std: per channel, what its training divided by.
+        unsafe_load: load a checkpoint that holds pickled objects, which executes code from the file.
+        json: print JSON.
+    """
+    settings = dict(locals())
+    from dreamstill.scoring import run_doctor
+
+    return run_doctor(settings)
+
+
+def methods(json: bool = False) -> list[dict[str, Any]]:
+    """List the methods and controls: paper, what each needs of a teacher, what outside information it uses.
+
+    Args:
+        json: print JSON.
+    """
+    from dreamstill.scoring import list_methods
+
+    return list_methods(json)
+
+
+def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Train a teacher on handwritten digits, forget the digits, distil a student a tenth its size, compare them.
+
+    Args:
+        out: the run folder; an earlier demo in it is replaced.
+        seed: of everything random.
+        steps: budget in student steps; the demo's own without it.
+        quiet: no progress display.
+    """
+    from dreamstill.demo import run_demo
+
+    return run_demo(out, seed, steps, quiet)
+
+
+def bench(
+    suite: str,
+    data_root: str | None = None,
+    seeds: list[int] | None = None,
+    rows: list[str] | None = None,
+    quiet: bool = False,
+) -> str:
+    """Run a suite of recipes over seeds, skip what is recorded, and make its table from the records.
+
+    Records go to benchmarks/records/SUITE/, one JSON a run, the table to benchmarks/SUITE.md. A stopped suite goes on
+    where it was.
+
+    Args:
+        suite: a name in benchmarks/, or a suite's YAML file.
+        data_root: the folder that holds the named sets.
+        seeds: run only these seeds.
+        rows: run only these rows.
+        quiet: no progress display.
+    """
+    from dreamstill.bench import run_bench
+
+    return run_bench(suite, data_root, seeds, rows, quiet)

@@ -1,0 +1,172 @@
+"""``dreamstill bench``: run a suite of recipes over seeds, keep one raw record a run, make the tables from them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dreamstill import api
+from dreamstill.errors import InputError
+from dreamstill.files import atomic_write, write_json
+
+# What a record keeps of a run's summary: all of it but what is long and drawn elsewhere.
+_DROPPED = ("confusion", "classes")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a recipe and what the suite changes in it."""
+
+    name: str
+    recipe: str
+    published: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite's file, read: rows, seeds and what all rows share."""
+
+    path: Path
+    title: str
+    note: str
+    seeds: tuple[int, ...]
+    shared: Mapping[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder that recipes and checkpoints are relative to."""
+        return self.path.parent.parent
+
+    def record(self, row: Row, seed: int) -> Path:
+        """Where a run's record lies."""
+        stem = "".join(c if c.isalnum() else "-" for c in row.name.lower()).strip("-")
+        return self.path.parent / "records" / self.path.stem / f"{stem}-seed{seed}.json"
+
+
+def read_suite(path: Path) -> Suite:
+    """Read ``benchmarks/NAME.yaml``.
+
+    Raises:
+        InputError: not there, or a key is missing or unknown.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(
+            f"the suite {path} cannot be read ({error}): give a file as benchmarks/fashion.yaml"
+        ) from error
+    unknown = set(content) - {"title", "note", "seeds", "shared", "rows"}
+    if unknown or not {"title", "rows", "seeds"} <= set(content):
+        raise InputError(f"{path} has the keys {', '.join(content)}: expected title, note, seeds, shared and rows")
+    try:
+        rows = tuple(Row(**row) for row in content["rows"])
+    except TypeError as error:
+        raise InputError(f"{path} has a row with other keys than name, recipe, published, settings: {error}") from error
+    shared = content.get("shared") or {}
+    return Suite(path, content["title"], content.get("note", ""), tuple(content["seeds"]), shared, rows)
+
+
+def run_bench(suite: str, data_root: str | None, seeds: list[int] | None, rows: list[str] | None, quiet: bool) -> str:
+    """Carry out :func:`dreamstill.api.bench`."""
+    path = Path(suite) if suite.endswith(".yaml") else Path("benchmarks") / f"{suite}.yaml"
+    plan = read_suite(path)
+    wanted = [r for r in plan.rows if rows is None or r.name in rows]
+    if rows and len(wanted) != len(rows):
+        raise InputError(f"{path} has the rows {', '.join(r.name for r in plan.rows)}, not all of {', '.join(rows)}")
+    for seed in seeds or plan.seeds:
+        for row in wanted:
+            if not plan.record(row, seed).exists():
+                _run(plan, row, seed, data_root, quiet)
+    text = table(plan)
+    atomic_write(path.with_suffix(".md"), text)
+    _into_readme(plan, text)
+    if not quiet:
+        print(text)
+    return text
+
+
+def _run(plan: Suite, row: Row, seed: int, data_root: str | None, quiet: bool) -> None:
+    """One run, resumed where an earlier attempt was stopped, and its record."""
+    settings = {**plan.shared, **yaml.safe_load((plan.root / row.recipe).read_text()), **row.settings, "seed": seed}
+    for key in ("teacher_checkpoint", "student_checkpoint"):
+        if settings.get(key):
+            settings[key] = str(plan.root / settings[key])
+    record = plan.record(row, seed)
+    out = plan.root / "runs" / "bench" / plan.path.stem / record.stem
+    if not quiet:
+        print(f"\n{row.name}, seed {seed}", flush=True)
+    resume = (out / "config.yaml").exists()
+    if not (out / "report.html").exists():
+        api.distill(**settings, data_root=data_root, out=str(out), resume=resume, quiet=quiet)
+    summary = json.loads((out / "summary.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text())
+    kept = {k: v for k, v in summary.items() if k not in _DROPPED}
+    settings.pop("data_root", None)
+    about = {"row": row.name, "recipe": row.recipe, "settings": settings, "commit": manifest["commit"]}
+    write_json(record, {**about, "teacher_sha256": manifest["teacher_sha256"], "summary": kept})
+
+
+def _into_readme(plan: Suite, text: str) -> None:
+    """Put the table where the readme has a place for it, so that no figure there is typed by hand."""
+    readme = plan.root / "README.md"
+    begin, end = f"<!-- bench:{plan.path.stem} -->", "<!-- /bench -->"
+    content = readme.read_text() if readme.exists() else ""
+    if begin in content:
+        before, _, rest = content.partition(begin)
+        _, _, after = rest.partition(end)
+        atomic_write(readme, f"{before}{begin}\n{text}{end}{after}")
+
+
+def table(plan: Suite) -> str:
+    """The suite's table as Markdown, from the records that are there."""
+    lines = [
+        f"### {plan.title}",
+        "",
+        "| method | accuracy, % | agreement with teacher, % | largest class of its images, % | student steps | time a run"
+        " | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    first: dict[str, Any] | None = None
+    for row in plan.rows:
+        found = [json.loads(p.read_text())["summary"] for s in plan.seeds if (p := plan.record(row, s)).exists()]
+        first = first or (found[0] if found else None)
+        lines.append(_line(row, found))
+    if first is not None:
+        teacher, student, machine = first["teacher"], first["student"], first["machine"]
+        lines += [
+            "",
+            f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {teacher['accuracy']:.2%}; student "
+            f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}, weights chosen by the fixed "
+            f"rule ({first['selection']}). {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}.",
+        ]
+    lines += ["", plan.note.strip(), "", f"`dreamstill bench {plan.path.stem} --data-root DIR`", ""]
+    return "\n".join(lines)
+
+
+def _line(row: Row, found: list[dict[str, Any]]) -> str:
+    if not found:
+        return f"| {row.name} | not measured | | | | | 0 |"
+    cells = [
+        _spread([100 * s["student"]["accuracy"] for s in found]),
+        _spread([100 * s["agreement"] for s in found]),
+        _spread([100 * max(s["class_histogram"]) / sum(s["class_histogram"]) for s in found]),
+        f"{found[0]['steps']:,}",
+        f"{statistics.mean(s['wall_seconds'] for s in found):.0f} s",
+        str(len(found)),
+    ]
+    return f"| {row.name} | {' | '.join(cells)} |"
+
+
+def _spread(values: list[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"

@@ -1,0 +1,121 @@
+"""What a run will cost, from a short trial of its steps: for ``--minutes`` and ``--dry-run``."""
+
+from __future__ import annotations
+
+import copy
+import io
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from dreamstill.cost import peak_memory
+from dreamstill.ema import Ema
+from dreamstill.engine import Engine, Given, Hardware
+from dreamstill.errors import InputError
+from dreamstill.methods import Method
+
+FINISHING_SECONDS = 12.0  # samples, export and report, measured on two cores
+_PRETEND = 10_000  # steps of the schedule the trial pretends to be in
+
+
+@dataclass
+class Trial:
+    """Measured on copies; the run itself is untouched.
+
+    Attributes:
+        seconds: of one iteration, by phase.
+        first: seconds of the first iteration of each phase, compilation included, all phases together.
+        memory: bytes, the most this process held.
+        checkpoint: bytes of one checkpoint without the banks' images.
+        bank: bytes of the banks' images when full.
+    """
+
+    seconds: dict[str, float]
+    first: float
+    memory: int
+    checkpoint: int
+    bank: int
+
+    def total(self, method: Method, steps: int) -> float:
+        """Seconds of a run of ``steps`` student steps, without evaluations."""
+        return self.first + sum(p.iterations * self.seconds[p.name] for p in method.phases(steps))
+
+
+def measure(make: Callable[[], Method], given: Given, hardware: Hardware, seed: int, patience: float = 6.0) -> Trial:
+    """Run each phase's step for up to ``patience`` seconds in all."""
+    engine = Engine(
+        copy.deepcopy(given), device=hardware.device, precision=hardware.precision, compile=hardware.compile, seed=seed,
+        steps=_PRETEND,
+    )  # fmt: skip
+    method = make()
+    method.setup(engine)
+    ema = Ema(method.deliver(), _PRETEND)
+    phases, seconds, first = method.phases(_PRETEND), {}, 0.0
+    for phase in phases:
+        times: list[float] = []
+        started = time.perf_counter()
+        for i in range(1000):
+            now = time.perf_counter()
+            engine.begin(i, 0.0)
+            phase.step(engine)
+            ema.update(method.deliver())
+            engine.read()  # waits for the device
+            times.append(time.perf_counter() - now)
+            late = time.perf_counter() - started > patience / len(phases)
+            if engine.any_rank(late and i >= 1):
+                break
+        first += times[0]
+        # The processes of a run must plan the same number of steps.
+        seconds[phase.name] = float(engine.average(torch.tensor(statistics.mean(times[1:]), device=engine.device)))
+    buffer = io.BytesIO()
+    torch.save({"engine": engine.state(), "ema": ema.network.state_dict()}, buffer)
+    bank = sum(b.pixels.numel() for b in engine.banks.values())
+    return Trial(seconds, first, peak_memory(), buffer.tell(), bank)
+
+
+def steps_for(seconds: float, trial: Trial, method: Method) -> int:
+    """The most student steps that fit into ``seconds``.
+
+    Raises:
+        InputError: not even a hundred do.
+    """
+    fits, too_many = 0, 1
+    while trial.total(method, too_many) <= seconds:
+        fits, too_many = too_many, too_many * 2
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if trial.total(method, middle) <= seconds:
+            fits = middle
+        else:
+            too_many = middle
+    if fits < 100:
+        each = max(trial.seconds.values())
+        raise InputError(
+            f"the budget leaves {max(seconds, 0.0):.0f} s for training, and an iteration takes {each:.2g} s: that is "
+            "too short for a run; give more --minutes, or --steps"
+        )
+    return fits
+
+
+def describe(trial: Trial, method: Method, steps: int, evaluation: float) -> str:
+    """The estimate of ``--dry-run`` as text."""
+    lines = [f"steps        {steps} of the student"]
+    for phase in method.phases(steps):
+        each = trial.seconds[phase.name]
+        lines.append(f"phase        {phase.name}: {phase.iterations} iterations of {each * 1e3:.3g} ms")
+    total = trial.total(method, steps) + evaluation + FINISHING_SECONDS
+    lines.append(f"time         about {clock(total)}, of it {clock(evaluation)} evaluation")
+    lines.append(f"memory       about {trial.memory / 2**30:.2g} GiB")
+    # Two checkpoints exist for a moment while one replaces the other.
+    lines.append(f"disk         about {(2 * trial.checkpoint + trial.bank + 5_000_000) / 2**20:.3g} MiB")
+    return "\n".join(lines)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,115 @@
+"""The command line: the functions of :mod:`dreamstill.api` as commands, with recipes as their arguments in YAML."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from dreamstill import api
+from dreamstill.config import one_sentence
+from dreamstill.errors import DreamstillError
+
+# Command, function, and the argument that may be given first without its name.
+COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
+    "distill": (api.distill, None),
+    "evaluate": (api.evaluate, "run"),
+    "train": (api.train, "network"),
+    "doctor": (api.doctor, "teacher"),
+    "methods": (api.methods, None),
+    "synthesize": (api.synthesize, "run"),
+    "demo": (api.demo, None),
+    "bench": (api.bench, "suite"),
+}
+
+
+class Parser(ArgumentParser):
+    """Shows options with hyphens; both spellings are taken."""
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The help text."""
+        return re.sub(r"--[a-z][\w.]*", lambda m: m[0].replace("_", "-"), super().format_help(*args, **kwargs))
+
+
+def build_parser() -> ArgumentParser:
+    """The parser; every argument's type and help come from the function's signature and docstring."""
+    parser = Parser(
+        prog="dreamstill",
+        exit_on_error=False,
+        description="Data-free knowledge distillation: a trained network in, a small student out, no data.",
+    )
+    subcommands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
+    for name, (function, first) in COMMANDS.items():
+        text = (function.__doc__ or "").split("Args:")[0].strip()
+        usage = f"dreamstill {name} {first.upper() + ' ' if first else ''}[options]"
+        sub = Parser(exit_on_error=False, usage=usage, description=re.sub(r":class:`[\w.]*\.(\w+)`|``", r"\1", text))
+        sub.add_argument("--config", action="config", help="a recipe: these arguments as YAML; later arguments win")
+        sub.add_function_arguments(function, as_group=False, fail_untyped=False)
+        subcommands.add_subcommand(name, sub, help=text.split("\n")[0])
+    return parser
+
+
+def normalise(argv: Sequence[str]) -> list[str]:
+    """What people type, as the parser wants it.
+
+    Hyphens in option names; the first argument without its name; ``--method ddad`` as ``--method.name ddad`` so that
+    hyper-parameters can follow it; switches without a value, and ``--no-X``.
+    """
+    command, *words = argv
+    if command not in COMMANDS:
+        return list(argv)
+    function, first = COMMANDS[command]
+    kinds = {k: str(p.annotation) for k, p in inspect.signature(function).parameters.items()}
+    switches = {k for k, kind in kinds.items() if kind.startswith("bool")}
+    if first and words and not words[0].startswith("-"):
+        words = [f"--{first}", *words]
+    out = [command]
+    for i, word in enumerate(words):
+        if not word.startswith("--"):
+            out.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if name.removeprefix("no_") in switches and not equals:
+            following = words[i + 1].lower() if i + 1 < len(words) else ""
+            if name.startswith("no_"):
+                name, equals, value = name.removeprefix("no_"), "=", "false"
+            elif following not in ("true", "false", "yes", "no"):
+                equals, value = "=", "true"
+        out.append("--" + ("method.name" if name == "method" else name) + equals + value)
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. User errors are one sentence on stderr and code 2."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv:
+        build_parser().print_help()
+        return 2
+    if argv[0] in ("--version", "-V"):
+        from dreamstill import __version__
+
+        print(f"dreamstill {__version__}")
+        return 0
+    try:
+        parsed = build_parser().parse_args(normalise(argv))
+    except ArgumentError as error:
+        print(f"dreamstill: {one_sentence(str(error))} (dreamstill {argv[0]} --help explains)", file=sys.stderr)
+        return 2
+    except SystemExit as leaving:  # --help
+        return int(leaving.code or 0)
+    arguments = parsed[parsed.command].as_dict()
+    arguments.pop("config", None)
+    try:
+        COMMANDS[parsed.command][0](**arguments)
+    except DreamstillError as error:
+        print(f"dreamstill: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("dreamstill: interrupted before the first checkpoint", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,110 @@
+"""Settings of a run: typed, saved resolved, and strict. No torch in here: ``--help`` must answer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dreamstill.errors import InputError
+from dreamstill.files import atomic_write
+
+SCHEMA = 1
+
+
+def write_config(path: Path, command: str, settings: Mapping[str, Any]) -> None:
+    """Write the resolved settings of a command as YAML that ``dreamstill COMMAND --config`` takes again."""
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, default_flow_style=False)
+    atomic_write(path, f"# dreamstill {command}, configuration schema {SCHEMA}\n{text}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_config` wrote."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read ({error}): it is needed to go on with the run") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no settings")
+    return content
+
+
+def method_spec(method: Any) -> dict[str, Any]:
+    """``"ddad"``, ``{"name": "ddad", "alpha": 0.1}`` or a method object, as a dictionary with a name."""
+    if isinstance(method, str):
+        return {"name": method}
+    if isinstance(method, Mapping):
+        if not isinstance(method.get("name"), str):
+            raise InputError(f"the method {dict(method)} has no name: write method: {{name: ddad, ...}}")
+        return dict(method)
+    if is_dataclass(method) and not isinstance(method, type):
+        cls = type(method)
+        builtin = cls.__module__.startswith("dreamstill.")
+        name = cls.__module__.rsplit(".", 1)[-1] if builtin else f"{cls.__module__}:{cls.__qualname__}"
+        return {"name": name, **{f.name: getattr(method, f.name) for f in fields(method)}}
+    raise InputError(f"method is {method!r}: give a name, a dictionary with a name, or a method object")
+
+
+def build_method(method: Any) -> Any:
+    """The method object for a spec; its hyper-parameters are typed (``"2e-3"`` is a number) and unknown ones errors."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from dreamstill import methods
+
+    spec = method_spec(method)
+    cls = methods.get(spec.pop("name"))
+    known = [f.name for f in fields(cls)]
+    unknown = sorted(set(spec) - set(known))
+    if unknown:
+        raise InputError(f"the method {cls.__name__} has no {', '.join(unknown)}: it has {', '.join(known)}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, as_group=False)
+    try:
+        values = parser.parse_object(spec)
+    except ArgumentError as error:
+        raise InputError(f"the method {cls.__name__}: {one_sentence(str(error))}") from error
+    built = cls(**values.as_dict())
+    _check_ranges(built)
+    return built
+
+
+def _check_ranges(method: Any) -> None:
+    """Counts and sizes must be positive, weights and rates not negative."""
+    for f in fields(method):
+        value = getattr(method, f.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if value != value or value < 0 or (value == 0 and f.name in _AT_LEAST_ONE):
+            least = "at least 1" if f.name in _AT_LEAST_ONE else "not negative"
+            raise InputError(f"{f.name} is {value}: it must be {least}")
+
+
+_AT_LEAST_ONE = {"batch_size", "nz", "width", "bank", "student_steps", "every", "tau"}
+
+
+def one_sentence(message: str) -> str:
+    """A parser's error, several lines with types and traces, as one sentence that names option, type and value."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    key = next(
+        (line.split('"')[1] for line in lines if line.startswith(("Parser key", "Validation failed: Parser key"))), ""
+    )
+    expected = [
+        line.removeprefix("- Expected a ").split(". Got")[0] for line in lines if line.startswith("- Expected a ")
+    ]
+    given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value:")), None)
+    if key and expected:
+        kinds = [_kind(e) for e in expected if "NoneType" not in e]
+        value = f", got {given!r}" if given is not None else ""
+        return f"--{key} expects {' or '.join(dict.fromkeys(kinds))}{value}"
+    if key and len(lines) > 1:
+        return f"--{key}: {' '.join(lines[1:])}"
+    return " ".join(lines)
+
+
+def _kind(text: str) -> str:
+    names = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
+    names |= {"<class 'list'>": "a list, as [0.5,0.5,0.5]", "<class 'dict'>": "a mapping", "<class 'str'>": "a text"}
+    return names.get(text.strip(), text.strip())

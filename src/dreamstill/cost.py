@@ -1,0 +1,66 @@
+"""What things cost: parameters, operations, memory, and the machine they were measured on."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import resource
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Cost(NamedTuple):
+    """Of one network. FLOPs of one image's forward pass, two a multiply-add."""
+
+    params: int
+    flops: int
+    bytes: int
+
+
+def count(network: nn.Module, channels: int, image_size: tuple[int, int]) -> Cost:
+    """Count on a copy, in eval mode, so that the network's state is untouched."""
+    copied = copy.deepcopy(network).cpu().float().eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        copied(torch.zeros(1, channels, *image_size))
+    tensors = [*copied.parameters(), *copied.buffers()]
+    return Cost(
+        sum(p.numel() for p in copied.parameters()),
+        int(counter.get_total_flops()),
+        sum(t.numel() * t.element_size() for t in tensors),
+    )
+
+
+def peak_memory() -> int:
+    """Most memory this process ever held, in bytes: the GPU's if one is in use, else resident memory."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine() -> dict[str, Any]:
+    """The hardware and the torch build, for manifests and tables."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_name() -> str:
+    """Linux tells it in a file; elsewhere whatever platform knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,50 @@
+"""``dreamstill demo``: the main job on real images that come with scikit-learn, in about a minute on two cores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dreamstill import api
+
+# The best of what was measured on the digits, three seeds each; see benchmarks/demo.py.
+METHOD: dict[str, Any] = {
+    "name": "ddad", "alpha": 1.0, "batch_size": 128, "nz": 32, "width": 16, "student_steps": 1, "lr_s": 0.1,
+    "schedule": "cosine", "replay": 0.5, "w_balance": 1.0,
+}  # fmt: skip
+TEACHER = {"widths": [32, 64, 128]}
+STUDENT = {"widths": [8, 16, 32]}
+STEPS = 1_500
+
+
+def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, Any]:
+    """Carry out :func:`dreamstill.api.demo`."""
+    folder = Path(out)
+    for old in (folder, folder.with_name(folder.name + "-teacher")):
+        # Only what a demo or a run of ours left there is replaced.
+        if (old / "manifest.json").exists():
+            shutil.rmtree(old)
+    teacher = folder.with_name(folder.name + "-teacher")
+    _say(quiet, "1. A teacher learns handwritten digits (1,297 real images, 8x8).")
+    api.train(
+        "convnet", data="digits", network_args=TEACHER, epochs=30, crop=1, seed=seed, precision="32", compile="off",
+        out=str(teacher), quiet=True,
+    )  # fmt: skip
+    _say(
+        quiet, "2. The digits are out of reach from here on: a student a tenth its size learns from the teacher alone."
+    )
+    api.distill(
+        teacher_checkpoint=str(teacher), student="convnet", student_args=STUDENT, method=METHOD,
+        steps=steps or STEPS, seed=seed, precision="32", compile="off", data="digits", evaluations=10, out=out,
+        quiet=True if quiet else False,
+    )  # fmt: skip
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    _say(quiet, f"\n3. Both were scored on {summary['data']}, which neither was trained on. Open {folder}/report.html")
+    return summary
+
+
+def _say(quiet: bool, text: str) -> None:
+    if not quiet:
+        print(text, flush=True)

@@ -1,0 +1,308 @@
+"""``dreamstill distill``: resolve what the user gave, check it before anything is written, run, deliver."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from dreamstill import api, budget, cost, data, doctor, metrics, weights
+from dreamstill.adapters import Network
+from dreamstill.banks import to_uint8
+from dreamstill.config import build_method, method_spec, read_config
+from dreamstill.engine import Engine, Given, Hardware, choose
+from dreamstill.errors import InputError
+from dreamstill.export import export_onnx
+from dreamstill.files import atomic_write
+from dreamstill.methods import Method
+from dreamstill.pictures import sample_grid
+from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
+from dreamstill.state import Checkpoints, new_folder
+
+DEFAULT_STEPS = 5_000
+_FACTS = ("num_classes", "image_size", "channels", "mean", "std")
+
+
+def run_distillation(settings: dict[str, Any]) -> Network | None:
+    """Carry out :func:`dreamstill.api.distill`."""
+    if settings["resume"]:
+        settings = resumed(api.distill, settings)
+    method = build_method(settings["method"])
+    teacher = resolve_teacher(settings)
+    student = _student(settings, teacher)
+    test, (pixels, labels) = _test_set(settings, teacher), _real_images(settings, method, teacher)
+    _check(method, teacher, student)
+    given = Given(teacher, student, pixels, labels)
+    hardware, steps = _budget(settings, method, given, test)
+    if steps is None:
+        return None
+    out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), method_spec(method)["name"])
+    plan = Plan(
+        "distill", _resolved(settings, method, teacher, student, hardware, steps), out, settings["resume"],
+        settings["quiet"], method, given, test, steps, "student.safetensors", _file_facts(settings, teacher),
+    )  # fmt: skip
+    if settings["resume"]:
+        _same_teacher(plan)
+    delivered = carry_out(plan, lambda done: _finish(done, settings["onnx"]))
+    if not settings["quiet"] and (out / "summary.json").exists():
+        print(table(out))
+    return delivered.eval()
+
+
+# ---------------------------------------------------------------- what was given
+
+
+def resolve_teacher(settings: dict[str, Any]) -> Network:
+    """The teacher as a network of its own, whatever it was given as."""
+    teacher, checkpoint = settings["teacher"], settings["teacher_checkpoint"]
+    if isinstance(teacher, Network):
+        return copy.deepcopy(teacher)
+    facts = {k: settings[k] for k in _FACTS}
+    if isinstance(teacher, nn.Module):
+        facts["channels"] = facts["channels"] or 3
+        for key in ("num_classes", "image_size"):
+            if facts[key] is None:
+                raise InputError(f"{key} is missing: a bare nn.Module does not say it, so give {key}=")
+        return Network(copy.deepcopy(teacher), **facts)
+    if teacher is None and checkpoint is None:
+        raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
+    if checkpoint is None and Path(str(teacher)).exists():
+        raise InputError(
+            f"--teacher is {teacher}, which is a file or folder: give it as --teacher-checkpoint, and the network's "
+            "name as --teacher"
+        )
+    if checkpoint is None and ":" not in str(teacher):
+        raise InputError(
+            f"the teacher {teacher} has no weights: give --teacher-checkpoint, a .safetensors, a .pt state_dict or a "
+            "run folder"
+        )
+    return weights.resolve(
+        teacher, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts
+    )
+
+
+def _student(settings: dict[str, Any], teacher: Network) -> Network:
+    """The student; what it is not told it takes from the teacher."""
+    student = settings["student"]
+    if isinstance(student, Network):
+        return copy.deepcopy(student)
+    about = teacher.description()
+    facts = {k: about[k] for k in _FACTS}
+    if isinstance(student, nn.Module):
+        return Network(copy.deepcopy(student), **facts)
+    if student is None and settings["student_checkpoint"] is None:
+        raise InputError("no student: name one with --student, wrn_16_1 for instance")
+    torch.manual_seed(settings["seed"])
+    checkpoint = settings["student_checkpoint"]
+    return weights.resolve(student, checkpoint, kwargs=settings["student_args"], role="student", **facts)
+
+
+def _test_set(settings: dict[str, Any], teacher: Network) -> data.ImageSet | None:
+    if settings["data"] is None:
+        return None
+    test = data.load(
+        settings["data"], "test", root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
+    )
+    if test.labels is None:
+        raise InputError(f"{settings['data']} has no labels: --data is for scoring and needs them")
+    metrics.fits(test, teacher.num_classes)
+    return test
+
+
+def _real_images(settings: dict[str, Any], method: Method, teacher: Network) -> tuple[Any, Any]:
+    if "real" not in method.needs:
+        if settings["real"] is not None:
+            raise InputError(
+                f"{type(method).__name__} does not look at real images: leave out --real {settings['real']}"
+            )
+        return None, None
+    if settings["real"] is None:
+        raise InputError(f"{type(method).__name__} trains on real images and none were given: name the set with --real")
+    real = data.load(
+        settings["real"], "train", root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
+    )
+    metrics.fits(real, teacher.num_classes)
+    labels = real.labels if real.labels is not None else torch.zeros(len(real), dtype=torch.int64)
+    return real.pixels, labels
+
+
+def _check(method: Method, teacher: Network, student: Network) -> None:
+    """Everything that can be known before the first step is written."""
+    doctor.check_output(teacher)
+    doctor.check_output(student, role="student")
+    lacking = doctor.missing(type(method), teacher)
+    # With alpha = 0 DDAD does not read the batch-norm statistics.
+    if lacking and not (method_spec(method).get("alpha") == 0 and type(method).needs & {"bn"}):
+        raise InputError(f"{type(method).__name__} needs of its teacher: {'; '.join(lacking)}")
+
+
+# ---------------------------------------------------------------- the budget
+
+
+def _budget(
+    settings: dict[str, Any], method: Method, given: Given, test: data.ImageSet | None
+) -> tuple[Hardware, int | None]:
+    """Hardware and steps, resolved; None for the steps after a dry run, which prints its estimate."""
+    steps, minutes = settings["steps"], settings["minutes"]
+    if settings["resume"]:
+        minutes = None
+    if steps is not None and minutes is not None:
+        raise InputError("both --steps and --minutes were given: choose one budget")
+    for name, value in (("steps", steps), ("minutes", minutes)):
+        if value is not None and value <= 0:
+            raise InputError(f"{name} is {value}: it must be positive")
+    work = _work(method, given)
+    guess = steps or (DEFAULT_STEPS if minutes is None else round(minutes * 60 * 1e11 / work))
+    hardware = choose(settings["device"], settings["precision"], settings["compile"], guess * work)
+    if minutes is None and not settings["dry_run"]:
+        return hardware, steps or DEFAULT_STEPS
+    started = time.perf_counter()
+    trial = budget.measure(lambda: build_method(method), given, hardware, settings["seed"])
+    watching = _evaluation_seconds(test, settings["evaluations"], given)
+    if minutes is not None:
+        left = minutes * 60 - watching - budget.FINISHING_SECONDS - (time.perf_counter() - started)
+        steps = budget.steps_for(left, trial, method)
+    steps = steps or DEFAULT_STEPS
+    if settings["dry_run"]:
+        print(budget.describe(trial, method, steps, watching))
+        return hardware, None
+    return hardware, steps
+
+
+def _work(method: Method, given: Given) -> float:
+    """FLOPs of a student step, about: the teacher's forward pass and the student's forward and backward."""
+    teacher, student = (cost.count(n, n.channels, n.image_size).flops for n in (given.teacher, given.student))
+    return float(getattr(method, "batch_size", 128) * (teacher + 3 * student))
+
+
+def _evaluation_seconds(test: data.ImageSet | None, evaluations: int, given: Given) -> float:
+    if test is None:
+        return 0.0
+    some = test.pixels[:256]
+    started = time.perf_counter()
+    metrics.predict(given.student, some)
+    student = time.perf_counter() - started
+    metrics.predict(given.teacher, some)
+    both = time.perf_counter() - started
+    return (evaluations * min(len(test), CURVE_IMAGES) * student + len(test) * (both + student)) / len(some)
+
+
+def _resolved(
+    settings: dict[str, Any], method: Method, teacher: Network, student: Network, hardware: Hardware, steps: int
+) -> dict[str, Any]:
+    """What goes into config.yaml: no ``auto`` and no ``minutes`` left in it, and paths that hold from anywhere."""
+    config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet", "dry_run", "minutes")}
+    for key in ("teacher_checkpoint", "student_checkpoint", "data_root"):
+        if config[key] is not None:
+            config[key] = str(Path(config[key]).resolve())
+    for key, network in (("teacher", teacher), ("student", student)):
+        config[key] = network.name
+    about = teacher.description()
+    return config | {
+        **{k: about[k] for k in _FACTS},
+        "method": method_spec(method),
+        "steps": steps,
+        "device": hardware.device,
+        "precision": hardware.precision,
+        "compile": "on" if hardware.compile else "off",
+    }
+
+
+def _file_facts(settings: dict[str, Any], teacher: Network) -> dict[str, Any]:
+    if settings["teacher_checkpoint"] is None:
+        return {"file": None, "sha256": weights.fingerprint(teacher.module)}
+    file = weights.checkpoint_file(Path(settings["teacher_checkpoint"]))
+    return {"file": str(file), "sha256": weights.sha256(file)}
+
+
+def _same_teacher(plan: Plan) -> None:
+    recorded = json.loads((plan.out / "manifest.json").read_text()).get("teacher_sha256")
+    if recorded != plan.teacher_file["sha256"]:
+        raise InputError(
+            f"the teacher is not the one that the run in {plan.out} began with (SHA-256 {plan.teacher_file['sha256']}, "
+            f"was {recorded}): give the same file, or start a new run in another --out"
+        )
+
+
+# ---------------------------------------------------------------- what is left behind
+
+
+def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
+    """Samples, what the teacher sees in them, and the exported student."""
+    plan, engine, k = done.plan, done.engine, done.plan.given.teacher.num_classes
+    found = _look_at_images(done, min(max(1000, 20 * k), 5000))
+    found["clipped_share"] = max((b.clipped_share for b in engine.banks.values()), default=found["clipped_share"])
+    if onnx:
+        found["onnx"] = export_onnx(done.network, plan.out / "student.onnx")
+    return found
+
+
+def _look_at_images(done: Finished, n: int) -> dict[str, Any]:
+    plan, engine = done.plan, done.engine
+    teacher, k = plan.given.teacher, plan.given.teacher.num_classes
+    drawn = engine.drawn
+    engine.begin(done.outcome.iterations, 1.0)
+    images = plan.method.synthesise(engine, n)
+    engine.drawn = drawn
+    pixels = to_uint8(images).cpu()
+    theirs = metrics.predict(teacher, pixels)
+    predicted = theirs.argmax(1)
+    classes: Sequence[str] | None = plan.test.classes if plan.test is not None else None
+    atomic_write(plan.out / "samples.png", sample_grid(pixels, predicted, k, classes))
+    return {
+        "class_histogram": torch.bincount(predicted, minlength=k).tolist(),
+        "clipped_share": float(((images < 0) | (images > 1)).double().mean()),
+        "agreement_synthetic": metrics.agreement(metrics.predict(done.network, pixels), theirs),
+    }
+
+
+def table(out: Path) -> str:
+    """A finished run's figures, in a few lines for the terminal."""
+    summary = json.loads((out / "summary.json").read_text())
+    teacher, student = summary["teacher"], summary["student"]
+    rows = [("", "teacher", "student"), ("network", teacher["name"], student["name"])]
+    rows += [(k, f"{teacher[k]:,}", f"{student[k]:,}") for k in ("params", "flops")]
+    if "accuracy" in student:
+        rows.append(("accuracy", f"{teacher['accuracy']:.2%}", f"{student['accuracy']:.2%}"))
+        rows.append(("agreement", "", f"{summary['agreement']:.2%}"))
+    else:
+        rows.append(("agreement on synthetic images", "", f"{summary['agreement_synthetic']:.2%}"))
+    widths = [max(len(r[i]) for r in rows) for i in range(3)]
+    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
+    took = budget.clock(summary["wall_seconds"])
+    return "\n".join([*lines, f"{summary['steps']} steps in {took}; {out / 'report.html'}"])
+
+
+def write_images(run: str, n: int, out: str | None, seed: int, unsafe_load: bool) -> str:
+    """Carry out :func:`dreamstill.api.synthesize`."""
+    folder = Path(run)
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"{run} holds no run: give the folder of a run that dreamstill distill wrote")
+    config = read_config(folder / "config.yaml")
+    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"]):
+        weights.refuse_own_code(name, folder / "config.yaml")
+    settings = {**config, "unsafe_load": unsafe_load}
+    method, teacher = build_method(config["method"]), resolve_teacher(settings)
+    student = _student({**settings, "student_checkpoint": None}, teacher)
+    given = Given(teacher, student, *_real_images(settings, method, teacher))
+    engine = Engine(given, device=config["device"], precision=config["precision"], seed=seed, steps=config["steps"])
+    method.setup(engine)
+    state = Checkpoints(folder / "checkpoint").load(engine.banks)
+    if state is None:
+        raise InputError(f"{run} has no checkpoint: the run must have got as far as its first one")
+    engine.load(state["engine"])
+    engine.begin(state["progress"]["iteration"], 1.0)
+    pixels = to_uint8(method.synthesise(engine, n)).cpu()
+    logits = metrics.predict(teacher, pixels)
+    path = Path(out) if out else folder / "images.safetensors"
+    about = json.dumps({"run": folder.name, "seed": seed, **teacher.description()})
+    atomic_write(path, save({"pixels": pixels, "logits": logits}, metadata={"dreamstill": about}))
+    print(f"{len(pixels)} images and the teacher's logits: {path}")
+    return str(path)

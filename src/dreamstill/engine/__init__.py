@@ -1,0 +1,7 @@
+"""The engine: the one place that knows device, precision, compilation and ranks."""
+
+from dreamstill.engine.core import Engine, Given, Terms
+from dreamstill.engine.hardware import Hardware, choose
+from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
+
+__all__ = ["Cast", "Engine", "Given", "GlobalBatchNorm2d", "Hardware", "Owned", "Terms", "choose"]

@@ -1,0 +1,75 @@
+"""Networks as the engine runs them: cast, with batch norm over all ranks, and with their optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from dreamstill.schedules import Schedule
+
+
+class Cast(nn.Module):
+    """A network that runs in the engine's precision and returns at least float32."""
+
+    def __init__(self, module: nn.Module, fabric: Fabric) -> None:
+        super().__init__()
+        self.module = module
+        self._autocast = fabric.autocast
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the network under autocast; losses outside are then plain float32 without guards."""
+        with self._autocast():
+            out = self.module(*args, **kwargs)
+        return tree_map(_at_least_float32, out)
+
+
+def _at_least_float32(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the global batch of all ranks, differentiable, on any device (CPU has no SyncBatchNorm)."""
+
+    average: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise with the statistics of the batch over all ranks when training."""
+        if not self.training or self.running_mean is None:
+            return super().forward(x)
+        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        global_mean = self.average(mean)
+        var = self.average(var + (mean - global_mean).square())
+        self._remember(global_mean.detach(), var.detach(), x.numel() // x.shape[1])
+        x = (x - global_mean.view(1, -1, 1, 1)) * torch.rsqrt(var + self.eps).view(1, -1, 1, 1)
+        return x if self.weight is None else x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        total = count * torch.distributed.get_world_size()
+        self.num_batches_tracked += 1
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var * (total / max(total - 1, 1)), momentum)
+
+
+class Owned:
+    """A network's optimiser, its schedule and its name in logs and checkpoints."""
+
+    def __init__(self, name: str, module: nn.Module, opt: Optimizer, schedule: Schedule, clip: float | None) -> None:
+        self.name, self.module, self.opt, self.schedule, self.clip = name, module, opt, schedule, clip
+        self.params: list[nn.Parameter] = [p for group in opt.param_groups for p in group["params"]]
+        self.base_lrs = [float(group["lr"]) for group in opt.param_groups]
+        self.steps = 0
+
+    def set_lr(self, progress: float) -> None:
+        """Learning rates at ``progress`` (0 to 1) of the phase."""
+        for group, base in zip(self.opt.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * self.schedule(progress)

@@ -1,0 +1,99 @@
+"""How well a network does on real labelled images, and how far two networks agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from dreamstill.banks import to_float
+from dreamstill.data import ImageSet
+from dreamstill.errors import InputError
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, pixels: Tensor, batch_size: int = 512) -> Tensor:
+    """Logits (float32 ``n k``, on the CPU) of stored images (uint8 ``n c h w``) in eval mode; the mode is put back."""
+    parameter = next(network.parameters())
+    was_training = network.training
+    network.eval()
+    try:
+        return torch.cat(
+            [
+                network(to_float(b.to(parameter.device), parameter.dtype)).float().cpu()
+                for b in _batches(pixels, batch_size)
+            ]
+        )
+    finally:
+        network.train(was_training)
+
+
+def _batches(pixels: Tensor, size: int) -> Iterator[Tensor]:
+    return iter(pixels.split(size))
+
+
+def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Accuracy, calibration error (15 bins), negative log-likelihood, Brier score, accuracy a class, confusion."""
+    k = logits.shape[1]
+    _labels_fit(labels, k)
+    probs, predicted = logits.softmax(1), logits.argmax(1)
+    confusion = torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
+    per_class = confusion.diag() / confusion.sum(1)
+    return {
+        "accuracy": float((predicted == labels).double().mean()),
+        "ece": float(multiclass_calibration_error(logits, labels, num_classes=k, n_bins=15)),
+        "nll": float(F.cross_entropy(logits, labels)),
+        "brier": float((probs - F.one_hot(labels, k)).square().sum(1).mean()),
+        # A class without images has no accuracy.
+        "per_class": [None if v != v else v for v in per_class.tolist()],
+        "confusion": confusion.tolist(),
+    }
+
+
+def fits(images: ImageSet, num_classes: int) -> None:
+    """Make sure that a set can be scored with ``num_classes`` classes.
+
+    Raises:
+        InputError: a label is beyond them.
+    """
+    if images.labels is not None:
+        _labels_fit(images.labels, num_classes)
+
+
+def _labels_fit(labels: Tensor, k: int) -> None:
+    if int(labels.max()) >= k:
+        raise InputError(
+            f"the set has labels up to {int(labels.max())} and the network has {k} classes: it is another task"
+        )
+
+
+def agreement(a: Tensor, b: Tensor) -> float:
+    """Share of images (logits ``n k`` each) on which two networks predict the same class."""
+    return float((a.argmax(1) == b.argmax(1)).double().mean())
+
+
+def evaluate(
+    student: nn.Module, images: ImageSet, teacher: nn.Module | None = None, batch_size: int = 512
+) -> dict[str, Any]:
+    """Score a network on a real set, and against a teacher if one is given.
+
+    Returns:
+        What :func:`score` returns when the set has labels; ``agreement`` and, with labels, ``teacher`` (its own
+        score) when there is a teacher. Accuracies and agreement are fractions.
+    """
+    logits = predict(student, images.pixels, batch_size)
+    result: dict[str, Any] = {} if images.labels is None else score(logits, images.labels)
+    if teacher is not None:
+        other = predict(teacher, images.pixels, batch_size)
+        if other.shape[1] != logits.shape[1]:
+            raise InputError(
+                f"teacher and student have {other.shape[1]} and {logits.shape[1]} classes: expected the same"
+            )
+        result["agreement"] = agreement(logits, other)
+        if images.labels is not None:
+            result["teacher"] = score(other, images.labels)
+    return result

@@ -1,0 +1,96 @@
+"""One offline page about a run: what came out, how far it can be trusted, and what it cost."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from dreamstill.config import read_config
+from dreamstill.errors import InputError
+from dreamstill.files import atomic_write
+from dreamstill.report import charts, sections
+from dreamstill.track import read_metrics
+
+SCHEMA = 1
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` from what a run left in its folder, and return where it is.
+
+    The page is one file and asks nothing of the network. It is made of ``summary.json``, ``manifest.json``,
+    ``config.yaml``, ``metrics.csv`` and ``samples.png``. The last two may be missing, and so may what a run without
+    labelled images or without a teacher does not know: those parts are left out.
+
+    Raises:
+        InputError: one of the first three is missing or cannot be read, or is of another schema.
+    """
+    folder = Path(folder)
+    summary, manifest = _read_json(folder / "summary.json"), _read_json(folder / "manifest.json")
+    for name, content in (("summary.json", summary), ("manifest.json", manifest)):
+        if content.get("schema") != SCHEMA:
+            raise InputError(
+                f"{folder / name} is of schema {content.get('schema')} and this version of dreamstill reads {SCHEMA}: "
+                "write the report with the version that made the run"
+            )
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"{folder} holds no config.yaml: give the folder of a finished run")
+    metrics = folder / "metrics.csv"
+    rows = read_metrics(metrics) if metrics.exists() else {}
+    page = _page(summary, manifest, read_config(folder / "config.yaml"), rows, folder)
+    path = folder / "report.html"
+    atomic_write(path, _render(page))
+    return path
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path.parent} holds no {path.name}: give the folder of a finished run") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): the report is made of it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}: expected an object, as a run writes it")
+    return content
+
+
+def _page(
+    summary: dict[str, Any], manifest: dict[str, Any], config: dict[str, Any], rows: charts.Rows, folder: Path
+) -> dict[str, Any]:
+    """Everything that the template shows; a section that is None is left out."""
+    return {
+        "head": sections.head(summary),
+        "result": sections.result(summary, folder),
+        "trust": sections.trust(summary) if "teacher" in summary else None,
+        "curves": charts.learning_curves(rows, summary),
+        "terms": charts.loss_terms(rows),
+        "samples": _samples(folder / "samples.png"),
+        "synthesised": charts.histogram(summary),
+        "classes": charts.classes(summary),
+        "cost": sections.cost(summary),
+        "settings": sections.settings(config, manifest),
+        "version": manifest.get("versions", {}).get("dreamstill", ""),
+    }
+
+
+def _samples(path: Path) -> dict[str, Any] | None:
+    """The sheet of images as a data URI with its size, so that nothing on the page jumps."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])
+    return {"uri": "data:image/png;base64," + base64.b64encode(content).decode(), "width": width, "height": height}
+
+
+def _render(page: dict[str, Any]) -> str:
+    here = files("dreamstill.report")
+    css = Markup((here / "report.css").read_text(encoding="utf-8"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((here / "report.html.j2").read_text(encoding="utf-8")).render(page, css=css)

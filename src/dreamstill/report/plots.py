@@ -1,0 +1,118 @@
+"""Charts as inline SVG. Colours are left to the page's style sheet, so that they suit a light and a dark page."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from dreamstill.report.numbers import count
+
+# matplotlib writes these colours, and the style sheet's take their place.
+_INK, _RULE, _SERIES, _LEVEL = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {_INK: "currentColor", _RULE: "var(--rule)", _LEVEL: "var(--level)"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10.0,
+    "text.parse_math": False,
+    "axes.edgecolor": _RULE,
+    "axes.unicode_minus": True,
+    "path.simplify": True,
+}
+MARKED = 25  # up to so many points are marked one by one
+
+
+def curve(
+    key: str,
+    steps: Sequence[float],
+    values: Sequence[float],
+    *,
+    title: str,
+    colour: int = 1,
+    percent: bool = False,
+    level: float | None = None,
+    logarithmic: bool = False,
+    small: bool = False,
+) -> str:
+    """A quantity over the steps of a run.
+
+    Args:
+        key: prefix of the ids inside, unique on the page.
+        steps: where it was recorded.
+        values: what was recorded, all finite.
+        title: what a screen reader says.
+        colour: number of the style sheet's series colour, from 1.
+        percent: whether the values are shares of one.
+        level: a value to compare with, drawn as a dashed line.
+        logarithmic: scale of the values; all must be positive.
+        small: drawn for a third of the page's width, not half of it, so that its letters come out as large.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(3.7, 2.1) if small else _axes(4.8, 2.5)
+        marker = "o" if len(steps) <= MARKED else None
+        axes.plot(steps, values, color=_SERIES, linewidth=1.8, marker=marker, markersize=3.5, clip_on=False)
+        if level is not None:
+            axes.axhline(level, color=_LEVEL, linewidth=1.2, linestyle=(0, (4, 3)))
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.minorticks_off()
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            # A curve that never moved still needs an axis to stand on.
+            axes.margins(y=0.08)
+        if percent:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        axes.set_xlim(min(0, *steps), max(steps) or 1)
+        return _svg(figure, key, title, colour)
+
+
+def bars(key: str, counts: Sequence[int], *, title: str) -> str:
+    """A count for each of many classes, by their number."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(9.6, 2.5)
+        axes.bar(range(len(counts)), counts, width=0.8 if len(counts) < 200 else 1.0, color=_SERIES, linewidth=0)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set_xlim(-0.5, len(counts) - 0.5)
+        axes.set_xlabel("class", color=_INK)
+        return _svg(figure, key, title, 1)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of its own, without pyplot's list of open figures: only lines that carry a number are drawn."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.grid(axis="y", color=_RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(left=False, bottom=False, labelcolor=_INK)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    return figure, axes
+
+
+def _svg(figure: Figure, key: str, title: str, colour: int) -> str:
+    """The figure as an element for the inside of a page: no header, no ids or styles that reach beyond it."""
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": key}):  # the same run gives the same file
+        metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}
+        figure.savefig(out, format="svg", transparent=True, metadata=metadata)
+    text = out.getvalue()
+    box = re.search(r'viewBox="[^"]*"', text)
+    assert box is not None
+    body = text[text.index("<svg") :].split(">", 1)[1]
+    body = re.sub(r"<style.*?</style>|<!--.*?-->", "", body, flags=re.S)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r'\bid="', f'id="{key}-', body)
+    body = body.replace("url(#", f"url(#{key}-").replace('xlink:href="#', f'href="#{key}-')
+    for written, variable in {**_VARIABLES, _SERIES: f"var(--series-{colour})"}.items():
+        body = body.replace(written, variable)
+    name = html.escape(title)
+    return f'<svg class="plot" {box[0]} role="img" aria-label="{name}"><title>{name}</title>{body}'

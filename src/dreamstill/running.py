@@ -1,0 +1,264 @@
+"""Carry a run out: folder, engine, loop, and what it leaves behind. Distillation and training share it."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamstill import cost, methods, metrics
+from dreamstill.adapters import Network
+from dreamstill.config import SCHEMA, read_config, write_config
+from dreamstill.data import ImageSet
+from dreamstill.ema import Ema
+from dreamstill.engine import Engine, Given
+from dreamstill.errors import InputError
+from dreamstill.files import write_json
+from dreamstill.loop import Cadence, Outcome, run
+from dreamstill.report import write_report
+from dreamstill.state import Checkpoints, RunFolder, manifest
+from dreamstill.track import Tracker
+from dreamstill.weights import save_network
+
+SELECTION = "average of the weights over the last fiftieth of the schedule (EMA); no labelled image chose it"
+CURVE_IMAGES = 2_000  # the curve in the report is scored on so many test images; the final figures on all of them
+
+# These say how a run is watched or where it goes, not what it computes: they may differ when it is resumed.
+FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load", "checkpoint_seconds", "checkpoint_steps", "minutes"}
+
+
+@dataclass
+class Plan:
+    """A run with every setting resolved."""
+
+    command: str
+    config: dict[str, Any]
+    out: Path
+    resume: bool
+    quiet: bool
+    method: methods.Method
+    given: Given
+    test: ImageSet | None
+    steps: int
+    file: str  # what the delivered network's file is called
+    teacher_file: dict[str, Any] = field(default_factory=dict)
+    compare: bool = True  # whether there is a teacher to compare with
+
+
+@dataclass
+class Finished:
+    """A run at its end, in the hands of what writes its results."""
+
+    plan: Plan
+    engine: Engine
+    outcome: Outcome
+
+    @property
+    def network(self) -> Network:
+        """What is delivered."""
+        return self.outcome.ema.network
+
+
+def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network:
+    """Train, deliver and report; ``more`` adds a command's own files and summary entries."""
+    config = plan.config
+    engine = Engine(
+        plan.given,
+        device=config["device"],
+        precision=config["precision"],
+        compile=config["compile"] == "on",
+        seed=config["seed"],
+        steps=plan.steps,
+    )
+    # Before the folder is made: what a method cannot do must leave nothing behind.
+    plan.method.setup(engine)
+    folder = RunFolder(plan.out, plan.resume) if engine.rank == 0 else None
+    try:
+        if folder is not None and not plan.resume:
+            _begin(plan)
+        finished = Finished(plan, engine, _train(plan, engine))
+        if engine.rank == 0:
+            _finish(finished, more)
+    finally:
+        if folder is not None:
+            folder.close()
+    engine.barrier()
+    return finished.network
+
+
+def _begin(plan: Plan) -> None:
+    write_json(
+        plan.out / "manifest.json",
+        manifest(list(plan.method.outside), plan.teacher_file, plan.config["seed"], cost.machine()),
+    )
+    write_config(plan.out / "config.yaml", plan.command, plan.config)
+
+
+def _train(plan: Plan, engine: Engine) -> Outcome:
+    total = sum(p.iterations for p in plan.method.phases(engine.steps))
+    tracker = Tracker(plan.out if engine.rank == 0 else None, total, _title(plan), plan.quiet)
+    config = plan.config
+    cadence = Cadence(
+        checkpoint_seconds=config["checkpoint_seconds"],
+        checkpoint_steps=config.get("checkpoint_steps", 0),
+        evaluations=config["evaluations"] if plan.test is not None else 0,
+    )
+    evaluate = _curve(plan) if cadence.evaluations else None
+    try:
+        return run(plan.method, engine, Checkpoints(plan.out / "checkpoint"), tracker, cadence, plan.resume, evaluate)
+    finally:
+        tracker.close()
+
+
+def _title(plan: Plan) -> str:
+    teacher, student = plan.given.teacher.name, plan.given.student.name
+    return f"{teacher} to {student}" if plan.compare else student
+
+
+def _curve(plan: Plan) -> Callable[[Ema], dict[str, float]]:
+    """Score the averaged network on an even part of the test set."""
+    assert plan.test is not None
+    assert plan.test.labels is not None
+    n = len(plan.test)
+    part = plan.test.subset(torch.linspace(0, n - 1, min(n, CURVE_IMAGES)).long())
+    assert part.labels is not None
+    labels: Tensor = part.labels
+    theirs: list[Tensor] = []
+
+    def evaluate(ema: Ema) -> dict[str, float]:
+        logits = metrics.predict(ema.network, part.pixels)
+        values = {"eval/accuracy": float((logits.argmax(1) == labels).double().mean())}
+        if plan.compare:
+            if not theirs:
+                theirs.append(metrics.predict(plan.given.teacher, part.pixels))
+            values["eval/agreement"] = metrics.agreement(logits, theirs[0])
+        return values
+
+    return evaluate
+
+
+def _finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
+    plan, began = done.plan, time.monotonic()
+    save_network(plan.out / plan.file, done.network, {"method": plan.config.get("method"), "steps": done.engine.steps})
+    summary = {**_facts(done), **_scores(done), **more(done)}
+    # Results of the parts belong together: one dictionary each for teacher and student.
+    for side in ("teacher", "student"):
+        if f"{side}_scores" in summary:
+            summary[side] = {**summary[side], **summary.pop(f"{side}_scores")}
+    finishing = time.monotonic() - began
+    outcome = done.outcome
+    summary["wall_seconds"] = outcome.seconds + finishing
+    summary["seconds"] = {
+        "training": outcome.seconds - outcome.evaluation_seconds,
+        "evaluation": outcome.evaluation_seconds,
+        "finishing": finishing,
+    }
+    write_json(plan.out / "summary.json", summary)
+    # Last of all, because its presence says that the run is finished.
+    write_report(plan.out)
+
+
+def _facts(done: Finished) -> dict[str, Any]:
+    plan, engine = done.plan, done.engine
+    steps = {name: owned.steps for name, owned in engine.owned.items()}
+    facts: dict[str, Any] = {
+        "schema": SCHEMA,
+        "command": plan.command,
+        "name": plan.out.name,
+        "method": plan.config["method"]["name"] if plan.compare else "supervised",
+        "paper": plan.method.paper,
+        "student": _describe(plan.given.student),
+    }
+    if plan.compare:
+        facts["teacher"] = _describe(plan.given.teacher)
+    return facts | {
+        "steps": steps["student"],
+        "generator_steps": steps.get("generator", 0),
+        "images_synthesised": engine.drawn,
+        "total_flops": done.outcome.flops,
+        "peak_memory_bytes": cost.peak_memory(),
+        "seed": engine.seed,
+        "device": engine.device.type,
+        "processes": engine.ranks,
+        "precision": plan.config["precision"],
+        "compile": plan.config["compile"] == "on",
+        "machine": cost.machine(),
+        "selection": SELECTION,
+        "outside_information": list(plan.method.outside),
+    }
+
+
+def _describe(network: Network) -> dict[str, Any]:
+    counted = cost.count(network, network.channels, network.image_size)
+    return {"name": network.name, **counted._asdict()}
+
+
+def _scores(done: Finished) -> dict[str, Any]:
+    """Figures on the labelled set, of the delivered weights and of the last step's."""
+    test, plan = done.plan.test, done.plan
+    if test is None:
+        return {}
+    assert test.labels is not None
+    result = metrics.evaluate(done.network, test, plan.given.teacher if plan.compare else None)
+    last = metrics.predict(plan.method.deliver(), test.pixels)
+    mine = {k: result[k] for k in ("accuracy", "ece", "nll", "brier", "per_class")}
+    mine["accuracy_last"] = float((last.argmax(1) == test.labels).double().mean())
+    found: dict[str, Any] = {
+        "student_scores": mine,
+        "confusion": result["confusion"],
+        "classes": list(test.classes),
+        "data": f"{test.name}, {test.split}, {len(test)} images",
+    }
+    if plan.compare:
+        found["agreement"] = result["agreement"]
+        found["teacher_scores"] = {k: result["teacher"][k] for k in ("accuracy", "ece", "nll", "brier")}
+    return found
+
+
+# ---------------------------------------------------------------- resuming
+
+
+def resumed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the run in ``out``, after making sure that nothing else was asked for now.
+
+    Raises:
+        InputError: no run there, it is finished, or an argument contradicts it.
+    """
+    if settings["out"] is None:
+        raise InputError("--resume needs --out: the folder of the run to go on with")
+    out = Path(settings["out"])
+    if (out / "report.html").exists():
+        raise InputError(
+            f"the run in {out} is finished: start a new one from its student with --student-checkpoint {out}"
+        )
+    if not (out / "config.yaml").exists():
+        raise InputError(f"{out} holds no run to resume: leave out --resume, or name the folder with --out")
+    saved = read_config(out / "config.yaml")
+    defaults = {k: p.default for k, p in inspect.signature(function).parameters.items()}
+    for key, value in settings.items():
+        if key in FREE or value == defaults[key] or isinstance(value, torch.nn.Module):
+            continue
+        if not _matches(value, saved.get(key)):
+            raise InputError(
+                f"{key} is {value} now and the run in {out} has {saved.get(key)}: leave it out to go on, or choose "
+                "another --out"
+            )
+    free = {k: settings[k] for k in ("checkpoint_seconds", "checkpoint_steps") if k in settings}
+    given = {k: v for k, v in settings.items() if isinstance(v, torch.nn.Module)}
+    return {**settings, **saved, **{k: v for k, v in free.items() if v != defaults[k]}, **given}
+
+
+def _matches(now: Any, saved: Any) -> bool:
+    if isinstance(now, Mapping) and isinstance(saved, Mapping):
+        return all(k in saved and _matches(v, saved[k]) for k, v in now.items())
+    if isinstance(saved, Mapping):  # method: ddad
+        return now == saved.get("name")
+    if isinstance(now, str) and isinstance(saved, str) and now != "auto":
+        return now == saved or Path(now).resolve() == Path(saved)
+    return now in ("auto", saved) or (isinstance(now, list | tuple) and list(now) == saved)

@@ -1,0 +1,115 @@
+"""Where a run's numbers go while it runs: ``metrics.csv``, TensorBoard and the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from dreamstill.files import atomic_write
+
+Row = dict[str, float]
+
+
+class Tracker:
+    """Collects values by step, keeps ``metrics.csv`` true, and shows how far the run is.
+
+    Args:
+        folder: the run folder; None keeps nothing (the other ranks, and trials).
+        total: iterations of the run.
+        title: what is shown beside the bar.
+        quiet: show nothing.
+    """
+
+    def __init__(self, folder: Path | None, total: int, title: str, quiet: bool = False) -> None:
+        self.folder, self.total, self.title = folder, total, title
+        self.rows: dict[int, Row] = {}
+        if folder is not None and (folder / "metrics.csv").exists():
+            self.rows = read_metrics(folder / "metrics.csv")
+        self._board: Any = None
+        self._board_from = 0
+        self._bar = None if quiet or folder is None else _bar(total, title)
+        self._shown, self._said = -1.0, 0
+        self._quiet = quiet or folder is None
+
+    def log(self, step: int, values: Row) -> None:
+        """Record values at a step; several calls at one step make one row."""
+        self.rows.setdefault(step, {}).update(values)
+        if self.folder is not None:
+            atomic_write(self.folder / "metrics.csv", _as_csv(self.rows))
+            self._to_board(step, values)
+
+    def progress(self, done: int, values: Row) -> None:
+        """Move the bar; where there is no terminal, say a line every tenth of the run."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            if (now := time.monotonic()) - self._shown > 0.2 or done == self.total:
+                self._shown = now
+                self._bar.update(self._bar.task_ids[0], completed=done, terms=_terms(values))
+        elif (tenth := done * 10 // self.total) > self._said:
+            self._said = tenth
+            print(f"{self.title}: {done} of {self.total}  {_terms(values)}", flush=True)
+
+    def cut(self, step: int) -> None:
+        """Drop what was recorded after a step: a resumed run records it again."""
+        self.rows = {s: r for s, r in self.rows.items() if s <= step}
+        self._board_from = step + 1
+        self._said = step * 10 // self.total
+        if self.folder is not None:
+            atomic_write(self.folder / "metrics.csv", _as_csv(self.rows))
+
+    def close(self) -> None:
+        """Put the terminal back and flush TensorBoard."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def _to_board(self, step: int, values: Row) -> None:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            assert self.folder is not None
+            # What an interrupted run wrote after its last checkpoint is hidden from the curves.
+            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._board_from or None)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+
+def read_metrics(path: Path) -> dict[int, Row]:
+    """``metrics.csv`` by step; values that were not recorded at a step are absent."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {int(r["step"]): {k: float(v) for k, v in r.items() if k != "step" and v} for r in rows}
+
+
+def _as_csv(rows: dict[int, Row]) -> str:
+    columns = dict.fromkeys(k for row in rows.values() for k in row)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["step", *columns], lineterminator="\n")
+    writer.writeheader()
+    for step in sorted(rows):
+        writer.writerow({"step": step, **rows[step]})
+    return out.getvalue()
+
+
+def _terms(values: Row) -> str:
+    shown = [(k, v) for k, v in values.items() if "/" in k and not k.startswith("lr/")]
+    return "  ".join(f"{k} {v:.3g}" for k, v in shown[:4])
+
+
+def _bar(total: int, title: str) -> Progress | None:
+    if not sys.stderr.isatty():
+        return None
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, TextColumn("[dim]{task.fields[terms]}"), console=Console(stderr=True))
+    bar.add_task(title, total=total, terms="")
+    bar.start()
+    return bar

@@ -1,0 +1,149 @@
+"""``dreamstill train``: ordinary supervised training, for teachers and for yardsticks that may see the data."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from dreamstill import api, data, weights
+from dreamstill.adapters import Network
+from dreamstill.augment import crop_flip
+from dreamstill.banks import to_float
+from dreamstill.cost import count
+from dreamstill.engine import Engine, Given, Terms, choose
+from dreamstill.errors import InputError
+from dreamstill.methods import Phase
+from dreamstill.running import Plan, carry_out, resumed
+from dreamstill.schedules import warm_cosine
+from dreamstill.state import new_folder
+
+PHOTOGRAPHS = {"cifar10", "cifar100", "caltech101", "collected32"}  # sets in which a mirrored image is as good
+
+
+@dataclass
+class Supervised:
+    """``L = CE(S(x), y)`` on real images in shuffled epochs: the same contract as a method, and the same loop.
+
+    Attributes:
+        batch_size: images a step.
+        lr: peak learning rate of SGD with Nesterov momentum.
+        momentum: of SGD.
+        weight_decay: of SGD, on all parameters.
+        warmup: share of the run in which the learning rate rises; a cosine to zero follows.
+        label_smoothing: 0 to 1.
+        crop: pad-and-crop shift in pixels.
+        flip: mirror at random.
+    """
+
+    paper: ClassVar[str] = "ordinary supervised training"
+    needs: ClassVar[frozenset[str]] = frozenset({"real"})
+    outside: ClassVar[tuple[str, ...]] = ("real training images and their labels",)
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.05
+    label_smoothing: float = 0.0
+    crop: int = 4
+    flip: bool = False
+
+    def setup(self, engine: Engine) -> None:
+        """The real images on the device, and the network."""
+        sgd = partial(SGD, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=True)
+        self.pixels, self.labels = engine.real()
+        self.network = engine.given.student
+        self.student, self.opt = engine.own("student", self.network, sgd, warm_cosine(self.warmup))
+
+    def phases(self, steps: int) -> list[Phase]:
+        """One step an iteration."""
+        return [Phase("train", steps, self.step)]
+
+    def step(self, engine: Engine) -> None:
+        """The next batch of the epoch's order, cropped and mirrored."""
+        index = engine.sweep(len(self.pixels), self.batch_size)
+        images = to_float(self.pixels[index], engine.dtype)
+        if self.crop or self.flip:
+            shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
+            images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
+        engine.minimise(self.loss, self.opt, inputs=(images, self.labels[index]))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Terms:
+        """Cross-entropy with the labels."""
+        return {"cross_entropy": F.cross_entropy(self.student(images), labels, label_smoothing=self.label_smoothing)}
+
+    def deliver(self) -> Network:
+        """The network."""
+        return self.network
+
+    def synthesise(self, engine: Engine, n: int) -> Tensor:
+        """Real images, as a draw."""
+        return to_float(self.pixels[engine.integers(len(self.pixels), n)], engine.dtype)
+
+
+def run_training(settings: dict[str, Any]) -> Network:
+    """Carry out :func:`dreamstill.api.train`."""
+    if settings["data"] is None:
+        raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
+    if settings["resume"]:
+        settings = resumed(api.train, settings)
+    images = data.load(
+        settings["data"], "train", root=settings["data_root"], image_size=settings["image_size"],
+        channels=settings["channels"], limit=settings["limit"],
+    )  # fmt: skip
+    if images.labels is None:
+        raise InputError(f"{settings['data']} has no labels: training needs a label column or class folders")
+    torch.manual_seed(settings["seed"])
+    network = _network(settings, images)
+    flip = settings["flip"] if settings["flip"] is not None else images.name in PHOTOGRAPHS
+    if settings["epochs"] <= 0 or settings["batch_size"] > len(images):
+        raise InputError(
+            f"{settings['epochs']} epochs of batches of {settings['batch_size']} cannot be made of {len(images)} "
+            "images: give more than 0 epochs and a smaller --batch-size"
+        )
+    method = Supervised(**{k: settings[k] for k in (f.name for f in fields(Supervised)) if k != "flip"}, flip=flip)
+    steps = max(1, round(settings["epochs"] * (len(images) // method.batch_size)))
+    work = 3.0 * steps * method.batch_size * count(network, network.channels, network.image_size).flops
+    hardware = choose(settings["device"], settings["precision"], settings["compile"], work)
+    test = data.load(
+        settings["data"], "test", root=settings["data_root"], image_size=network.image_size, channels=network.channels
+    )
+    config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet")} | {
+        "network": network.name, "flip": flip, "device": hardware.device,
+        "precision": hardware.precision, "compile": "on" if hardware.compile else "off",
+        "image_size": network.image_size[0], "channels": network.channels,
+    }  # fmt: skip
+    out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), "train")
+    given = Given(network, network, images.pixels, images.labels)
+    plan = Plan(
+        "train", config, out, settings["resume"], settings["quiet"], method, given, test, steps,
+        "model.safetensors", compare=False,
+    )  # fmt: skip
+    trained = carry_out(plan, lambda done: {})
+    if not settings["quiet"]:
+        print(f"\n{out / 'model.safetensors'} and {out / 'report.html'}")
+    return trained.eval()
+
+
+def _network(settings: dict[str, Any], images: data.ImageSet) -> Network:
+    """The network with the set's own facts."""
+    mean, std = data.normalisation(images)
+    facts: dict[str, Any] = {
+        "num_classes": len(images.classes), "image_size": list(images.pixels.shape[2:]),
+        "channels": images.pixels.shape[1], "mean": mean, "std": std,
+    }  # fmt: skip
+    given = settings["network"]
+    if isinstance(given, Network):
+        return copy.deepcopy(given)
+    if isinstance(given, nn.Module):
+        return Network(copy.deepcopy(given), **facts)
+    return weights.resolve(given, None, kwargs=settings["network_args"], **facts)

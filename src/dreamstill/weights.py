@@ -1,0 +1,327 @@
+"""Checkpoints in and out: one convention for a network everywhere, and nothing is executed by loading a file."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import inspect
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dreamstill import models
+from dreamstill.adapters import Network
+from dreamstill.errors import InputError
+from dreamstill.files import atomic_write
+
+SCHEMA = 1
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_FACTS = ("num_classes", "image_size", "channels", "mean", "std")
+
+
+# ---------------------------------------------------------------- reading a file
+
+
+def load_state(path: Path, *, unsafe: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a checkpoint, and its own description if dreamstill wrote it (else empty).
+
+    Args:
+        path: ``.safetensors``, or anything ``torch.load`` reads.
+        unsafe: load pickled objects too, which runs whatever code the file holds.
+
+    Raises:
+        InputError: missing, truncated, not a checkpoint, or it would execute code.
+    """
+    if not path.is_file():
+        what = "is a folder without a student.safetensors or model.safetensors" if path.is_dir() else "does not exist"
+        raise InputError(f"checkpoint {path} {what}: give a .safetensors or .pt file, or a run folder")
+    start = path.open("rb").read(64)
+    if not start:
+        raise InputError(f"checkpoint {path} is empty: fetch it again")
+    if start.startswith((b"version https://git-lfs", b"<!DOCTYPE", b"<html")):
+        raise InputError(f"checkpoint {path} is a text page or a Git LFS pointer, not the file itself: fetch it again")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    return _plain_state(_load_torch(path, unsafe), path), {}
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}
+            metadata = file.metadata() or {}
+        return state, json.loads(metadata.get("dreamstill", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"checkpoint {path} is corrupt or cut short ({error}): fetch it again") from error
+
+
+def _load_torch(path: Path, unsafe: bool) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not unsafe)
+    except pickle.UnpicklingError as error:
+        # torch uses this error for refused globals and for garbage; only the former names weights_only's remedy.
+        if "GLOBAL" in str(error) or "global" in str(error):
+            raise InputError(
+                f"checkpoint {path} holds pickled Python objects, and loading them would execute code from the file: "
+                "save its state_dict() instead, or pass --unsafe-load if you trust whoever made it"
+            ) from error
+        raise InputError(
+            f"checkpoint {path} is not a readable checkpoint ({_first_line(error)}): fetch it again"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
+        raise InputError(f"checkpoint {path} is corrupt or cut short ({_first_line(error)}): fetch it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:160]
+
+
+def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
+    """Unwrap the usual nests and prefixes, when there is only one way to."""
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
+    if isinstance(content, dict):
+        nests = [k for k in _NESTS if isinstance(content.get(k), dict | nn.Module)]
+        if len(nests) > 1:
+            raise InputError(
+                f"checkpoint {path} holds several networks ({', '.join(nests)}): save the one you mean alone"
+            )
+        if nests:
+            return _plain_state(content[nests[0]], path)
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        kind = (
+            f"the keys {', '.join(map(str, list(content)[:5]))}"
+            if isinstance(content, dict)
+            else type(content).__name__
+        )
+        raise InputError(f"checkpoint {path} holds {kind}, not a state_dict of tensors: save network.state_dict()")
+    for prefix in _PREFIXES:
+        if all(k.startswith(prefix) for k in content):
+            content = {k.removeprefix(prefix): v for k, v in content.items()}
+    return content
+
+
+def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a state strictly.
+
+    Raises:
+        InputError: keys or shapes differ; names them.
+    """
+    ours = module.state_dict()
+    missing, unexpected = [k for k in ours if k not in state], [k for k in state if k not in ours]
+    shapes = [k for k in ours if k in state and ours[k].shape != state[k].shape]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+        for what, keys in (("missing keys", missing), ("unknown keys", unexpected))
+        if keys
+    ]
+    problems += [
+        f"{k} is {tuple(state[k].shape)} in the file and {tuple(ours[k].shape)} in the network" for k in shapes[:5]
+    ]
+    if problems:
+        hint = _shape_hint(ours, state, shapes) if not missing and not unexpected else ""
+        raise InputError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}{hint}")
+    module.load_state_dict(state)
+
+
+def _shape_hint(ours: dict[str, Tensor], state: dict[str, Tensor], shapes: list[str]) -> str:
+    first = next((k for k in ours if ours[k].dim() == 4), None)
+    last = [k for k in ours if ours[k].dim() == 2][-1:]
+    if last and set(shapes) <= {last[0], last[0].replace("weight", "bias")}:
+        return f": the file has {len(state[last[0]])} classes, so set num_classes to that"
+    if shapes == [first] and first is not None:
+        return f": the file takes {state[first].shape[1]} channels, so set channels to that"
+    return ": it may be another width of the same network"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over a network's tensors, for networks that came from no file."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- a network from a name and a checkpoint
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The weights in a run folder, or the file itself."""
+    for name in ("student.safetensors", "model.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    return path
+
+
+def resolve(
+    name: str | None,
+    checkpoint: str | Path | None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    num_classes: int | None = None,
+    image_size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    unsafe: bool = False,
+    role: str = "teacher",
+) -> Network:
+    """Build a network from a name, a checkpoint, or both, and what is known of its input.
+
+    Args:
+        name: a built-in name, ``package.module:factory``, or None when the checkpoint describes itself.
+        checkpoint: a file or a run folder; None gives fresh weights.
+        kwargs: arguments of the built-in network or factory.
+        num_classes, image_size, channels, mean, std: must agree with the checkpoint's own description; a bare
+            file needs all of them from the user.
+        unsafe: see :func:`load_state`.
+        role: how the network is called in errors.
+    """
+    state, description = None, {}
+    path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
+    if path is not None:
+        state, description = load_state(path, unsafe=unsafe)
+    given = {"num_classes": num_classes, "image_size": image_size, "channels": channels, "mean": mean, "std": std}
+    facts = _agree(given, description, path, role)
+    if name is None and not unsafe:
+        refuse_own_code(description.get("name"), path)
+    name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
+    module = _construct(name, kwargs, facts)
+    network = Network(module, name=name, kwargs=kwargs, **facts)
+    if state is not None:
+        apply_state(module, state, str(path))
+    return network
+
+
+def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: bool = False) -> Network:
+    """A network that dreamstill wrote (a run folder or its ``.safetensors``), ready to use, in eval mode.
+
+    Args:
+        path: the folder or file.
+        module: a network of the same kind to put the weights into (a copy is made), when it was given in Python and
+            so cannot be built from its name.
+        unsafe: see :func:`load_state`.
+    """
+    if module is None:
+        return resolve(None, path, unsafe=unsafe, role="network").eval()
+    state, description = load_state(checkpoint_file(Path(path)), unsafe=unsafe)
+    facts = {key: description.get(key) for key in _FACTS}
+    if None in facts.values():
+        raise InputError(f"{path} does not describe its network: it was not written by dreamstill")
+    network = Network(copy.deepcopy(module), name=str(description.get("name", "")), **facts)  # type: ignore[arg-type]
+    apply_state(network.module, state, str(path))
+    return network.eval()
+
+
+def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None, role: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for key in _FACTS:
+        ours, theirs = _plain(key, given[key]), _plain(key, description.get(key))
+        if ours is not None and theirs is not None and not _equal(ours, theirs):
+            raise InputError(f"{path} says its {key} is {theirs} and you gave {ours}: leave out {key}, or correct it")
+        facts[key] = theirs if ours is None else ours
+    facts["channels"] = facts["channels"] or 3
+    missing = [k for k in _FACTS if facts[k] is None]
+    if missing:
+        source = f"{path} is a bare file" if path else "there is no checkpoint that says it"
+        flags = ", ".join("--" + k for k in missing)
+        raise InputError(
+            f"the {role} needs {flags}: {source}, so give {'it' if len(missing) == 1 else 'them'} yourself"
+        )
+    return facts
+
+
+def _plain(key: str, value: Any) -> Any:
+    if value is None or key in ("num_classes", "channels"):
+        return value
+    if key == "image_size":
+        return [value, value] if isinstance(value, int) else [int(v) for v in value]
+    return [float(v) for v in value]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, list):
+        return len(a) == len(b) and all(abs(x - y) < 1e-4 for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def refuse_own_code(name: Any, path: Path | None) -> None:
+    """A file must not choose which code is imported and called.
+
+    Raises:
+        InputError: ``name`` is a ``package.module:factory``.
+    """
+    if isinstance(name, str) and ":" in name:
+        raise InputError(
+            f"{path} asks for {name}, and calling that executes code of the file's choice: name it yourself if you "
+            "trust it (or pass --unsafe-load)"
+        )
+
+
+def _agree_name(
+    name: str | None, kwargs: dict[str, Any], description: dict[str, Any], path: Path | None, role: str
+) -> tuple[str, dict[str, Any]]:
+    written = description.get("name")
+    if name is None:
+        if not written:
+            raise InputError(
+                f"{path} does not say which network it is: name the {role}, built in or package.module:factory"
+            )
+        return written, {**description.get("kwargs", {}), **kwargs}
+    if written == name:
+        return name, {**description.get("kwargs", {}), **kwargs}
+    return name, kwargs
+
+
+def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.Module:
+    if ":" not in name:
+        h, w = facts["image_size"]
+        if h != w:
+            raise InputError(f"the built-in networks take square images, not {h}x{w}: give package.module:factory")
+        return models.build(name, num_classes=facts["num_classes"], channels=facts["channels"], image_size=h, **kwargs)
+    module_name, _, factory_name = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{name} could not be imported ({error}): give package.module:factory") from error
+    accepted = inspect.signature(factory).parameters
+    extra = {"num_classes": facts["num_classes"]} if "num_classes" in accepted and "num_classes" not in kwargs else {}
+    try:
+        built = factory(**kwargs, **extra)
+    except TypeError as error:
+        raise InputError(f"{name} could not be called with {kwargs or 'no arguments'}: {error}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{name} returned {type(built).__name__}: expected a torch.nn.Module")
+    return built
+
+
+# ---------------------------------------------------------------- writing
+
+
+def save_network(path: Path, network: Network, extra: dict[str, Any] | None = None) -> None:
+    """Write a network's weights with its own description, so that :func:`load_network` needs nothing else."""
+    # Clones: safetensors refuses tensors that share memory, and wants contiguous ones.
+    state = {
+        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in network.module.state_dict().items()
+    }
+    text = json.dumps({"schema": SCHEMA, **network.description(), **(extra or {})})
+    atomic_write(path, save(state, metadata={"format": "pt", "dreamstill": text}))

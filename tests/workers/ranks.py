@@ -1,0 +1,44 @@
+"""Run by torchrun, and by the test itself in one process: every method for 20 steps in float64."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from dreamstill import methods
+from dreamstill.engine import Engine, Given
+from dreamstill.loop import Cadence, run
+from dreamstill.state import Checkpoints
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import Silent, tiny_network
+
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "every": 2, "crop": 1, "lr_s": 0.05}
+VARIANTS = {"ddad": {"replay": 0.4, "w_balance": 1.0, "student_steps": 2}}
+
+
+def train(name):
+    images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels)
+    engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
+    cls = methods.get(name)
+    settings = {**SMALL, **VARIANTS.get(name, {})}
+    method = cls(**{k: v for k, v in settings.items() if k in cls.__dataclass_fields__})
+    method.setup(engine)
+    run(method, engine, Checkpoints(Path(tempfile.mkdtemp())), Silent(), Cadence(log=5))
+    found = {f"{m}.{k}": v for m, module in engine.modules.items() for k, v in module.state_dict().items()}
+    found |= {f"bank.{k}": b.pixels for k, b in engine.banks.items()}
+    return found, engine
+
+
+def main():
+    for name in methods.names():
+        state, engine = train(name)
+        torch.save(state, Path(sys.argv[1]) / f"{name}-{engine.rank}.pt")
+        assert engine.ranks == 2
+
+
+if __name__ == "__main__":
+    main()
