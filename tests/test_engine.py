@@ -5,7 +5,7 @@ import torch
 from conftest import tiny_network
 from torch.optim import SGD
 
-from dreamstill.engine import Engine, GlobalBatchNorm2d, Given, choose
+from dreamstill.engine import Engine, Given, GlobalBatchNorm2d, choose
 from dreamstill.engine import hardware as hardware_module
 from dreamstill.errors import InputError
 from dreamstill.losses.statistics import bn_statistics

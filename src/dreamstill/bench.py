@@ -125,14 +125,19 @@ def _into_readme(plan: Suite, text: str) -> None:
         atomic_write(readme, f"{before}{begin}\n{text}{end}{after}")
 
 
+_COLUMNS = (
+    "method", "published", "accuracy, %", "last step, %", "agreement with teacher, %", "largest class of its images, %",
+    "student steps", "time a run", "seeds",
+)  # fmt: skip
+
+
 def table(plan: Suite) -> str:
     """The suite's table as Markdown, from the records that are there."""
     lines = [
         f"### {plan.title}",
         "",
-        "| method | accuracy, % | agreement with teacher, % | largest class of its images, % | student steps | time a run"
-        " | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|---" * len(_COLUMNS) + "|",
     ]
     first: dict[str, Any] | None = None
     for row in plan.rows:
@@ -144,8 +149,8 @@ def table(plan: Suite) -> str:
         lines += [
             "",
             f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {teacher['accuracy']:.2%}; student "
-            f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}, weights chosen by the fixed "
-            f"rule ({first['selection']}). {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}.",
+            f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}; delivered weights: "
+            f"{first['selection']}. {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}.",
         ]
     lines += ["", plan.note.strip(), "", f"`dreamstill bench {plan.path.stem} --data-root DIR`", ""]
     return "\n".join(lines)
@@ -153,9 +158,11 @@ def table(plan: Suite) -> str:
 
 def _line(row: Row, found: list[dict[str, Any]]) -> str:
     if not found:
-        return f"| {row.name} | not measured | | | | | 0 |"
+        return f"| {row.name} | {row.published} | not measured |" + " |" * (len(_COLUMNS) - 4) + " 0 |"
     cells = [
+        row.published,
         _spread([100 * s["student"]["accuracy"] for s in found]),
+        _spread([100 * s["student"]["accuracy_last"] for s in found]),
         _spread([100 * s["agreement"] for s in found]),
         _spread([100 * max(s["class_histogram"]) / sum(s["class_histogram"]) for s in found]),
         f"{found[0]['steps']:,}",

@@ -11,7 +11,7 @@ from dreamstill import api
 
 # The best of what was measured on the digits, three seeds each; see benchmarks/demo.py.
 METHOD: dict[str, Any] = {
-    "name": "ddad", "alpha": 1.0, "batch_size": 128, "nz": 32, "width": 16, "student_steps": 1, "lr_s": 0.1,
+    "name": "ddad", "alpha": 1.0, "batch_size": 128, "nz": 32, "width": 16, "student_steps": 2, "lr_s": 0.1,
     "schedule": "cosine", "replay": 0.5, "w_balance": 1.0,
 }  # fmt: skip
 TEACHER = {"widths": [32, 64, 128]}

@@ -189,7 +189,7 @@ def _facts(done: Finished) -> dict[str, Any]:
         "precision": plan.config["precision"],
         "compile": plan.config["compile"] == "on",
         "machine": cost.machine(),
-        "selection": SELECTION,
+        "selection": SELECTION if plan.compare else SELECTION.split(";")[0],
         "outside_information": list(plan.method.outside),
     }
 

@@ -191,12 +191,17 @@ def resolve(
         name: a built-in name, ``package.module:factory``, or None when the checkpoint describes itself.
         checkpoint: a file or a run folder; None gives fresh weights.
         kwargs: arguments of the built-in network or factory.
-        num_classes, image_size, channels, mean, std: must agree with the checkpoint's own description; a bare
-            file needs all of them from the user.
+        num_classes: must agree with the checkpoint's own description, as all that follow; a bare file needs it, and
+            all that follow, from the user.
+        image_size: side, or (height, width), in pixels.
+        channels: 3 if neither the file nor the user says.
+        mean: per channel, in [0, 1] units.
+        std: per channel, in [0, 1] units.
         unsafe: see :func:`load_state`.
         role: how the network is called in errors.
     """
-    state, description = None, {}
+    state: dict[str, Tensor] | None = None
+    description: dict[str, Any] = {}
     path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
     if path is not None:
         state, description = load_state(path, unsafe=unsafe)

@@ -85,13 +85,18 @@ class DDAD:
     crop: int = 0
     flip: bool = False
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """What these settings need of the teacher: DFAD reads no statistics."""
+        return self.needs if self.alpha > 0 else self.needs - {"bn"}
+
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, the generator and the student, each with its optimiser."""
         replayed = self.replay * self.student_steps
         if self.replay >= 1 or abs(replayed - round(replayed)) > 1e-6:
             raise InputError(
-                f"replay is {self.replay} of {self.student_steps} student steps an iteration: it must be below 1 and make "
-                "a whole number of steps"
+                f"replay is {self.replay} of {self.student_steps} student steps an iteration: it must be below 1 and "
+                "make a whole number of steps"
             )
         decay = {"step": step_decay((0.2, 0.4), 0.1), "cosine": cosine, "constant": constant}[self.schedule]
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)

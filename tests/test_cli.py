@@ -1,0 +1,132 @@
+"""The commands, as people type them."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from dreamstill import cli, config
+from dreamstill.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("typed", "parsed"),
+    [
+        (["distill", "--num-classes", "10"], ["distill", "--num_classes", "10"]),
+        (["distill", "--method", "ddad", "--method.lr-s=1"], ["distill", "--method.name", "ddad", "--method.lr_s=1"]),
+        (["distill", "--method=ddad"], ["distill", "--method.name=ddad"]),
+        (["distill", "--resume", "--out", "a-b"], ["distill", "--resume=true", "--out", "a-b"]),
+        (["distill", "--resume", "false"], ["distill", "--resume", "false"]),
+        (["distill", "--no-onnx"], ["distill", "--onnx=false"]),
+        (["evaluate", "runs/a-b", "--data", "digits"], ["evaluate", "--run", "runs/a-b", "--data", "digits"]),
+        (["train", "wrn_16_2", "--flip"], ["train", "--network", "wrn_16_2", "--flip=true"]),
+        (["methods", "--json"], ["methods", "--json=true"]),
+        (["nonsense", "--a-b"], ["nonsense", "--a-b"]),
+    ],
+)  # fmt: skip
+def test_what_people_type(typed, parsed):
+    assert cli.normalise(typed) == parsed
+
+
+def test_help_explains_every_argument_and_is_quick():
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "dreamstill", "distill", "--help"], capture_output=True, text=True)
+    assert time.monotonic() - began < 5  # about a second on a quiet machine
+    assert done.returncode == 0
+    words = done.stdout.split()
+    for name, function in ((n, f) for n, (f, _) in cli.COMMANDS.items()):
+        documented = function.__doc__
+        for argument in function.__code__.co_varnames[: function.__code__.co_argcount]:
+            assert f"{argument}:" in documented, f"{name} does not explain {argument}"
+            if name == "distill":
+                assert any(w.startswith("--" + argument.replace("_", "-")) for w in words), argument
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from dreamstill.cli import main; main(['distill', '--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("False"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["distill", "--steps", "many"], "--steps expects a whole number, got 'many'"),
+        (["distill", "--stepz", "5"], "--stepz"),
+        (["distill", "--precision", "16"], "precision"),
+        (["frobnicate"], "frobnicate"),
+        (["distill"], "no teacher"),
+        (["distill", "--teacher", "wrn_16_2"], "--teacher-checkpoint"),
+        (["train", "convnet"], "--data"),
+        (["train", "convnot", "--data", "digits"], "convnet"),
+        (["evaluate", "nowhere", "--data", "digits"], "nowhere"),
+        (["doctor", "convnet"], "num_classes"),
+        (["distill", "--resume"], "--out"),
+        (["distill", "--method", "ddae"], "ddad"),
+        (["distill", "--method.alpha", "much"], "alpha"),
+        (["distill", "--method.alpah", "1"], "alpah"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_and_code_2(typed, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(typed) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert error.startswith("dreamstill: ")
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dreamstill ")
+
+
+def test_methods_as_json(capsys):
+    assert cli.main(["methods", "--json"]) == 0
+    rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)}
+    assert {"ddad", "noise", "random_generator", "real_data"} <= rows.keys()
+    assert rows["ddad"]["needs"] == ["bn", "input_gradient"]
+    assert rows["real_data"]["kind"] == "control"
+    assert rows["real_data"]["outside"]
+    assert rows["ddad"]["settings"]["alpha"] == 1.0
+
+
+def test_a_recipe_with_an_unknown_key(tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"teacher": "convnet", "wings": 2}))
+    assert cli.main(["distill", "--config", str(recipe)]) == 2
+    assert "wings" in capsys.readouterr().err
+
+
+class TestMethodSettings:
+    def test_numbers_in_any_spelling(self):
+        method = config.build_method({"name": "ddad", "lr_s": "2e-3", "batch_size": "64"})
+        assert method.lr_s == 0.002
+        assert method.batch_size == 64
+        assert isinstance(method.batch_size, int)
+
+    @pytest.mark.parametrize(
+        ("spec", "said"),
+        [
+            ({"name": "ddad", "alhpa": 1}, "no alhpa"),
+            ({"alpha": 1}, "no name"),
+            ({"name": "ddad", "bn_form": "maha"}, "bn_form"),
+            ({"name": "ddad", "batch_size": 0}, "at least 1"),
+            ({"name": "ddad", "lr_s": -1.0}, "not negative"),
+            ({"name": "ddad", "alpha": float("nan")}, "alpha"),
+            (7, "method is 7"),
+        ],
+    )
+    def test_mistakes(self, spec, said):
+        with pytest.raises(InputError, match=said):
+            config.build_method(spec)
+
+    def test_an_object_is_taken_as_it_is(self):
+        from dreamstill.methods.ddad import DDAD
+
+        assert config.method_spec(DDAD(alpha=0.5))["alpha"] == 0.5
+        assert config.method_spec(DDAD())["name"] == "ddad"
