@@ -41,8 +41,8 @@ def run(teacher_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("student") / "run"
     words = ["distill", "--teacher-checkpoint", str(teacher_run), "--student", "convnet", "--student-args"]
     words += ["{widths: [8, 16, 32]}", "--method", "ddad", "--method.batch-size", "128", "--method.nz", "16"]
-    words += ["--method.width", "8", "--method.student-steps", "1", "--method.w-balance", "1", "--method.schedule"]
-    words += ["cosine", "--steps", "400", "--data", "digits", "--out", str(folder), "--quiet"]
+    words += ["--method.width", "16", "--method.student-steps", "1", "--method.w-balance", "1", "--method.schedule"]
+    words += ["cosine", "--steps", "600", "--data", "digits", "--out", str(folder), "--quiet"]
     assert cli.main(words) == 0
     return folder
 
@@ -69,7 +69,7 @@ def test_what_a_run_leaves(run, teacher_run):
         assert summary[key] is not None
     for side in ("teacher", "student"):
         assert {"name", "params", "flops", "accuracy"} <= summary[side].keys()
-    assert summary["steps"] == 400
+    assert summary["steps"] == 600
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["teacher_sha256"] == weights.sha256(teacher_run / "model.safetensors")
     assert manifest["outside_information"] == []

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "caltech101": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "collected32": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
+_SPLITS = {"train", "test", "val", "valid", "validation"}
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -75,11 +77,13 @@ def load(
         image_size: side or (height, width). 28x28 images asked for at 32 are padded with zeros, as the literature
             does; others are resized on the short side and cropped in the centre.
         channels: 1 makes grey (luminance), 3 repeats grey; None keeps what the first image has.
-        limit: only the first ``limit`` images.
+        limit: only the first ``limit`` images, at least 1.
 
     Raises:
         InputError: nothing there, unreadable images, or labels outside the class range.
     """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}: take at least 1 image, or leave it out for all")
     size = None if image_size is None else (image_size, image_size) if isinstance(image_size, int) else image_size
     shape = None if size is None else (int(size[0]), int(size[1]))
     if source == "digits":
@@ -156,9 +160,11 @@ def _parquet_files(source: str, split: str, root: str | Path | None) -> list[Pat
         names = ", ".join(("digits", *KNOWN))
         raise InputError(f"there is no {folder}: give a file, a folder, hub:owner/name or one of {names}")
     every = sorted(folder.rglob("*.parquet"))
-    chosen = [f for f in every if f.name.startswith(split)]
+    # "train-00000-of-00002" and "train" are of the split "train"; "trainval-..." is not.
+    splits = [re.sub(r"[-_.]?\d.*", "", f.stem) for f in every]
+    chosen = [f for f, s in zip(every, splits, strict=True) if s == split]
     if every and not chosen:
-        there = sorted({f.name.split("-")[0] for f in every})
+        there = sorted(set(splits))
         raise InputError(f"{folder} has no split {split!r}: its files are of {', '.join(there)}")
     return chosen or None
 
@@ -184,11 +190,17 @@ def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], 
     for file in files:
         try:
             schema = pq.read_schema(file)
-            if "image" not in schema.names:
-                raise InputError(f"{file} has the columns {', '.join(schema.names)}: expected image (and label)")
+            if "image" not in schema.names or not pa.types.is_struct(schema.field("image").type):
+                columns = ", ".join(f"{f.name} ({f.type})" for f in schema)
+                raise InputError(f"{file} has the columns {columns}: expected image (bytes, path), and label")
             count += pq.read_metadata(file).num_rows
             if "label" in schema.names:
-                labels.append(pq.read_table(file, columns=["label"])["label"].to_numpy())
+                column = pq.read_table(file, columns=["label"])["label"]
+                if not pa.types.is_integer(column.type) or column.null_count:
+                    raise InputError(
+                        f"{file} has {column.null_count} empty labels of type {column.type}: expected whole numbers"
+                    )
+                labels.append(column.to_numpy())
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{file} is not a readable parquet file ({error}): fetch it again") from error
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -205,12 +217,15 @@ def _parquet_images(files: list[Path]) -> Iterator[tuple[str, bytes]]:
     for file in files:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=512, columns=["image"]):
             for row in batch["image"].to_pylist():
-                yield str(row.get("path") or file.name), row["bytes"]
+                row = row or {}
+                yield str(row.get("path") or file.name), row.get("bytes") or b""
 
 
 def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     base = folder / split if (folder / split).is_dir() else folder
-    names = [d.name for d in base.iterdir() if d.is_dir()]
+    names = [d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")]
+    if base == folder and names and set(names) <= _SPLITS:
+        raise InputError(f"{folder} has no split {split!r}: its folders are {', '.join(sorted(names))}")
     # "10" comes after "9", not after "1": a label must be the teacher's class number.
     names.sort(key=(lambda n: int(n)) if all(n.isdigit() for n in names) else str)
     files = [
@@ -234,10 +249,10 @@ def _decode_all(
         try:
             picture = Image.open(io.BytesIO(data))
             picture.load()
-        except (OSError, ValueError):
+        except Exception:  # Pillow meets damaged bytes with OSError, SyntaxError, DecompressionBombError, ...
             bad.append(name)
             continue
-        channels = channels or (1 if picture.mode in ("L", "1", "I;16") else 3)
+        channels = channels or (1 if picture.mode in ("L", "1") or picture.mode.startswith("I;16") else 3)
         size = size or (picture.height, picture.width)
         yield _fit(picture, size, channels)
     if bad:
@@ -249,6 +264,8 @@ def _decode_all(
 def _fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
     if channels not in (1, 3):
         raise InputError(f"images are read with 1 or 3 channels, not {channels}")
+    if picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255 of 65535
+        picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
     picture = picture.convert("L" if channels == 1 else "RGB")
     h, w = size
     if (picture.height, picture.width) == (28, 28) and size == (32, 32):
@@ -289,8 +306,11 @@ def _cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{digest}.{os.getpid()}.npy")
-        np.save(scratch, pixels.numpy())
-        os.replace(scratch, path)
+        try:
+            np.save(scratch, pixels.numpy())
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
     except OSError:
         pass
     return pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -27,7 +28,8 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
             os.fsync(handle.fileno())
         os.replace(scratch, path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may never have been there
+            scratch.unlink()
         raise InputError(
             f"could not write {path} ({error.strerror}): free some space or choose another --out; "
             "what was there before is unchanged"

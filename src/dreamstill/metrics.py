@@ -19,7 +19,7 @@ from dreamstill.errors import InputError
 def predict(network: nn.Module, pixels: Tensor, batch_size: int = 512) -> Tensor:
     """Logits (float32 ``n k``, on the CPU) of stored images (uint8 ``n c h w``) in eval mode; the mode is put back."""
     parameter = next(network.parameters())
-    was_training = network.training
+    modes = {m: m.training for m in network.modules()}  # of each: a part may be frozen in eval mode
     network.eval()
     try:
         return torch.cat(
@@ -29,7 +29,8 @@ def predict(network: nn.Module, pixels: Tensor, batch_size: int = 512) -> Tensor
             ]
         )
     finally:
-        network.train(was_training)
+        for module, training in modes.items():
+            module.training = training
 
 
 def _batches(pixels: Tensor, size: int) -> Iterator[Tensor]:
@@ -45,7 +46,8 @@ def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     per_class = confusion.diag() / confusion.sum(1)
     return {
         "accuracy": float((predicted == labels).double().mean()),
-        "ece": float(multiclass_calibration_error(logits, labels, num_classes=k, n_bins=15)),
+        # Of probabilities: torchmetrics would take logits that happen to lie in [0, 1] for such.
+        "ece": float(multiclass_calibration_error(probs, labels, num_classes=k, n_bins=15)),
         "nll": float(F.cross_entropy(logits, labels)),
         "brier": float((probs - F.one_hot(labels, k)).square().sum(1).mean()),
         # A class without images has no accuracy.

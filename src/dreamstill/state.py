@@ -60,8 +60,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let go of the lock."""
+        (self.path / ".lock").unlink(missing_ok=True)  # before it is released: afterwards it may be another's
         self._lock.close()
-        (self.path / ".lock").unlink(missing_ok=True)
 
 
 class Checkpoints:
@@ -102,7 +102,7 @@ class Checkpoints:
                 for start, stop in self._shards.get(name, []):
                     rows = load_file(self._shard(name, start, stop))
                     bank.restore(start, rows["pixels"], rows["labels"])
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # damaged files fail in many ways, each format with errors of its own
             raise InputError(
                 f"the checkpoint in {self.folder} cannot be read ({error}): start again in a new --out"
             ) from error
@@ -125,7 +125,7 @@ class Checkpoints:
         keep = {state, "latest.json"}
         keep |= {self._shard(n, a, b).name for n, shards in self._shards.items() for a, b in shards}
         for file in self.folder.iterdir():
-            if file.name not in keep:
+            if file.name not in keep and not file.is_dir():
                 file.unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,14 @@ def load_state(path: Path, *, unsafe: bool = False) -> tuple[dict[str, Tensor], 
     if not path.is_file():
         what = "is a folder without a student.safetensors or model.safetensors" if path.is_dir() else "does not exist"
         raise InputError(f"checkpoint {path} {what}: give a .safetensors or .pt file, or a run folder")
-    start = path.open("rb").read(64)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error.strerror}): check its permissions") from error
     if not start:
         raise InputError(f"checkpoint {path} is empty: fetch it again")
-    if start.startswith((b"version https://git-lfs", b"<!DOCTYPE", b"<html")):
+    if start.lstrip().lower().startswith((b"version https://git-lfs", b"<!doctype", b"<html", b"<?xml")):
         raise InputError(f"checkpoint {path} is a text page or a Git LFS pointer, not the file itself: fetch it again")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
@@ -59,7 +64,10 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}
             metadata = file.metadata() or {}
-        return state, json.loads(metadata.get("dreamstill", "{}"))
+        description = json.loads(metadata.get("dreamstill", "{}"))
+        if not isinstance(description, dict):
+            raise ValueError(f"its description is {description!r}")
+        return state, description
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"checkpoint {path} is corrupt or cut short ({error}): fetch it again") from error
 
@@ -68,16 +76,21 @@ def _load_torch(path: Path, unsafe: bool) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=not unsafe)
     except pickle.UnpicklingError as error:
-        # torch uses this error for refused globals and for garbage; only the former names weights_only's remedy.
-        if "GLOBAL" in str(error) or "global" in str(error):
+        # torch uses this error for refused classes and for garbage; only the former names a GLOBAL.
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise InputError(
-                f"checkpoint {path} holds pickled Python objects, and loading them would execute code from the file: "
-                "save its state_dict() instead, or pass --unsafe-load if you trust whoever made it"
+                f"checkpoint {path} holds pickled Python objects ({refused[1]}), and loading them would execute code "
+                "from the file: save its state_dict() instead, or pass --unsafe-load if you trust whoever made it"
             ) from error
         raise InputError(
             f"checkpoint {path} is not a readable checkpoint ({_first_line(error)}): fetch it again"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
+    except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, struct.error, AssertionError, ...
+        if unsafe and isinstance(error, AttributeError | ImportError):
+            raise InputError(
+                f"checkpoint {path} needs code that is not here ({_first_line(error)}): make it importable, or save "
+                "the state_dict() where it is"
+            ) from error
         raise InputError(f"checkpoint {path} is corrupt or cut short ({_first_line(error)}): fetch it again") from error
 
 
@@ -86,7 +99,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual nests and prefixes, when there is only one way to."""
+    """Unwrap the usual nests, when there is only one way to."""
     if isinstance(content, nn.Module):
         content = content.state_dict()
     if isinstance(content, dict):
@@ -97,26 +110,28 @@ def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
             )
         if nests:
             return _plain_state(content[nests[0]], path)
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    ):
         kind = (
             f"the keys {', '.join(map(str, list(content)[:5]))}"
             if isinstance(content, dict)
             else type(content).__name__
         )
         raise InputError(f"checkpoint {path} holds {kind}, not a state_dict of tensors: save network.state_dict()")
-    for prefix in _PREFIXES:
-        if all(k.startswith(prefix) for k in content):
-            content = {k.removeprefix(prefix): v for k, v in content.items()}
     return content
 
 
 def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state strictly.
+    """Load a state strictly, but for what a wrapper put before all of its keys.
 
     Raises:
         InputError: keys or shapes differ; names them.
     """
     ours = module.state_dict()
+    state = _unwrapped(state, ours)
     missing, unexpected = [k for k in ours if k not in state], [k for k in state if k not in ours]
     shapes = [k for k in ours if k in state and ours[k].shape != state[k].shape]
     problems = [
@@ -133,12 +148,29 @@ def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
     module.load_state_dict(state)
 
 
+def _unwrapped(state: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of DDP, ``torch.compile`` and the like, in any order, until a key is one of ours.
+
+    Not sooner: a network may itself have all its layers under ``model.``.
+    """
+    while state and not state.keys() & ours.keys():
+        prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)
+        if prefix is None:
+            break
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return state
+
+
 def _shape_hint(ours: dict[str, Tensor], state: dict[str, Tensor], shapes: list[str]) -> str:
     first = next((k for k in ours if ours[k].dim() == 4), None)
     last = [k for k in ours if ours[k].dim() == 2][-1:]
-    if last and set(shapes) <= {last[0], last[0].replace("weight", "bias")}:
+    if (
+        last
+        and set(shapes) <= {last[0], last[0].replace("weight", "bias")}
+        and len(state[last[0]]) != len(ours[last[0]])
+    ):
         return f": the file has {len(state[last[0]])} classes, so set num_classes to that"
-    if shapes == [first] and first is not None:
+    if first is not None and shapes == [first] and state[first].shape[1:2] != ours[first].shape[1:2]:
         return f": the file takes {state[first].shape[1]} channels, so set channels to that"
     return ": it may be another width of the same network"
 
@@ -244,7 +276,7 @@ def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None
         if ours is not None and theirs is not None and not _equal(ours, theirs):
             raise InputError(f"{path} says its {key} is {theirs} and you gave {ours}: leave out {key}, or correct it")
         facts[key] = theirs if ours is None else ours
-    facts["channels"] = facts["channels"] or 3
+    facts["channels"] = 3 if facts["channels"] is None else facts["channels"]
     missing = [k for k in _FACTS if facts[k] is None]
     if missing:
         source = f"{path} is a bare file" if path else "there is no checkpoint that says it"
@@ -259,7 +291,10 @@ def _plain(key: str, value: Any) -> Any:
     if value is None or key in ("num_classes", "channels"):
         return value
     if key == "image_size":
-        return [value, value] if isinstance(value, int) else [int(v) for v in value]
+        sides = [value, value] if isinstance(value, int) else [int(v) for v in value]
+        if len(sides) != 2:
+            raise InputError(f"image_size is {value}: give one side, or height and width")
+        return sides
     return [float(v) for v in value]
 
 
@@ -306,8 +341,10 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
     module_name, _, factory_name = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two for names such as ":f"
         raise InputError(f"{name} could not be imported ({error}): give package.module:factory") from error
+    if not callable(factory):
+        raise InputError(f"{name} is a {type(factory).__name__}: expected a class or function that makes a network")
     accepted = inspect.signature(factory).parameters
     extra = {"num_classes": facts["num_classes"]} if "num_classes" in accepted and "num_classes" not in kwargs else {}
     try:
