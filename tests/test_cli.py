@@ -17,6 +17,8 @@ from dreamstill.errors import InputError
     [
         (["distill", "--num-classes", "10"], ["distill", "--num_classes", "10"]),
         (["distill", "--method", "ddad", "--method.lr-s=1"], ["distill", "--method.name", "ddad", "--method.lr_s=1"]),
+        (["distill", "--method.alpha", "0.1"], ["distill", "--method.alpha", "0.1", "--method.name=ddad"]),
+        (["distill", "--method.alpha=1", "--config", "a"], ["distill", "--method.alpha=1", "--config", "a"]),
         (["distill", "--method=ddad"], ["distill", "--method.name=ddad"]),
         (["distill", "--resume", "--out", "a-b"], ["distill", "--resume=true", "--out", "a-b"]),
         (["distill", "--resume", "false"], ["distill", "--resume", "false"]),

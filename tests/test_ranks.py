@@ -1,5 +1,6 @@
 """Two processes with half the batch each give what one process gives, batch norm included."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dreamstill import methods
 
@@ -44,3 +46,51 @@ def test_two_processes_equal_one(name, two_processes):
                 assert (together[key].int() - value.int()).abs().max() <= 1, key
             else:
                 assert (together[key].double() - value.double()).abs().max() < 1e-8, key
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun(tmp_path):
+    """The whole run, from the command to the report: what only one rank does must not leave the other waiting."""
+    tiny = [
+        "--student-args",
+        "{widths: [4, 8]}",
+        "--method.batch-size",
+        "16",
+        "--method.nz",
+        "8",
+        "--method.width",
+        "4",
+    ]
+    common = [
+        "distill",
+        "--teacher-checkpoint",
+        str(tmp_path / "teacher"),
+        "--student",
+        "convnet",
+        *tiny,
+        "--steps",
+        "20",
+    ]
+    common += ["--data", "digits", "--precision", "64", "--no-onnx", "--device", "cpu", "--evaluations", "2", "--quiet"]
+    train = ["train", "convnet", "--network-args", "{widths: [8, 16]}", "--data", "digits", "--epochs", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(launcher, words):
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, *words], capture_output=True, text=True, timeout=200, env=environment
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    command(["dreamstill"], [*train, "--out", str(tmp_path / "teacher"), "--quiet"])
+    command(["dreamstill"], [*common, "--out", str(tmp_path / "one")])
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    launcher = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m", "dreamstill"]
+    command(launcher, [*common, "--out", str(tmp_path / "two")])
+    one, two = (load_file(tmp_path / name / "student.safetensors") for name in ("one", "two"))
+    assert all((one[k].double() - two[k].double()).abs().max() < 1e-8 for k in one)
+    assert (tmp_path / "two" / "report.html").exists()
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert sum(summary["class_histogram"]) == 1000

@@ -81,6 +81,9 @@ def normalise(argv: Sequence[str]) -> list[str]:
             elif following not in ("true", "false", "yes", "no"):
                 equals, value = "=", "true"
         out.append("--" + ("method.name" if name == "method" else name) + equals + value)
+    options = [word.partition("=")[0] for word in out]
+    if any(o.startswith("--method.") for o in options) and not {"--method.name", "--config"} & set(options):
+        out.append("--method.name=" + inspect.signature(function).parameters["method"].default)
     return out
 
 

@@ -235,9 +235,9 @@ def _same_teacher(plan: Plan) -> None:
 
 def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
     """Samples, what the teacher sees in them, and the exported student."""
-    plan, engine, k = done.plan, done.engine, done.plan.given.teacher.num_classes
-    found = _look_at_images(done, min(max(1000, 20 * k), 5000))
-    found["clipped_share"] = max((b.clipped_share for b in engine.banks.values()), default=found["clipped_share"])
+    plan = done.plan
+    found = _look_at_images(done)
+    found["clipped_share"] = max((b.clipped_share for b in done.engine.banks.values()), default=found["clipped_share"])
     if onnx:
         try:
             found["onnx"] = export_onnx(done.network, plan.out / "student.onnx")
@@ -247,13 +247,10 @@ def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
     return found
 
 
-def _look_at_images(done: Finished, n: int) -> dict[str, Any]:
-    plan, engine = done.plan, done.engine
+def _look_at_images(done: Finished) -> dict[str, Any]:
+    plan, images = done.plan, done.images
     teacher, k = plan.given.teacher, plan.given.teacher.num_classes
-    drawn = engine.drawn
-    engine.begin(done.outcome.iterations, 1.0)
-    images = plan.method.synthesise(engine, n)
-    engine.drawn = drawn
+    assert images is not None
     pixels = to_uint8(images).cpu()
     theirs = metrics.predict(teacher, pixels)
     predicted = theirs.argmax(1)

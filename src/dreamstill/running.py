@@ -58,6 +58,7 @@ class Finished:
     plan: Plan
     engine: Engine
     outcome: Outcome
+    images: Tensor | None  # what the student learnt from last, as the method gives it (``n c h w``)
 
     @property
     def network(self) -> Network:
@@ -82,7 +83,8 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
     try:
         if folder is not None and not plan.resume:
             _begin(plan)
-        finished = Finished(plan, engine, _train(plan, engine))
+        outcome = _train(plan, engine)
+        finished = Finished(plan, engine, outcome, _images(plan, engine, outcome) if plan.compare else None)
         if engine.rank == 0:
             _finish(finished, more)
     finally:
@@ -114,6 +116,16 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
         return run(plan.method, engine, Checkpoints(plan.out / "checkpoint"), tracker, cadence, plan.resume, evaluate)
     finally:
         tracker.close()
+
+
+def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
+    """Some images to look at and count, made by all ranks together: batch norm in a generator needs them all."""
+    n = min(max(1000, 20 * plan.given.teacher.num_classes), 5000)
+    drawn = engine.drawn
+    engine.begin(outcome.iterations, 1.0)
+    images = engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
+    engine.drawn = drawn
+    return images
 
 
 def _title(plan: Plan) -> str:

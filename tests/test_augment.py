@@ -1,0 +1,58 @@
+"""Crop and flip against numpy's padding and slicing."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamstill.augment import crop_flip
+
+sizes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7))
+
+
+def draws(shape, pad, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(shape, generator=generator)
+    shift = torch.randint(2 * pad + 1, (shape[0], 2), generator=generator)
+    return images, shift, torch.rand(shape[0], generator=generator) < 0.5
+
+
+@given(sizes, st.integers(0, 4), st.integers(0, 1000))
+def test_each_image_is_numpys_pad_slice_and_mirror(shape, pad, seed):
+    images, shift, flip = draws(shape, pad, seed)
+    _, _, h, w = shape
+    got = crop_flip(images, shift, flip, pad)
+    assert got.shape == shape
+    for image, (top, left), mirrored, out in zip(images.numpy(), shift.tolist(), flip, got.numpy(), strict=True):
+        window = np.pad(image, [(0, 0), (pad, pad), (pad, pad)])[:, top : top + h, left : left + w]
+        assert np.array_equal(out, window[:, :, ::-1] if mirrored else window)
+
+
+@given(sizes, st.integers(0, 4), st.integers(0, 1000))
+def test_no_shift_is_the_identity_and_two_flips_are_too(shape, pad, seed):
+    images, _, flip = draws(shape, pad, seed)
+    still = torch.full((shape[0], 2), pad)
+    assert torch.equal(crop_flip(images, still, None, pad), images)
+    assert torch.equal(crop_flip(images, still, torch.zeros_like(flip), pad), images)
+    assert torch.equal(crop_flip(crop_flip(images, still, flip, pad), still, flip, pad), images)
+
+
+def test_known_values():
+    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    down_right = crop_flip(image, torch.tensor([[0, 0]]), None, 1)  # the window starts in the padding
+    assert down_right.tolist() == [[[[0, 0], [0, 1]]]]
+    assert crop_flip(image, torch.tensor([[2, 1]]), None, 1).tolist() == [[[[3, 4], [0, 0]]]]
+    assert crop_flip(image, torch.tensor([[2, 1]]), torch.tensor([True]), 1).tolist() == [[[[4, 3], [0, 0]]]]
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+def test_gradients_reach_exactly_the_pixels_that_are_seen(pad):
+    images, shift, flip = draws((3, 2, 4, 5), pad, 0)
+    images.requires_grad_()
+    out = crop_flip(images, shift, flip, pad)
+    out.sum().backward()
+    for gradient, (top, left) in zip(images.grad, shift.tolist(), strict=True):
+        expected = torch.zeros(4 + 2 * pad, 5 + 2 * pad)
+        expected[top : top + 4, left : left + 5] = 1
+        assert torch.equal(gradient, expected[pad : pad + 4, pad : pad + 5].expand(2, 4, 5))

@@ -1,0 +1,305 @@
+"""What a run folder keeps: one writer, checkpoints that survive anything, and a manifest."""
+
+import errno
+import json
+import os
+
+import pytest
+import torch
+
+from dreamstill import files, state
+from dreamstill.banks import ImageBank
+from dreamstill.errors import InputError
+from dreamstill.state import Checkpoints, RunFolder
+
+# ---------------------------------------------------------------- the folder
+
+
+def test_one_folder_has_one_writer(tmp_path):
+    first = RunFolder(tmp_path / "a" / "run", resume=False)
+    with pytest.raises(InputError, match="being written by another process"):
+        RunFolder(tmp_path / "a" / "run", resume=False)
+    RunFolder(tmp_path / "other", resume=False).close()
+    first.close()
+    assert list((tmp_path / "a" / "run").iterdir()) == []
+    RunFolder(tmp_path / "a" / "run", resume=False).close()
+
+
+def test_a_folder_with_a_run_is_only_resumed_and_one_without_only_begun(tmp_path):
+    with pytest.raises(InputError, match="holds no run to resume"):
+        RunFolder(tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "config.yaml").write_text("steps: 3\n")
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
+        RunFolder(tmp_path, resume=False)
+    RunFolder(tmp_path, resume=True).close()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match=r"cannot be written .*choose another --out"):
+            RunFolder(path, resume=False)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\)"):
+        RunFolder(tmp_path, resume=False)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    (tmp_path / ".summary.json.123.tmp").write_text("half")
+    (tmp_path / "summary.json").write_text("{}")
+    RunFolder(tmp_path, resume=False).close()
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_new_folders_are_numbered(tmp_path):
+    assert state.new_folder(tmp_path, "ddad").name == "ddad-001"
+    (tmp_path / "ddad-001").mkdir()
+    (tmp_path / "ddad-002").symlink_to(tmp_path / "nowhere")  # taken, though it leads nowhere
+    assert state.new_folder(tmp_path, "ddad").name == "ddad-003"
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+class Run:
+    """A bank that fills with known pixels, its checkpoints, and a state to go with them."""
+
+    def __init__(self, folder, capacity=8):
+        self.folder = folder
+        self.bank = ImageBank(capacity, 1, (1, 2))
+        self.checkpoints = Checkpoints(folder)
+
+    def add(self, n):
+        numbers = torch.arange(self.bank.added, self.bank.added + n)
+        self.bank.add(numbers.view(-1, 1, 1, 1).expand(-1, 1, 1, 2) / 255, numbers)
+
+    def save(self, step):
+        content = {"engine": {"w": torch.full((3,), float(step))}, "added": self.bank.added}
+        self.checkpoints.save(step, content, {"images": self.bank})
+
+    def shards(self):
+        return sorted((p.name for p in self.folder.glob("bank-*")), key=lambda n: int(n.split("-")[2]))
+
+
+def restored(folder, capacity=8):
+    run = Run(folder, capacity)
+    content = run.checkpoints.load({"images": run.bank})
+    run.bank.added = content["added"]
+    return run, content
+
+
+def assert_same(run, expected_step):
+    other, content = restored(run.folder, run.bank.capacity)
+    assert torch.equal(content["engine"]["w"], torch.full((3,), float(expected_step)))
+    n = len(run.bank)
+    assert torch.equal(other.bank.pixels[:n], run.bank.pixels[:n])
+    assert torch.equal(other.bank.labels[:n], run.bank.labels[:n])
+    return other
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path / "checkpoint")
+    run.add(3)
+    run.save(1)
+    return run
+
+
+def test_nothing_saved_is_nothing_to_load(tmp_path):
+    assert Checkpoints(tmp_path).load({}) is None
+    assert Checkpoints(tmp_path / "none").load({}) is None
+
+
+def test_what_was_saved_comes_back(run):
+    assert_same(run, 1)
+    assert json.loads((run.folder / "latest.json").read_text()) == {
+        "schema": 1, "step": 1, "state": "state-1.pt", "banks": {"images": [[0, 3]]}
+    }  # fmt: skip
+
+
+def test_shards_are_written_once(run):
+    (first,) = run.folder.glob("bank-*")
+    before = first.stat()
+    run.add(2)
+    run.save(2)
+    assert run.shards() == ["bank-images-0-3.safetensors", "bank-images-3-5.safetensors"]
+    run.save(3)  # nothing was added
+    assert len(run.shards()) == 2
+    assert (first.stat().st_mtime_ns, first.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert [p.name for p in run.folder.glob("state-*")] == ["state-3.pt"]
+    assert_same(run, 3)
+
+
+@pytest.mark.parametrize("sizes", [[4, 4, 1], [8, 8], [5, 5, 5, 5], [1] * 19, [3, 3, 3, 8, 2], [7, 8, 8, 8]])
+def test_the_ring_drops_what_it_has_overwritten(tmp_path, sizes):
+    run = Run(tmp_path / "checkpoint")
+    for i, n in enumerate(sizes):
+        run.add(n)
+        run.save(i)
+        assert_same(run, i)
+        bounds = [tuple(int(v) for v in name[:-12].split("-")[2:]) for name in run.shards()]
+        assert all(stop > run.bank.added - 8 for _, stop in bounds)  # each holds an image that is still there
+
+
+def test_more_than_a_bank_full_between_two_checkpoints(run):
+    for _ in range(5):
+        run.add(7)
+    run.save(2)
+    assert run.shards() == ["bank-images-30-38.safetensors"]
+    assert_same(run, 2)
+
+
+def test_a_resumed_run_goes_on_with_the_shards_there_are(run):
+    other = assert_same(run, 1)
+    first = next(run.folder.glob("bank-*")).stat().st_mtime_ns
+    other.add(2)
+    other.save(2)
+    assert other.shards() == ["bank-images-0-3.safetensors", "bank-images-3-5.safetensors"]
+    assert (run.folder / "bank-images-0-3.safetensors").stat().st_mtime_ns == first
+    assert_same(other, 2)
+
+
+def test_two_banks(tmp_path):
+    banks = {"a": ImageBank(4, 1, (1, 1)), "b": ImageBank(4, 1, (1, 1))}
+    banks["a"].add(torch.full((2, 1, 1, 1), 1.0))
+    banks["b"].add(torch.full((1, 1, 1, 1), 0.2))
+    Checkpoints(tmp_path).save(1, {}, banks)
+    fresh = {k: ImageBank(4, 1, (1, 1)) for k in banks}
+    Checkpoints(tmp_path).load(fresh)
+    assert [fresh[k].pixels.flatten().tolist() for k in "ab"] == [[255, 255, 0, 0], [51, 0, 0, 0]]
+
+
+# ---------------------------------------------------------------- killed, full, corrupt
+
+
+def test_killed_before_the_index_was_replaced(run):
+    """All of the next checkpoint is there but its index: the former one counts, and the next save tidies up."""
+    (run.folder / "state-2.pt").write_bytes((run.folder / "state-1.pt").read_bytes()[:50])
+    (run.folder / ".state-2.pt.77.tmp").write_bytes(b"half")
+    (run.folder / "bank-images-3-5.safetensors").write_bytes(b"half")
+    other = assert_same(run, 1)
+    other.add(2)
+    other.save(2)
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "bank-images-0-3.safetensors", "bank-images-3-5.safetensors", "latest.json", "state-2.pt",
+    ]  # fmt: skip
+    assert_same(other, 2)
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(run):
+    (run.folder / "mine").mkdir()
+    run.save(2)
+    assert (run.folder / "mine").is_dir()
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_full_disk_leaves_the_former_checkpoint(run, monkeypatch, failing, at):
+    """At the bank's shard, at the state or at the index."""
+    calls = []
+
+    def full(real):
+        def call(*args):
+            calls.append(args)
+            if len(calls) == at:
+                if failing == "write":
+                    real(args[0], args[1][:5])  # a part of it fits
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*args)
+
+        return call
+
+    where, name = {"write": (files, "_write"), "fsync": (os, "fsync"), "replace": (os, "replace")}[failing]
+    run.add(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, full(getattr(where, name)))
+        with pytest.raises(InputError, match=r"No space left on device.*what was there before is unchanged"):
+            run.save(2)
+    assert len(calls) == at
+    assert not list(run.folder.glob(".*.tmp"))
+    other, content = restored(run.folder)
+    assert content["added"] == 3
+    assert other.bank.labels[:4].tolist() == [0, 1, 2, -1]
+    run.save(2)  # and when there is space again, so is the next checkpoint
+    assert_same(run, 2)
+
+
+@pytest.mark.parametrize("name", ["state-1.pt", "latest.json", "bank-images-0-3.safetensors"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "flipped", "gone"])
+def test_a_corrupt_checkpoint_is_said_to_be_one(run, name, damage):
+    file = run.folder / name
+    content = file.read_bytes()
+    file.write_bytes(
+        {"empty": b"", "cut": content[: len(content) // 2], "garbage": b"\x80\x02garbage\xff" * 20, "gone": b"",
+         "flipped": b"[" + content[1:]}[damage]
+    )  # fmt: skip
+    if damage == "gone":
+        file.unlink()
+        if name == "latest.json":
+            return  # then there is no checkpoint
+    with pytest.raises(InputError, match=r"the checkpoint in .* cannot be read"):
+        restored(run.folder)
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"state": "state-1.pt"}', '{"state": 3, "banks": {}}'])
+def test_an_index_that_names_nothing(run, index):
+    (run.folder / "latest.json").write_text(index)
+    with pytest.raises(InputError, match="cannot be read"):
+        restored(run.folder)
+
+
+def test_a_state_that_would_execute_code_is_refused(run):
+    torch.save(Run, run.folder / "state-1.pt")
+    with pytest.raises(InputError, match="cannot be read"):
+        restored(run.folder)
+
+
+def test_where_no_folder_can_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not write"):
+        files.atomic_write(tmp_path / "file" / "x", "content")
+
+
+# ---------------------------------------------------------------- the manifest
+
+
+def test_the_manifest_says_what_is_needed_to_do_it_again(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["dreamstill", "distill", "--out", "my runs/1"])
+    got = state.manifest(["class counts"], {"sha256": "ab12", "file": "t.pt"}, 7, {"cpu": "x"})
+    assert got["schema"] == 1
+    assert got["command"] == "dreamstill distill --out 'my runs/1'"
+    assert got["versions"].keys() == {"python", "dreamstill", "torch", "lightning", "numpy", "safetensors"}
+    assert got["versions"]["torch"] == torch.__version__.split("+")[0] or got["versions"]["torch"] == torch.__version__
+    assert (got["seed"], got["teacher_sha256"], got["teacher_file"]) == (7, "ab12", "t.pt")
+    assert got["outside_information"] == ["class counts"]
+    assert got["hardware"] == {"cpu": "x"}
+    assert got["threads"] == torch.get_num_threads()
+    json.dumps(got, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("answers", "commit"),
+    [([(0, "abc\n"), (0, "")], "abc"), ([(0, "abc\n"), (0, " M x\n")], "abc-modified"), ([(128, "")], None)],
+)
+def test_the_commit_is_marked_when_files_differ(monkeypatch, answers, commit):
+    answers = iter(answers)
+
+    def git(command, **_):
+        code, said = next(answers)
+        return state.subprocess.CompletedProcess(command, code, said)
+
+    monkeypatch.setattr(state.subprocess, "run", git)
+    assert state._commit() == commit
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError(2, "git")
+
+    monkeypatch.setattr(state.subprocess, "run", missing)
+    assert state._commit() is None
