@@ -27,8 +27,8 @@ demo: $(READY)
 	$(BIN)/dreamstill demo $(DEMOARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 
 clean:

@@ -1,7 +1,6 @@
 """The main job, end to end, on scikit-learn's real digits and on tiny networks."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -286,4 +285,10 @@ def test_the_demo_in_short(tmp_path, monkeypatch, capsys):
     assert "accuracy" in said
     summary = json.loads(Path("runs/demo/summary.json").read_text())
     assert summary["student"]["params"] * 10 <= summary["teacher"]["params"]
-    shutil.rmtree("runs/demo-teacher")
+    # Again: an earlier demo is replaced, anything else is not.
+    Path("runs/mine").mkdir()
+    Path("runs/mine/config.yaml").write_text("data: digits\nsteps: 10\n")
+    assert cli.main(["demo", "--steps", "20", "--quiet"]) == 0
+    assert json.loads(Path("runs/demo/summary.json").read_text())["steps"] == 20
+    assert cli.main(["demo", "--steps", "20", "--out", "runs/mine", "--quiet"]) == 2
+    assert Path("runs/mine/config.yaml").exists()

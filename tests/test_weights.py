@@ -75,9 +75,12 @@ def test_a_run_folder_stands_for_its_student_then_its_model(small, saved):
 
 
 def test_a_network_that_only_python_can_build(small, saved):
-    template = tiny_network((3, 4), 5).module
+    template = tiny_network((3, 4), 5).module.train()
     before = {k: v.clone() for k, v in template.state_dict().items()}
-    assert same(weights.load_network(saved, template), small)
+    back = weights.load_network(saved, template)
+    assert same(back, small)
+    assert not any(m.training for m in back.modules())
+    assert template.training
     assert all(torch.equal(v, before[k]) for k, v in template.state_dict().items())
     with pytest.raises(InputError, match="not written by dreamstill"):
         weights.load_network(write(saved.with_suffix(".pt"), small.module.state_dict()), template)

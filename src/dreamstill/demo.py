@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamstill import api
+from dreamstill.config import read_config
+from dreamstill.errors import InputError
 
 # The best of some twenty settings tried on the digits. As many generator steps as student steps, and the class balance
 # term, help here; a generator of width 16 covers the classes unevenly and costs a point.
@@ -23,11 +25,9 @@ STEPS = 1_500
 def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.demo`."""
     folder = Path(out)
-    for old in (folder, folder.with_name(folder.name + "-teacher")):
-        # Only what a demo or a run of ours left there is replaced.
-        if (old / "manifest.json").exists():
-            shutil.rmtree(old)
     teacher = folder.with_name(folder.name + "-teacher")
+    _clear(folder, {"data": "digits", "teacher_checkpoint": str(teacher.resolve())})
+    _clear(teacher, {"data": "digits", "network": "convnet", "network_args": TEACHER})
     _say(quiet, "1. A teacher learns handwritten digits (1,297 real images, 8x8).")
     api.train(
         "convnet", data="digits", network_args=TEACHER, epochs=30, crop=1, seed=seed, precision="32", compile="off",
@@ -44,6 +44,16 @@ def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, A
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     _say(quiet, f"\n3. Both were scored on {summary['data']}, which neither was trained on. Open {folder}/report.html")
     return summary
+
+
+def _clear(folder: Path, settings: dict[str, Any]) -> None:
+    """Remove an earlier demo, and nothing else."""
+    if not folder.exists():
+        return
+    config = read_config(folder / "config.yaml") if (folder / "config.yaml").exists() else {}
+    if any(config.get(k) != v for k, v in settings.items()):
+        raise InputError(f"{folder} exists and is not an earlier demo: choose another --out, or move it away")
+    shutil.rmtree(folder)
 
 
 def _say(quiet: bool, text: str) -> None:

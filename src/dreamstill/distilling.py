@@ -27,6 +27,8 @@ from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import Checkpoints, new_folder
 
 DEFAULT_STEPS = 5_000
+# Not in config.yaml: where and how it runs; and trust in a file is not handed on to whoever repeats the run.
+_UNSAVED = ("out", "resume", "quiet", "dry_run", "minutes", "unsafe_load")
 _FACTS = ("num_classes", "image_size", "channels", "mean", "std")
 
 
@@ -197,7 +199,7 @@ def _resolved(
     settings: dict[str, Any], method: Method, teacher: Network, student: Network, hardware: Hardware, steps: int
 ) -> dict[str, Any]:
     """What goes into config.yaml: no ``auto`` and no ``minutes`` left in it, and paths that hold from anywhere."""
-    config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet", "dry_run", "minutes")}
+    config = {k: v for k, v in settings.items() if k not in _UNSAVED}
     for key in ("teacher_checkpoint", "student_checkpoint", "data_root"):
         if config[key] is not None:
             config[key] = str(Path(config[key]).resolve())

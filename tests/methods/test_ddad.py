@@ -256,7 +256,7 @@ def test_replay_trains_on_what_is_in_the_bank():
     method, engine = made(replay=0.5, bank=40, crop=0)
     fed = []
     loss_s = method.loss_s
-    method.loss_s = lambda images: (fed.append(images.detach().clone()), loss_s(images))[1]
+    method.loss_s = lambda images: (fed.append(images), loss_s(images))[1]
     iterate(method, engine, 1)
     assert method.stored.added == 32  # nothing to replay yet: both batches were new
     stored = to_float(method.stored.pixels)
@@ -267,6 +267,7 @@ def test_replay_trains_on_what_is_in_the_bank():
     replayed, fresh = fed[2:]
     assert all((stored == image).flatten(1).all(1).any() for image in replayed)
     assert not any((stored == image).flatten(1).all(1).any() for image in fresh)
+    assert not any(images.requires_grad for images in fed)  # nothing is computed towards the generator
     assert method.opt_s.steps == 4
 
 
