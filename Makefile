@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TESTARGS)
+	$(BIN)/python -m pytest -n 2 $(TESTARGS)
 
 demo: $(READY)
 	$(BIN)/dreamstill demo $(DEMOARGS)

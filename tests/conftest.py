@@ -5,6 +5,9 @@ from hypothesis import settings
 from dreamstill import models
 from dreamstill.adapters import Network
 
+# The networks here are tiny: threads cost more than they bring, and two test processes run side by side.
+torch.set_num_threads(1)
+
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -132,3 +133,52 @@ class TestMethodSettings:
 
         assert config.method_spec(DDAD(alpha=0.5))["alpha"] == 0.5
         assert config.method_spec(DDAD())["name"] == "ddad"
+
+
+MINE = """
+from dataclasses import dataclass
+from dreamstill import models
+from dreamstill.controls.noise import Noise as Base
+
+@dataclass
+class Noise(Base):
+    pass
+
+def make(width=4):
+    return models.build("convnet", num_classes=10, channels=1, image_size=8, widths=(width, 6))
+"""
+
+
+def test_a_network_and_a_method_in_the_folder_one_stands_in(tmp_path):
+    """A separate process, because this one's search path knows the tests already."""
+    (tmp_path / "mine.py").write_text(MINE)
+    words = [
+        "distill",
+        "--teacher",
+        "mine:make",
+        "--student",
+        "mine:make",
+        "--student-args",
+        "{width: 2}",
+        "--steps",
+        "3",
+    ]
+    words += ["--num-classes", "10", "--image-size", "8", "--channels", "1", "--mean", "[0.3]", "--std", "[0.4]"]
+    words += ["--method", "mine:Noise", "--method.batch-size", "8", "--no-onnx", "--out", "run", "--quiet"]
+    program = str(Path(sys.executable).with_name("dreamstill"))
+    done = subprocess.run([program, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["method"] == "mine:Noise"
+    # A file must not choose which code is called: the student's own name is not enough.
+    done = subprocess.run(
+        [program, "evaluate", "run", "--data", "digits"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "mine:make" in done.stderr
+
+
+@pytest.mark.parametrize("name", [":f", "json:dumps", "nowhere.at.all:X"])
+def test_what_is_no_method(name):
+    with pytest.raises(InputError):
+        config.build_method({"name": name})

@@ -80,9 +80,14 @@ class Network(nn.Module):
             "num_classes": self.num_classes,
             "image_size": list(self.image_size),
             "channels": self.channels,
-            "mean": [round(float(v), 6) for v in self.mean.flatten()],
-            "std": [round(float(v), 6) for v in self.std.flatten()],
+            "mean": _shortest(self.mean),
+            "std": _shortest(self.std),
         }
+
+
+def _shortest(values: Tensor) -> list[float]:
+    """The shortest decimals that give the same float32 again: 0.4914, not 0.49140000343322754."""
+    return [float(str(v)) for v in values.detach().cpu().float().flatten().numpy()]
 
 
 def logits_of(output: Any) -> Tensor:

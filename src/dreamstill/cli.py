@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -105,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except SystemExit as leaving:  # --help
         return int(leaving.code or 0)
+    # package.module:factory may lie beside the user; last, so that no file there shadows a library.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     arguments = parsed[parsed.command].as_dict()
     arguments.pop("config", None)
     try:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from dreamstill.errors import InputError
@@ -67,9 +67,12 @@ def get(name: str) -> type[Any]:
     if ":" in name:
         module_name, _, class_name = name.partition(":")
         try:
-            return getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError) as error:
             raise InputError(f"method {name!r} could not be imported ({error}): give package.module:Class") from error
+        if not is_dataclass(found) or not isinstance(found, type) or not hasattr(found, "phases"):
+            raise InputError(f"{name} is no method: expected a dataclass with setup, phases, deliver and synthesise")
+        return found
     known = names()
     if name not in known:
         raise InputError(f"there is no method {name!r}: choose one of {', '.join(sorted(known))}")

@@ -1,0 +1,80 @@
+"""A suite runs what is not recorded yet, and its table says what the records say."""
+
+import json
+
+import pytest
+import yaml
+from conftest import tiny_network
+
+from dreamstill import api
+from dreamstill.bench import read_suite, table
+from dreamstill.errors import InputError
+from dreamstill.weights import save_network
+
+
+def record(accuracy, histogram=(5, 5), **changes):
+    student = {"name": "s", "params": 10, "accuracy": accuracy, "accuracy_last": accuracy - 0.1}
+    teacher = {"name": "t", "params": 100, "accuracy": 0.99}
+    summary = {
+        "student": student, "teacher": teacher, "agreement": 0.5, "class_histogram": list(histogram), "steps": 30,
+        "wall_seconds": 12.0, "data": "digits", "selection": "rule",
+        "machine": {"cpu": "c", "threads": 2, "torch": "2"},
+    }  # fmt: skip
+    return json.dumps({"summary": summary | changes})
+
+
+@pytest.fixture
+def suite(tmp_path):
+    folder = tmp_path / "benchmarks"
+    (folder / "records" / "small").mkdir(parents=True)
+    (tmp_path / "recipes").mkdir()
+    rows = [{"name": "One row", "recipe": "recipes/a.yaml"}, {"name": "other", "recipe": "recipes/a.yaml"}]
+    content = {"title": "A title", "note": "A note.", "seeds": [0, 1], "rows": rows}
+    (folder / "small.yaml").write_text(yaml.safe_dump(content))
+    return folder / "small.yaml"
+
+
+def test_mean_and_spread_over_seeds(suite):
+    plan = read_suite(suite)
+    plan.record(plan.rows[0], 0).write_text(record(0.8, (8, 2)))
+    plan.record(plan.rows[0], 1).write_text(record(0.9, (6, 4)))
+    lines = table(plan).splitlines()
+    (row,) = [line for line in lines if line.startswith("| One row")]
+    assert row == "| One row |  | 85.0 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 12 s | 2 |"
+    (missing,) = [line for line in lines if line.startswith("| other")]
+    assert "not measured" in missing
+    assert missing.count("|") == row.count("|")
+
+
+@pytest.mark.slow
+def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_network(tmp_path / "teacher.safetensors", tiny_network((4, 6), 0, num_classes=10))
+    recipe = {
+        "teacher_checkpoint": "teacher.safetensors", "student": "convnet", "student_args": {"widths": [2, 3]},
+        "steps": 3, "data": "digits", "onnx": False, "method": {"name": "noise", "batch_size": 8},
+    }  # fmt: skip
+    (tmp_path / "recipes" / "a.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "README.md").write_text("before\n<!-- bench:small -->\nold\n<!-- /bench -->\nafter\n")
+    plan = read_suite(suite)
+    plan.record(plan.rows[0], 0).write_text(record(0.5))
+    api.bench("small", seeds=[0], quiet=True)
+    assert json.loads(plan.record(plan.rows[0], 0).read_text())["summary"]["wall_seconds"] == 12.0  # not run again
+    made = json.loads(plan.record(plan.rows[1], 0).read_text())
+    assert made["summary"]["steps"] == 3
+    assert made["recipe"] == "recipes/a.yaml"
+    assert made["settings"]["seed"] == 0
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith("before\n<!-- bench:small -->\n### A title")
+    assert readme.endswith("<!-- /bench -->\nafter\n")
+    assert "old" not in readme
+
+
+def test_mistakes(suite):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_suite(suite.with_name("none.yaml"))
+    with pytest.raises(InputError, match="not all of nothing"):
+        api.bench(str(suite), rows=["nothing"], quiet=True)
+    suite.write_text("title: a\nrows: []\nseeds: [0]\ncolour: red\n")
+    with pytest.raises(InputError, match="colour"):
+        read_suite(suite)

@@ -1,0 +1,64 @@
+"""metrics.csv is true at any moment, also after a resume."""
+
+from dreamstill.track import Tracker, read_metrics
+
+
+def test_values_of_one_step_make_one_row(tmp_path):
+    tracker = Tracker(tmp_path, 10, "run", quiet=True)
+    tracker.log(2, {"student/kl": 0.5, "seconds": 1.0})
+    tracker.log(2, {"eval/accuracy": 0.25})
+    tracker.log(4, {"student/kl": 0.125})
+    tracker.close()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "step,student/kl,seconds,eval/accuracy",
+        "2,0.5,1.0,0.25",
+        "4,0.125,,",
+    ]
+    assert read_metrics(tmp_path / "metrics.csv") == {
+        2: {"student/kl": 0.5, "seconds": 1.0, "eval/accuracy": 0.25},
+        4: {"student/kl": 0.125},
+    }
+
+
+def test_cut_back_to_the_checkpoint_and_taken_up_again(tmp_path):
+    first = Tracker(tmp_path, 10, "run", quiet=True)
+    for step in (1, 2, 3):
+        first.log(step, {"loss": float(step)})
+    first.close()
+    second = Tracker(tmp_path, 10, "run", quiet=True)
+    second.cut(2)
+    assert read_metrics(tmp_path / "metrics.csv").keys() == {1, 2}
+    second.log(3, {"loss": 30.0})
+    second.close()
+    assert read_metrics(tmp_path / "metrics.csv")[3] == {"loss": 30.0}
+
+
+def test_tensorboard_has_the_same_values(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = Tracker(tmp_path, 10, "run", quiet=True)
+    tracker.log(5, {"loss": 0.75})
+    tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(5, 0.75)]
+
+
+def test_without_a_terminal_it_says_a_line_every_tenth(tmp_path, capsys):
+    tracker = Tracker(tmp_path, 100, "a to b")
+    for step in range(1, 101):
+        tracker.progress(step, {"student/kl": 0.5, "lr/student": 0.1})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "a to b: 10 of 100  student/kl 0.5"
+
+
+def test_without_a_folder_nothing_is_written_or_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker(None, 10, "other rank")
+    tracker.log(1, {"loss": 1.0})
+    tracker.progress(10, {})
+    tracker.cut(0)
+    tracker.close()
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
