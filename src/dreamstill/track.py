@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from dreamstill.files import atomic_write
 
@@ -102,14 +103,20 @@ def _as_csv(rows: dict[int, Row]) -> str:
 
 def _terms(values: Row) -> str:
     shown = [(k, v) for k, v in values.items() if "/" in k and not k.startswith("lr/")]
+    shown.sort(key=lambda term: not term[0].startswith("student/"))
     return "  ".join(f"{k} {v:.3g}" for k, v in shown[:4])
 
 
 def _bar(total: int, title: str) -> Progress | None:
     if not sys.stderr.isatty():
         return None
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, TextColumn("[dim]{task.fields[terms]}"), console=Console(stderr=True))
+    # The losses take what room is left, so that the bar is there at 80 columns too.
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = (
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)), BarColumn(bar_width=20),
+        TaskProgressColumn(), TimeRemainingColumn(), TextColumn("[dim]{task.fields[terms]}", table_column=rest),
+    )  # fmt: skip
+    bar = Progress(*columns, console=Console(stderr=True), expand=True)
     bar.add_task(title, total=total, terms="")
     bar.start()
     return bar
