@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,10 @@ from dreamstill.schedules import Schedule, constant
 from dreamstill.tasks.classification import Classification
 
 Terms = dict[str, Tensor]
+
+# They tell at every start what the user chose, and that there is no CUDA on a machine without CUDA.
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 _FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
 
