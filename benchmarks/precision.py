@@ -15,6 +15,7 @@ import torch
 from dreamstill import cost, models
 from dreamstill.adapters import Network
 from dreamstill.engine import Engine, Given
+from dreamstill.engine.hardware import conv_speed
 from dreamstill.methods.ddad import DDAD
 
 
@@ -40,18 +41,6 @@ def iteration(engine: Engine, method: DDAD, i: int) -> float:
     return time.perf_counter() - start
 
 
-def convolution(dtype: torch.dtype) -> float:
-    """GFLOP/s of one typical convolution."""
-    x = torch.randn(128, 64, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
-    w = torch.randn(64, 64, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        torch.nn.functional.conv2d(x, w, padding=1)
-        times.append(time.perf_counter() - start)
-    return 2 * 128 * 16 * 16 * 64 * 64 * 9 / min(times) / 1e9
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=32)
@@ -70,7 +59,7 @@ def main() -> None:
         "pair": "wrn_16_2 to wrn_16_1, batch 128, 1 generator and 5 student steps",
         "width": options.width,
         "machine": cost.machine(),
-        "conv_gflops": {"float32": convolution(torch.float32), "bfloat16": convolution(torch.bfloat16)},
+        "conv_gflops": {str(d): conv_speed(d, runs=16) / 1e9 for d in (torch.float32, torch.bfloat16)},
         "first_iteration_s": first,
         "iteration_s": {k: statistics.median(v) for k, v in times.items()},
         "all_s": times,

@@ -1,5 +1,7 @@
 """Costs of a network small enough to be counted by hand."""
 
+import sys
+
 import torch
 from torch import nn
 
@@ -44,6 +46,11 @@ def test_memory_is_in_bytes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     block = torch.ones(25_000_000)  # 100 MB
     assert block.numel() * 4 < cost.peak_memory() < 1 << 38
+    before = cost.peak_memory()
+    del block
+    cost.reset_peak_memory()
+    if sys.platform == "linux":  # a later run in the same process does not inherit an earlier one's peak
+        assert cost.peak_memory() < before - 50_000_000
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 5)
     assert cost.peak_memory() == 5  # where a GPU works, its memory is the scarce one

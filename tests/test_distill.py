@@ -66,6 +66,8 @@ def test_what_a_run_leaves(run, teacher_run):
     summary = json.loads((run / "summary.json").read_text())
     for key in ("method", "wall_seconds", "steps", "seed", "device", "selection", "agreement"):
         assert summary[key] is not None
+    assert set(summary["seconds"]) == {"setup", "training", "evaluation", "finishing"}
+    assert summary["wall_seconds"] == pytest.approx(sum(summary["seconds"].values()))
     for side in ("teacher", "student"):
         assert {"name", "params", "flops", "accuracy"} <= summary[side].keys()
     assert summary["steps"] == 600
@@ -190,6 +192,12 @@ def test_resume_refuses_what_contradicts_the_run(changes, said, tmp_path):
         distil(tmp_path / "a", resume=True, **changes)
 
 
+def test_resume_takes_the_same_settings_spelled_otherwise(tmp_path):
+    stopped_run(tmp_path / "a")
+    distil(tmp_path / "a", resume=True, image_size=8, method="ddad")
+    assert (tmp_path / "a" / "report.html").exists()
+
+
 def test_resume_refuses_another_teacher(tmp_path):
     stopped_run(tmp_path / "a")
     with pytest.raises(InputError, match="SHA-256"):
@@ -289,6 +297,7 @@ def test_the_demo_in_short(tmp_path, monkeypatch, capsys):
     Path("runs/mine").mkdir()
     Path("runs/mine/config.yaml").write_text("data: digits\nsteps: 10\n")
     assert cli.main(["demo", "--steps", "20", "--quiet"]) == 0
-    assert json.loads(Path("runs/demo/summary.json").read_text())["steps"] == 20
+    # Whole iterations of three student steps.
+    assert json.loads(Path("runs/demo/summary.json").read_text())["steps"] == 21
     assert cli.main(["demo", "--steps", "20", "--out", "runs/mine", "--quiet"]) == 2
     assert Path("runs/mine/config.yaml").exists()

@@ -138,6 +138,10 @@ class TestChoose:
     def test_a_device_that_is_not_there(self):
         with pytest.raises(InputError, match="device is 'tpu'"):
             choose("tpu", "auto", "auto", 1.0)
+        with pytest.raises(InputError, match="precision is 'fp16': choose one of auto, 32, bf16, 64"):
+            choose("cpu", "fp16", "auto", 1.0)
+        with pytest.raises(InputError, match="compile is 'yes': choose one of auto, on, off"):
+            choose("cpu", "32", "yes", 1.0)
         if not torch.cuda.is_available():
             with pytest.raises(InputError, match="there is no cuda device"):
                 choose("cuda", "auto", "auto", 1.0)

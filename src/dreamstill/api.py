@@ -135,7 +135,7 @@ def train(
     data: str | None = None,
     data_root: str | None = None,
     network_args: dict[str, Any] | None = None,
-    image_size: int | None = None,
+    image_size: int | list[int] | None = None,
     channels: int | None = None,
     epochs: float = 20.0,
     batch_size: int = 128,
@@ -167,7 +167,7 @@ def train(
         data: the set to train on; its test split is scored.
         data_root: the folder that holds the named sets.
         network_args: arguments for building the network.
-        image_size: side of the images; the set's own without it.
+        image_size: side of the images, or [height, width]; the set's own without it.
         channels: 1 or 3; the set's own without it.
         epochs: passes over the training images.
         batch_size: images a step.

@@ -35,12 +35,29 @@ def count(network: nn.Module, channels: int, image_size: tuple[int, int]) -> Cos
     )
 
 
+def reset_peak_memory() -> None:
+    """Count :func:`peak_memory` from now on, where the system can: one process may carry out several runs."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or not allowed
+        pass
+
+
 def peak_memory() -> int:
-    """Most memory this process ever held, in bytes: the GPU's if one is in use, else resident memory."""
+    """Most memory this process held since :func:`reset_peak_memory`, in bytes.
+
+    The GPU's if one is in use, else resident memory (where the peak cannot be reset: since the process began).
+    """
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def machine() -> dict[str, Any]:

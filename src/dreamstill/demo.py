@@ -40,7 +40,7 @@ def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, A
     api.distill(
         teacher_checkpoint=str(teacher), student="convnet", student_args=STUDENT, method=METHOD,
         steps=steps or STEPS, seed=seed, precision="32", compile="off", data="digits", evaluations=10, out=out,
-        quiet=True if quiet else False,
+        quiet=quiet,
     )  # fmt: skip
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     _say(quiet, f"\n3. Both were scored on {summary['data']}, which neither was trained on. Open {folder}/report.html")

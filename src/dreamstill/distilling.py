@@ -29,11 +29,11 @@ from dreamstill.state import Checkpoints, new_folder
 DEFAULT_STEPS = 5_000
 # Not in config.yaml: where and how it runs; and trust in a file is not handed on to whoever repeats the run.
 _UNSAVED = ("out", "resume", "quiet", "dry_run", "minutes", "unsafe_load")
-_FACTS = ("num_classes", "image_size", "channels", "mean", "std")
 
 
 def run_distillation(settings: dict[str, Any]) -> Network | None:
     """Carry out :func:`dreamstill.api.distill`."""
+    began = time.monotonic()
     if settings["resume"]:
         settings = resumed(api.distill, settings)
     method = build_method(settings["method"])
@@ -42,13 +42,14 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     test, (pixels, labels) = _test_set(settings, teacher), _real_images(settings, method, teacher)
     _check(method, teacher, student)
     given = Given(teacher, student, pixels, labels)
-    hardware, steps = _budget(settings, method, given, test)
+    hardware, steps = _budget(settings, method, given, test, began)
     if steps is None:
         return None
     out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), method_spec(method)["name"])
     plan = Plan(
         "distill", _resolved(settings, method, teacher, student, hardware, steps), out, settings["resume"],
         settings["quiet"], method, given, test, steps, "student.safetensors", _file_facts(settings, teacher),
+        began=began,
     )  # fmt: skip
     if settings["resume"]:
         _same_teacher(plan)
@@ -66,7 +67,7 @@ def resolve_teacher(settings: dict[str, Any]) -> Network:
     teacher, checkpoint = settings["teacher"], settings["teacher_checkpoint"]
     if isinstance(teacher, Network):
         return copy.deepcopy(teacher)
-    facts = {k: settings[k] for k in _FACTS}
+    facts = {k: settings[k] for k in weights.FACTS}
     if isinstance(teacher, nn.Module):
         facts["channels"] = facts["channels"] or 3
         for key in ("num_classes", "image_size"):
@@ -96,7 +97,7 @@ def _student(settings: dict[str, Any], teacher: Network) -> Network:
     if isinstance(student, Network):
         return copy.deepcopy(student)
     about = teacher.description()
-    facts = {k: about[k] for k in _FACTS}
+    facts = {k: about[k] for k in weights.FACTS}
     if isinstance(student, nn.Module):
         return Network(copy.deepcopy(student), **facts)
     if student is None and settings["student_checkpoint"] is None:
@@ -148,7 +149,7 @@ def _check(method: Method, teacher: Network, student: Network) -> None:
 
 
 def _budget(
-    settings: dict[str, Any], method: Method, given: Given, test: data.ImageSet | None
+    settings: dict[str, Any], method: Method, given: Given, test: data.ImageSet | None, began: float
 ) -> tuple[Hardware, int | None]:
     """Hardware and steps, resolved; None for the steps after a dry run, which prints its estimate."""
     steps, minutes = settings["steps"], settings["minutes"]
@@ -164,11 +165,10 @@ def _budget(
     hardware = choose(settings["device"], settings["precision"], settings["compile"], guess * work)
     if minutes is None and not settings["dry_run"]:
         return hardware, steps or DEFAULT_STEPS
-    started = time.perf_counter()
     trial = budget.measure(lambda: build_method(method), given, hardware, settings["seed"])
     watching = _evaluation_seconds(test, settings["evaluations"], given)
     if minutes is not None:
-        left = minutes * 60 - watching - budget.FINISHING_SECONDS - (time.perf_counter() - started)
+        left = minutes * 60 - watching - budget.FINISHING_SECONDS - (time.monotonic() - began)
         steps = budget.steps_for(left, trial, method)
     steps = steps or DEFAULT_STEPS
     if settings["dry_run"]:
@@ -207,7 +207,7 @@ def _resolved(
         config[key] = network.name
     about = teacher.description()
     return config | {
-        **{k: about[k] for k in _FACTS},
+        **{k: about[k] for k in weights.FACTS},
         "method": method_spec(method),
         "steps": steps,
         "device": hardware.device,

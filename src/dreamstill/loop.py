@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
@@ -13,9 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine
-from dreamstill.errors import DivergedError, Stopped
+from dreamstill.errors import Stopped
 from dreamstill.methods import Method
 from dreamstill.state import Checkpoints
+
+# Iterations of a phase, from its first, whose operations are counted: they are not all alike (generators re-drawn
+# every few steps, replay once there is a bank), and counting runs without compiled graphs.
+COUNTED = 10
 
 
 class Log(Protocol):
@@ -49,9 +53,7 @@ class Outcome:
     iterations: int
     seconds: float
     flops: float
-    decay: float
     evaluation_seconds: float = 0.0
-    last: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -97,6 +99,7 @@ def run(
 
     def save() -> None:
         at.ema_updates = ema.updates
+        at.seconds = time.monotonic() - started
         if engine.rank == 0:
             state = {"engine": engine.state(), "ema": ema.network.state_dict(), "progress": vars(at).copy()}
             checkpoints.save(at.iteration, state, engine.banks)
@@ -107,8 +110,8 @@ def run(
         for phase in phases:
             for i in range(max(at.iteration - first, 0), phase.iterations):
                 engine.begin(first + i, i / phase.iterations)
-                if i == 0:
-                    at.flops += _counted(engine, phase.step) * phase.iterations
+                if i < COUNTED:
+                    at.flops += _counted(engine, phase.step) * phase.iterations / min(COUNTED, phase.iterations)
                 else:
                     phase.step(engine)
                 ema.update(method.deliver())
@@ -123,6 +126,7 @@ def run(
                 if evaluate is not None and at.iteration in evaluations:
                     log.log(at.iteration, evaluate(ema))
                     at.evaluation_seconds += time.monotonic() - now
+                    at.seconds = time.monotonic() - started
                 if engine.ranks == 1 or at.iteration % every == 0:
                     due = engine.any_rank(_due(cadence, at.iteration, now - saved))
                     stop = engine.any_rank(signals.caught is not None)
@@ -138,7 +142,7 @@ def run(
                         "a checkpoint is written, --resume goes on from it"
                     )
             first += phase.iterations
-    return Outcome(ema, total, at.seconds, at.flops, ema.decay, at.evaluation_seconds, last)
+    return Outcome(ema, total, time.monotonic() - started, at.flops, at.evaluation_seconds)
 
 
 def _due(cadence: Cadence, iteration: int, seconds: float) -> bool:
@@ -182,6 +186,3 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
-
-
-__all__ = ["Cadence", "DivergedError", "Log", "Outcome", "run"]

@@ -49,6 +49,7 @@ class Plan:
     file: str  # what the delivered network's file is called
     teacher_file: dict[str, Any] = field(default_factory=dict)
     compare: bool = True  # whether there is a teacher to compare with
+    began: float = field(default_factory=time.monotonic)  # when the command did
 
 
 @dataclass
@@ -59,6 +60,8 @@ class Finished:
     engine: Engine
     outcome: Outcome
     images: Tensor | None  # what the student learnt from last, as the method gives it (``n c h w``)
+    setup: float  # seconds before the first step
+    trained: float  # when the last step was done
 
     @property
     def network(self) -> Network:
@@ -69,6 +72,7 @@ class Finished:
 def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network:
     """Train, deliver and report; ``more`` adds a command's own files and summary entries."""
     config = plan.config
+    cost.reset_peak_memory()
     engine = Engine(
         plan.given,
         device=config["device"],
@@ -83,8 +87,11 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
     try:
         if folder is not None and not plan.resume:
             _begin(plan)
+        ready = time.monotonic()
         outcome = _train(plan, engine)
-        finished = Finished(plan, engine, outcome, _images(plan, engine, outcome) if plan.compare else None)
+        trained = time.monotonic()
+        images = _images(plan, engine, outcome) if plan.compare else None
+        finished = Finished(plan, engine, outcome, images, ready - plan.began, trained)
         if engine.rank == 0:
             _finish(finished, more)
     finally:
@@ -156,21 +163,21 @@ def _curve(plan: Plan) -> Callable[[Ema], dict[str, float]]:
 
 
 def _finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
-    plan, began = done.plan, time.monotonic()
+    plan = done.plan
     save_network(plan.out / plan.file, done.network, {"method": plan.config.get("method"), "steps": done.engine.steps})
     summary = {**_facts(done), **_scores(done), **more(done)}
     # Results of the parts belong together: one dictionary each for teacher and student.
     for side in ("teacher", "student"):
         if f"{side}_scores" in summary:
             summary[side] = {**summary[side], **summary.pop(f"{side}_scores")}
-    finishing = time.monotonic() - began
     outcome = done.outcome
-    summary["wall_seconds"] = outcome.seconds + finishing
     summary["seconds"] = {
+        "setup": done.setup,
         "training": outcome.seconds - outcome.evaluation_seconds,
         "evaluation": outcome.evaluation_seconds,
-        "finishing": finishing,
+        "finishing": time.monotonic() - done.trained,
     }
+    summary["wall_seconds"] = sum(summary["seconds"].values())
     write_json(plan.out / "summary.json", summary)
     # Last of all, because its presence says that the run is finished.
     write_report(plan.out)
@@ -273,4 +280,6 @@ def _matches(now: Any, saved: Any) -> bool:
         return now == saved.get("name")
     if isinstance(now, str) and isinstance(saved, str) and now != "auto":
         return now == saved or Path(now).resolve() == Path(saved)
+    if isinstance(now, int) and isinstance(saved, list):  # image_size: 32
+        return all(now == side for side in saved)
     return now in ("auto", saved) or (isinstance(now, list | tuple) and list(now) == saved)

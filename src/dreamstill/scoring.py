@@ -15,8 +15,6 @@ from dreamstill.adapters import Network
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
 
-_FACTS = ("num_classes", "image_size", "channels", "mean", "std")
-
 
 def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.evaluate`."""
@@ -53,7 +51,7 @@ def _teacher_of(settings: dict[str, Any], network: Network) -> Network | None:
             print(f"the run's teacher is {name}, which is code: for the agreement with it, name it by --teacher")
             return None
         about = config
-    facts = {k: about[k] for k in _FACTS}
+    facts = {k: about[k] for k in weights.FACTS}
     return weights.resolve(name, checkpoint, kwargs=kwargs, unsafe=settings["unsafe_load"], **facts)
 
 
@@ -74,7 +72,7 @@ def run_doctor(settings: dict[str, Any]) -> dict[str, Any]:
     name, checkpoint = settings["teacher"], settings["checkpoint"]
     if checkpoint is None and Path(name).exists():  # a run folder or a file that describes itself
         name, checkpoint = None, name
-    facts = {k: settings[k] for k in _FACTS}
+    facts = {k: settings[k] for k in weights.FACTS}
     described: dict[str, Any] = {}
     if checkpoint is not None:
         _, described = weights.load_state(weights.checkpoint_file(Path(checkpoint)), unsafe=settings["unsafe_load"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,7 @@ class Supervised:
 
 def run_training(settings: dict[str, Any]) -> Network:
     """Carry out :func:`dreamstill.api.train`."""
+    began = time.monotonic()
     if settings["data"] is None:
         raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
     if settings["resume"]:
@@ -120,13 +122,13 @@ def run_training(settings: dict[str, Any]) -> Network:
     config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet")} | {
         "network": network.name, "flip": flip, "device": hardware.device,
         "precision": hardware.precision, "compile": "on" if hardware.compile else "off",
-        "image_size": network.image_size[0], "channels": network.channels,
+        "image_size": list(network.image_size), "channels": network.channels,
     }  # fmt: skip
     out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), "train")
     given = Given(network, network, images.pixels, images.labels)
     plan = Plan(
         "train", config, out, settings["resume"], settings["quiet"], method, given, test, steps,
-        "model.safetensors", compare=False,
+        "model.safetensors", compare=False, began=began,
     )  # fmt: skip
     trained = carry_out(plan, lambda done: {})
     if not settings["quiet"]:

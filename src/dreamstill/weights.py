@@ -26,7 +26,8 @@ from dreamstill.files import atomic_write
 SCHEMA = 1
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_FACTS = ("num_classes", "image_size", "channels", "mean", "std")
+# What a network must know of its images.
+FACTS = ("num_classes", "image_size", "channels", "mean", "std")
 
 
 # ---------------------------------------------------------------- reading a file
@@ -261,7 +262,7 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
     if module is None:
         return resolve(None, path, unsafe=unsafe, role="network").eval()
     state, description = load_state(checkpoint_file(Path(path)), unsafe=unsafe)
-    facts = {key: description.get(key) for key in _FACTS}
+    facts = {key: description.get(key) for key in FACTS}
     if None in facts.values():
         raise InputError(f"{path} does not describe its network: it was not written by dreamstill")
     network = Network(copy.deepcopy(module), name=str(description.get("name", "")), **facts)  # type: ignore[arg-type]
@@ -271,13 +272,13 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
 
 def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None, role: str) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for key in _FACTS:
+    for key in FACTS:
         ours, theirs = _plain(key, given[key]), _plain(key, description.get(key))
         if ours is not None and theirs is not None and not _equal(ours, theirs):
             raise InputError(f"{path} says its {key} is {theirs} and you gave {ours}: leave out {key}, or correct it")
         facts[key] = theirs if ours is None else ours
     facts["channels"] = 3 if facts["channels"] is None else facts["channels"]
-    missing = [k for k in _FACTS if facts[k] is None]
+    missing = [k for k in FACTS if facts[k] is None]
     if missing:
         source = f"{path} is a bare file" if path else "there is no checkpoint that says it"
         flags = ", ".join("--" + k for k in missing)
@@ -312,8 +313,8 @@ def refuse_own_code(name: Any, path: Path | None) -> None:
     """
     if isinstance(name, str) and ":" in name:
         raise InputError(
-            f"{path} asks for {name}, and calling that executes code of the file's choice: name it yourself if you "
-            "trust it (or pass --unsafe-load)"
+            f"{path} asks for {name}, and calling that executes code of the file's choice: if you trust it, pass "
+            "--unsafe-load, or name it yourself where the command has a place for it (--teacher, --student)"
         )
 
 
