@@ -53,7 +53,8 @@ def choose(device: str, precision: str, compile: str, flops: float) -> Hardware:
     return Hardware(device, precision, compile == "on")  # type: ignore[arg-type]
 
 
-# FLOPs of a run above which compiling saves more than it costs.
+# FLOPs of a run above which compiling saves more than it costs. CPU: measured on two cores (benchmarks/precision.py),
+# 50 to 100 s of compilation against a fifth of the run's time at about 1.5e11 FLOP/s. The others: inferred.
 _WORTH_COMPILING = {"cpu": 1e14, "cuda": 1e16, "mps": math.inf}
 
 
