@@ -1,11 +1,12 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny_network
 
 from dreamstill import models
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.generators import ConditionalBatchNorm, Generator
+from dreamstill.generators import ConditionalBatchNorm, Generator, UpsampleConv
 
 
 def network(size=32, classes=10, channels=3):
@@ -54,6 +55,22 @@ def test_conditional_batch_norm_starts_as_a_plain_one_and_each_row_moves_its_cla
         norm.gain.weight[1] = 7.0
     changed = (norm(x, y) != before).flatten(1).any(1)
     assert changed.tolist() == [False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize(("h", "w"), [(2, 3), (4, 4), (5, 8)])
+def test_doubling_inside_the_convolution_is_doubling_before_it(h, w):
+    torch.manual_seed(0)
+    layer = UpsampleConv(3, 5).double()
+    results = []
+    for forward in (layer, lambda x: F.conv2d(F.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1)):
+        x = torch.randn(2, 3, h, w, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = forward(x)
+        weighting = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        grads = torch.autograd.grad((y * weighting).sum(), (x, layer.weight, layer.bias))
+        results.append((y, *grads))
+    assert results[0][0].shape == (2, 5, 2 * h, 2 * w)
+    for ours, plain in zip(*results, strict=True):
+        assert torch.allclose(ours, plain, rtol=0, atol=1e-12)
 
 
 def test_redraw_changes_every_weight_and_leaves_the_global_stream_alone():

@@ -1,10 +1,12 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.probes import Probe, bn_layers, last_linear
+from dreamstill.probes import Probe, bn_layers, last_linear, moments
 
 
 def small(seed=0):
@@ -47,6 +49,22 @@ def test_outputs_of_other_kinds():
         )
     with pytest.raises(InputError, match="list"):
         Network(Wrapped("list"), num_classes=3, image_size=2, channels=1)(torch.rand(2, 1, 2, 2))
+
+
+@given(st.integers(2, 4), st.integers(1, 4), st.lists(st.integers(1, 3), max_size=3), st.integers(0, 100))
+def test_moments_and_their_gradients(batch, channels, sides, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(batch, channels, *sides, dtype=torch.float64, requires_grad=True)
+    mean, var = moments(x)
+    others = [d for d in range(x.dim()) if d != 1]
+    assert torch.allclose(mean, x.mean(others))
+    assert torch.allclose(var, x.var(others, correction=0))
+    assert torch.autograd.gradcheck(moments, x)
+
+
+def test_the_variance_of_a_channel_far_from_zero():
+    x = torch.randn(400, 3, 6, 6) * 1e-2 + 100  # E[x^2] - E[x]^2 would be all rounding error
+    assert torch.allclose(moments(x)[1].double(), x.double().var((0, 2, 3), correction=0), rtol=1e-3)
 
 
 def test_moments_are_those_of_the_bn_input():

@@ -252,6 +252,34 @@ def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet:
     return run_demo(out, seed, steps, quiet)
 
 
+def profile(
+    recipe: str,
+    device: str = "auto",
+    precision: Precision = "auto",
+    compile: Compile = "off",
+    growth: bool = True,
+    out: str | None = None,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Take a recipe's iteration apart: operations, bytes and time of each part, and the floor this machine sets.
+
+    Needs no data. Writes profile.json and profile.html with a roofline.
+
+    Args:
+        recipe: a YAML file of dreamstill distill's arguments.
+        device: cpu, cuda, mps or auto.
+        precision: 32, bf16, 64 or auto.
+        compile: on: also measure the compiled iteration, and what compiling takes.
+        growth: also measure how the time grows with batch, image side and class count.
+        out: the folder to write to; without it a new one under runs/.
+        json: print JSON.
+    """
+    settings = dict(locals())
+    from dreamstill.profiling.command import run_profile
+
+    return run_profile(settings)
+
+
 def bench(
     suite: str,
     data_root: str | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 
 def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> Tensor:
@@ -15,6 +16,11 @@ def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> T
         flip: ``b`` booleans, or None.
         pad: pixels, >= 0.
     """
+    with record_function("augmentation"):
+        return _crop_flip(images, shift, flip, pad)
+
+
+def _crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> Tensor:
     b, _, h, w = images.shape
     padded = torch.nn.functional.pad(images, [pad] * 4)
     rows = shift[:, :1] + torch.arange(h, device=images.device)

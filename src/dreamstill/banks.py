@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -47,7 +48,11 @@ class ImageBank(nn.Module):
         if b > self.capacity:
             raise ValueError(f"{b} images do not fit into a bank of {self.capacity}")
         self.clipped += ((images < 0) | (images > 1)).double().mean() * b
-        pixels = to_uint8(images)
+        with record_function("bank"):
+            self._store(to_uint8(images), labels)
+
+    def _store(self, pixels: Tensor, labels: Tensor | None) -> None:
+        b = len(pixels)
         start = self.added % self.capacity
         first = min(b, self.capacity - start)
         for source, target in ((slice(0, first), slice(start, start + first)), (slice(first, b), slice(0, b - first))):
@@ -58,7 +63,8 @@ class ImageBank(nn.Module):
 
     def draw(self, index: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Images in [0, 1] (``b c h w``) and labels (``b``; -1 where none was given) at ``index`` (``b``)."""
-        return to_float(self.pixels[index], dtype), self.labels[index]
+        with record_function("bank"):
+            return to_float(self.pixels[index], dtype), self.labels[index]
 
     @property
     def clipped_share(self) -> float:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
     "synthesize": (api.synthesize, "run"),
     "demo": (api.demo, None),
     "bench": (api.bench, "suite"),
+    "profile": (api.profile, "recipe"),
 }
 
 

@@ -38,7 +38,7 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
         settings = resumed(api.distill, settings)
     method = build_method(settings["method"])
     teacher = resolve_teacher(settings)
-    student = _student(settings, teacher)
+    student = resolve_student(settings, teacher)
     test, (pixels, labels) = _test_set(settings, teacher), _real_images(settings, method, teacher)
     _check(method, teacher, student)
     given = Given(teacher, student, pixels, labels)
@@ -91,7 +91,7 @@ def resolve_teacher(settings: dict[str, Any]) -> Network:
     )
 
 
-def _student(settings: dict[str, Any], teacher: Network) -> Network:
+def resolve_student(settings: dict[str, Any], teacher: Network) -> Network:
     """The student; what it is not told it takes from the teacher."""
     student = settings["student"]
     if isinstance(student, Network):
@@ -292,7 +292,7 @@ def write_images(run: str, n: int, out: str | None, seed: int, unsafe_load: bool
         weights.refuse_own_code(name, folder / "config.yaml")
     settings = {**config, "unsafe_load": unsafe_load}
     method, teacher = build_method(config["method"]), resolve_teacher(settings)
-    student = _student({**settings, "student_checkpoint": None}, teacher)
+    student = resolve_student({**settings, "student_checkpoint": None}, teacher)
     given = Given(teacher, student, *_real_images(settings, method, teacher))
     engine = Engine(given, device=config["device"], precision=config["precision"], seed=seed, steps=config["steps"])
     method.setup(engine)

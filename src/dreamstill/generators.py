@@ -51,8 +51,29 @@ class ConditionalBatchNorm(nn.Module):
         return self.bn(x) * self.gain(y)[:, :, None, None] + self.bias(y)[:, :, None, None]
 
 
+class UpsampleConv(nn.Conv2d):
+    """Nearest-neighbour doubling, then a 3x3 convolution (padding 1), as one transposed convolution: the same function.
+
+    A doubled pixel meets a 3x3 kernel only in sums of neighbouring weights, so a 4x4 kernel of stride 2 on the small
+    map does the work with 16 multiplications in place of 36, and the large map is never written. Two cores, float32:
+    2 to 3 times faster forward and backward at widths of 32 to 128 (``benchmarks/upsample.py``).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``b c h w`` to ``b c' 2h 2w``."""
+        if x.shape[-2] * x.shape[-1] < 16:  # what building the kernel costs is not earned back
+            return super().forward(F.interpolate(x, scale_factor=2))
+        # Each weight of the (flipped, as transposing demands) kernel acts from both halves of a doubled pixel.
+        spread = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
+        rows = spread[:, :, 1:] + spread[:, :, :-1]
+        return F.conv_transpose2d(x, rows[..., 1:] + rows[..., :-1], self.bias, stride=2, padding=1)
+
+
 class Generator(nn.Module):
-    """Linear, then twice (upsample, convolve), then tanh and a batch norm: DAFL's and DFAD's generator.
+    """Linear, then twice (double, convolve), then tanh and a batch norm: DAFL's and DFAD's generator.
 
     Args:
         network: the teacher the images are for: gives size, channels, classes, mean and standard deviation.
@@ -78,8 +99,8 @@ class Generator(nn.Module):
         self.num_classes = k
         self.seed_shape = (2 * width, h // 4, w // 4)
         self.linear = nn.Linear(nz + (k if condition == "concat" else 0), 2 * width * (h // 4) * (w // 4))
-        self.conv1 = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
-        self.conv2 = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.conv1 = UpsampleConv(2 * width, 2 * width)
+        self.conv2 = UpsampleConv(2 * width, width)
         self.conv3 = nn.Conv2d(width, network.channels, 3, padding=1)
         self.norm0, self.norm1 = self._norm(2 * width), self._norm(2 * width)
         self.norm2, self.norm3 = self._norm(width), self._norm(network.channels, affine=False)
@@ -97,6 +118,6 @@ class Generator(nn.Module):
             z = torch.cat([z, F.one_hot(y, self.num_classes).to(z.dtype)], dim=1)
         at = (y,) if self.condition == "ccbn" else ()
         x = self.norm0(self.linear(z).view(-1, *self.seed_shape), *at)
-        x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, scale_factor=2)), *at), 0.2)
-        x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, scale_factor=2)), *at), 0.2)
+        x = F.leaky_relu(self.norm1(self.conv1(x), *at), 0.2)
+        x = F.leaky_relu(self.norm2(self.conv2(x), *at), 0.2)
         return self.to_pixels(self.norm3(torch.tanh(self.conv3(x)), *at))

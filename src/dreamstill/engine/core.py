@@ -9,6 +9,7 @@ gradients of every network that a loss merely passes through (the student, in th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import logging
@@ -28,7 +29,7 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
-from dreamstill.engine.hardware import Precision
+from dreamstill.engine.hardware import Precision, keep_freed_memory
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
 from dreamstill.errors import DivergedError, InputError
 from dreamstill.probes import Probe
@@ -56,6 +57,12 @@ class Given:
 
 def _hash(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _leave_group() -> None:
+    """Fabric does this for NCCL only; Gloo's threads, left running, now and then abort a process that is at its end."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Engine:
@@ -89,6 +96,10 @@ class Engine:
             precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
         )
         self.fabric.launch()
+        if ranks > 1:
+            atexit.register(_leave_group)
+        if self.fabric.device.type == "cpu":
+            keep_freed_memory()
         self.given, self.seed, self.steps = given, seed, steps
         self.device, self.ranks, self.rank = self.fabric.device, self.fabric.world_size, self.fabric.global_rank
         self.dtype = torch.float64 if precision == "64" else torch.float32
@@ -130,7 +141,11 @@ class Engine:
             self._share_batch_norm(module)
         self.modules[name] = module
         params = [p for p in module.parameters() if p.requires_grad]
-        opt = (make_opt or partial(torch.optim.SGD, lr=0.0))(params)
+        make_opt = make_opt or partial(torch.optim.SGD, lr=0.0)
+        try:
+            opt = make_opt(params, fused=True)
+        except TypeError:  # an optimiser without a fused form
+            opt = make_opt(params)
         self.owned[name] = Owned(name, module, opt, schedule, clip)
         self._active = None
         return Cast(module, self.fabric), self.owned[name]

@@ -85,6 +85,51 @@ def bars(key: str, counts: Sequence[int], *, title: str) -> str:
         return _svg(figure, key, title, 1)
 
 
+def roofline(key: str, points: Sequence[tuple[float, float]], *, flops: float, bandwidth: float, title: str) -> str:
+    """Speed against operations a byte, both logarithmic, under the machine's roof; the points are numbered from 1.
+
+    Args:
+        key: prefix of the ids inside, unique on the page.
+        points: (FLOP a byte, FLOP/s) of each part.
+        flops: the machine's measured FLOP/s.
+        bandwidth: its measured bytes/s.
+        title: what a screen reader says.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(9.6, 4.2)
+        ridge = flops / bandwidth
+        left = min([ridge / 8, *(x for x, _ in points)]) / 2
+        right = max([ridge * 8, *(x for x, _ in points)]) * 2
+        axes.plot([left, ridge, right], [left * bandwidth, flops, flops], color=_LEVEL, linewidth=1.6)
+        xs, ys = zip(*points, strict=True)
+        axes.scatter(xs, ys, s=42, color=_SERIES, linewidth=0, zorder=3)
+        for i, (x, y) in enumerate(points, 1):
+            axes.annotate(str(i), (x, y), (6, 4), textcoords="offset points", color=_INK)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        axes.set_xlim(left, right)
+        for axis, text in ((axes.xaxis, "FLOP a byte"), (axes.yaxis, "FLOP/s")):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: count(value) if value >= 1 else f"{value:g}"))
+            axis.set_label_text(text, color=_INK)
+        return _svg(figure, key, title, 1)
+
+
+def growth(key: str, values: Sequence[float], seconds: Sequence[float], flops: Sequence[float], *, title: str) -> str:
+    """Time and operations as multiples of the smallest point's, logarithmic; the operations dashed."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(3.7, 2.4)
+        axes.plot(values, [s / seconds[0] for s in seconds], color=_SERIES, linewidth=1.8, marker="o", markersize=3.5)
+        axes.plot(values, [f / flops[0] for f in flops], color=_LEVEL, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        axes.set_xticks(list(values))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return _svg(figure, key, title, 1)
+
+
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of its own, without pyplot's list of open figures: only lines that carry a number are drawn."""
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,119 @@
+"""How many times faster a DDAD iteration is than the same written plainly (``plain_step.py``), in one run, A B A B.
+
+``python benchmarks/step_ratio.py --json`` prints ``plain_s``, ``ours_s``, ``ratio`` and ``floor_share``: the share of
+our time that its convolutions and matrix products would take alone, each at its own shape, measured in the same
+process. ``--least 2`` turns it into a guard: exit code 1 if the ratio is below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from plain_step import PlainDDAD
+
+from dreamstill import cost, models
+from dreamstill.adapters import Network
+from dreamstill.engine import Given, Hardware
+from dreamstill.methods.ddad import DDAD
+from dreamstill.profiling.command import record
+from dreamstill.profiling.peaks import alone, machine_peaks
+from dreamstill.profiling.steps import iterate, prepared
+
+SIDE, CLASSES, NZ = 32, 10, 256
+
+
+def network(name: str) -> Network:
+    torch.manual_seed(0)
+    module = models.build(name, num_classes=CLASSES, channels=3, image_size=SIDE)
+    return Network(module, num_classes=CLASSES, image_size=SIDE, mean=[0.5] * 3, std=[0.25] * 3, name=name)
+
+
+def serve_plain(connection: Connection, options: argparse.Namespace) -> None:
+    """Plain iterations on request, in their own process: what the engine tells the allocator must not help them."""
+    teacher, student = network(options.teacher).module, network(options.student).module
+    plain = PlainDDAD(teacher, student, width=options.width, nz=NZ, batch=options.batch, channels=3, side=SIDE)
+    plain.iteration()
+    while connection.recv():
+        start = time.perf_counter()
+        plain.iteration()
+        connection.send(time.perf_counter() - start)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    teacher, student = network(options.teacher), network(options.student)
+    ask, answer = multiprocessing.get_context("spawn").Pipe()
+    worker = multiprocessing.get_context("spawn").Process(target=serve_plain, args=(answer, options), daemon=True)
+    worker.start()
+    method = DDAD(batch_size=options.batch, nz=NZ, width=options.width)
+    hardware = Hardware("cpu", options.precision, False)
+    engine = prepared(method, Given(teacher, student), hardware, compile=options.compile == "on")
+    times: dict[str, list[float]] = {"plain": [], "ours": []}
+    ask.send(True)
+    ask.recv()
+    started = time.perf_counter()
+    iterate(engine, method, 2)
+    warm_up = time.perf_counter() - started
+    for i in range(options.rounds):
+        ask.send(True)
+        times["plain"].append(ask.recv())
+        times["ours"] += iterate(engine, method, 1, 2 + i)
+    ask.send(False)
+    worker.join()
+    with engine.eagerly():
+        ops = record(engine, method)
+    floors = alone(ops, engine.device)
+    plain_s, ours_s = (statistics.median(times[k]) for k in ("plain", "ours"))
+    floor_s = sum(floors)
+    return {
+        "pair": f"{options.teacher} to {options.student}, batch {options.batch}, generator width {options.width}",
+        "precision": options.precision,
+        "compile": options.compile,
+        "plain_s": plain_s,
+        "ours_s": ours_s,
+        "ratio": plain_s / ours_s,
+        "floor_s": floor_s,
+        "floor_share": floor_s / ours_s,
+        "warm_up_s": warm_up,
+        "flops": sum(op.flops for op in ops),
+        "all_s": times,
+        "peaks": machine_peaks(engine.device),
+        "machine": cost.machine(),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", default="wrn_16_2")
+    parser.add_argument("--student", default="wrn_16_1")
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
+    parser.add_argument("--compile", choices=("on", "off"), default="on")
+    parser.add_argument("--least", type=float, default=0.0, help="exit with 1 if the ratio is below")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    found = measure(options)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(
+            f"{found['pair']}: plain {found['plain_s']:.2f} s, ours {found['ours_s']:.2f} s, ratio {found['ratio']:.2f}"
+        )
+        print(f"floor {found['floor_s']:.2f} s, {found['floor_share']:.0%} of ours; warm-up {found['warm_up_s']:.0f} s")
+    return int(found["ratio"] < options.least)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

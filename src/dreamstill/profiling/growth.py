@@ -1,0 +1,71 @@
+"""How the time of an iteration grows with batch, image side and class count, beside how its operations do."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from dreamstill import models
+from dreamstill.adapters import Network
+from dreamstill.config import build_method, method_spec
+from dreamstill.engine import Given, Hardware
+from dreamstill.errors import InputError
+from dreamstill.profiling.steps import iterate, prepared
+
+CLASSES = (10, 100, 1000)
+
+
+def measure_growth(recipe: dict[str, Any], given: Given, hardware: Hardware) -> dict[str, list[dict[str, float]]]:
+    """Points ``{value, seconds, flops}`` of an eager iteration along batch, image side and classes.
+
+    Image side and classes only for networks that can be built again by their name, with fresh weights.
+    """
+    batch = int(getattr(build_method(recipe["method"]), "batch_size", 0))
+    found: dict[str, list[dict[str, float]]] = {}
+    if batch:
+        values = [batch // 4, batch // 2, batch, 2 * batch]
+        found["batch"] = [_point(recipe, given, hardware, v, batch_size=v) for v in values if v >= 8]
+    if all(":" not in n.name and n.name in models.names() for n in (given.teacher, given.student)):
+        side, k = given.teacher.image_size[0], given.teacher.num_classes
+        sides = [_rebuilt(given, s, k) for s in (side // 2, side, side * 2) if s % 4 == 0]
+        found["image side"] = [_point(recipe, g, hardware, g.teacher.image_size[0]) for g in sides if g is not None]
+        counts = [_rebuilt(given, side, c) for c in CLASSES]
+        found["classes"] = [_point(recipe, g, hardware, g.teacher.num_classes) for g in counts if g is not None]
+    return found
+
+
+def _rebuilt(given: Given, side: int, k: int) -> Given | None:
+    """The same networks for other images or classes, untrained; None where they cannot be."""
+
+    def again(n: Network) -> Network:
+        module = models.build(n.name, num_classes=k, channels=n.channels, image_size=side, **n.kwargs)
+        facts = n.description()
+        return Network(
+            module, num_classes=k, image_size=side, channels=n.channels, mean=facts["mean"], std=facts["std"],
+            name=n.name, kwargs=n.kwargs,
+        )  # fmt: skip
+
+    try:
+        teacher, student = again(given.teacher), again(given.student)
+    except (InputError, RuntimeError):
+        return None
+    pixels = given.real_pixels
+    assert pixels is not None
+    return replace(given, teacher=teacher, student=student, real_pixels=pixels.new_zeros(2048, *_shape(teacher)))
+
+
+def _shape(n: Network) -> tuple[int, ...]:
+    return (n.channels, *n.image_size)
+
+
+def _point(recipe: dict[str, Any], given: Given, hardware: Hardware, value: float, **changes: Any) -> dict[str, float]:
+    method = build_method({**method_spec(recipe["method"]), **changes})
+    engine = prepared(method, copy.deepcopy(given), hardware)
+    with FlopCounterMode(display=False) as counter:
+        iterate(engine, method, 1)
+    seconds = iterate(engine, method, 3, 1)
+    return {"value": value, "seconds": statistics.median(seconds), "flops": float(counter.get_total_flops())}

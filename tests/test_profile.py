@@ -1,0 +1,98 @@
+"""The profile: whose operation is it, does it add up, does the page come out."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from conftest import tiny_network
+from torch.utils.flop_counter import FlopCounterMode
+
+from dreamstill import cli
+from dreamstill.engine import Given, Hardware
+from dreamstill.methods.ddad import DDAD
+from dreamstill.profiling.command import record, summarise
+from dreamstill.profiling.growth import measure_growth
+from dreamstill.profiling.peaks import alone, best
+from dreamstill.profiling.steps import iterate, prepared
+from dreamstill.weights import save_network
+
+SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "replay": 0.4, "bank": 64, "crop": 1}
+
+
+def set_up():
+    method = DDAD(**{k: v for k, v in SMALL.items() if k != "name"})
+    return method, prepared(
+        method, Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), Hardware("cpu", "32", False)
+    )
+
+
+def test_every_operation_has_an_owner():
+    method, engine = set_up()
+    iterate(engine, method, 2)
+    ops = record(engine, method)
+    found = {(op.step, op.part) for op in ops if op.flops}
+    forward = {("student step", "teacher forward"), ("student step", "student forward")}
+    assert found == {
+        *forward, ("student step", "student backward"), ("image making", "generator forward"),
+        *(("generator step", f"{n} {d}") for n in ("generator", "teacher", "student") for d in ("forward", "backward")),
+    }  # fmt: skip
+    others = {op.part for op in ops if not op.flops}
+    assert {"batch-norm statistics", "optimiser", "bank", "augmentation", "losses and the rest"} <= others
+
+
+def test_operations_add_up():
+    method, engine = set_up()
+    iterate(engine, method, 2)
+    ops = record(engine, method)
+    with FlopCounterMode(display=False) as counter:
+        iterate(engine, method, 1, 7)
+    assert sum(op.flops for op in ops) == counter.get_total_flops()
+    floors = alone(ops, engine.device)
+    parts = summarise(ops, floors)
+    assert sum(p["flops"] for p in parts) == counter.get_total_flops()
+    assert sum(p["operations"] for p in parts) == len(ops)
+    assert sum(p["floor_seconds"] for p in parts) == pytest.approx(sum(floors))
+    assert all((f > 0) == (op.flops > 0) for op, f in zip(ops, floors, strict=True))
+    # Frozen networks get no weight gradients: twice a forward pass at most, less for the first layer.
+    teacher = {p["part"]: p["flops"] for p in parts if p["step"] == "generator step" and "teacher" in p["part"]}
+    assert teacher["teacher backward"] <= teacher["teacher forward"]
+
+
+def test_the_best_time_leaves_the_first_run_out():
+    calls = []
+    assert 0 < best(lambda: calls.append(1), torch.device("cpu"), rounds=3) < 1
+    assert len(calls) == 4
+
+
+def test_growth_follows_the_operations():
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
+    found = measure_growth({"method": SMALL}, given, Hardware("cpu", "32", False))
+    assert [p["value"] for p in found["batch"]] == [8, 16, 32]
+    assert [p["value"] for p in found["image side"]] == [4, 8, 16]
+    assert [p["value"] for p in found["classes"]] == [10, 100, 1000]
+    assert found["batch"][2]["flops"] == pytest.approx(2 * found["batch"][1]["flops"])
+    assert all(p["seconds"] > 0 for points in found.values() for p in points)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path, capsys):
+    save_network(tmp_path / "teacher.safetensors", tiny_network((6, 8), 0))
+    recipe = {"teacher_checkpoint": str(tmp_path / "teacher.safetensors"), "student": "convnet", "method": SMALL}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["profile", str(tmp_path / "a.yaml"), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
+    assert cli.main([*words, "--precision", "32", "--compile", "on"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads((tmp_path / "out" / "profile.json").read_text())
+    assert said["flops"] == pytest.approx(sum(p["flops"] for p in said["parts"]))
+    assert said["compiled"]["iteration_seconds"] > 0
+    assert {"conv_float32", "conv_bfloat16", "matmul_float32", "matmul_bfloat16", "copy_bytes"} == set(said["peaks"])
+    page = (tmp_path / "out" / "profile.html").read_text()
+    assert all(word in page for word in ("Roofline", "Growth", "teacher backward", "batch-norm statistics"))
+    assert "http" not in page.replace("http://www.w3.org", "")
+    # A second one into the same folder, and recipes that are none.
+    assert cli.main(words) == 2
+    (tmp_path / "b.yaml").write_text("teacher_checkpint: x\n")
+    assert cli.main(["profile", str(tmp_path / "b.yaml")]) == 2
+    assert "teacher_checkpint" in capsys.readouterr().err
+    assert cli.main(["profile", str(tmp_path / "none.yaml")]) == 2
