@@ -20,7 +20,8 @@ def test_the_bank_holds_the_newest(capacity, sizes):
         bank.add(batch(new), torch.tensor(new))
         stream += new
     assert len(bank) == min(capacity, len(stream))
-    images, labels = bank.draw(torch.arange(len(bank)))
+    images, labels, logits = bank.draw(torch.arange(len(bank)))
+    assert logits.shape == (len(bank), 0)
     assert sorted(labels.tolist()) == stream[-len(bank) :]
     assert torch.equal((images.flatten() * 255).round().long(), labels)
 
@@ -29,14 +30,30 @@ def test_rows_since_and_restore():
     bank = ImageBank(5, 1, (1, 1))
     bank.add(batch([0, 1, 2]))
     bank.add(batch([3, 4, 5, 6]))
-    start, pixels, _ = bank.rows(0)
+    start, rows = bank.rows(0)
     assert start == 2  # the ring has overwritten 0 and 1
-    assert pixels.flatten().tolist() == [2, 3, 4, 5, 6]
+    assert rows["pixels"].flatten().tolist() == [2, 3, 4, 5, 6]
     other = ImageBank(5, 1, (1, 1))
     for since in (0, 4):
         other.restore(*bank.rows(since))
     other.added = bank.added
     assert torch.equal(other.pixels, bank.pixels)
+
+
+def test_logits_stay_with_their_image():
+    bank = ImageBank(4, 1, (1, 1), k=3)
+    logits = torch.randn(6, 3) * 20
+    for i in range(0, 6, 2):
+        bank.add(batch([i, i + 1]), logits=logits[i : i + 2])
+    found = bank.draw(torch.arange(4))
+    number = (found.images.flatten() * 255).round().long()
+    assert sorted(number.tolist()) == [2, 3, 4, 5]
+    assert torch.allclose(found.logits, logits[number], rtol=2**-11)
+
+
+def test_fifty_thousand_small_images_and_their_logits():
+    bank = ImageBank(50_000, 3, (32, 32), k=100)
+    assert sum(b.numel() * b.element_size() for b in bank.buffers()) < 170e6
 
 
 def test_clipping_is_counted():

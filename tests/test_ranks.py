@@ -11,8 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dreamstill import methods
-
 WORKERS = Path(__file__).parent / "workers"
 sys.path.insert(0, str(WORKERS))
 import ranks  # noqa: E402
@@ -34,7 +32,7 @@ def two_processes(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(methods.names()))
+@pytest.mark.parametrize("name", ranks.CASES)
 def test_two_processes_equal_one(name, two_processes):
     alone, _ = ranks.train(name)
     for rank in (0, 1):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
+
+_COLUMNS = ("pixels", "labels", "logits")
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -17,8 +22,19 @@ def to_float(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return pixels.to(dtype).div_(255.0)
 
 
+class Stored(NamedTuple):
+    """What a bank holds of some images."""
+
+    images: Tensor  # ``b c h w`` in [0, 1]
+    labels: Tensor  # int64 ``b``; -1 where none was given
+    logits: Tensor  # ``b k``; ``b 0`` in a bank without
+
+
 class ImageBank(nn.Module):
-    """A ring buffer of ``capacity`` images (uint8 ``c h w``) with one integer label each.
+    """A ring buffer of ``capacity`` images (uint8 ``c h w``) with one integer label and ``k`` logits each.
+
+    The logits are whoever stores them's word on the very image stored: who crops or mirrors it has to ask again. They
+    are kept as float16, whose rounding (1/2048 of the value) is below that of the image to uint8.
 
     How many images were ever added is known on the host, so that drawing from the bank never waits for the
     device. Images outside [0, 1] are clipped; ``clipped_share`` says how many of their values were.
@@ -26,9 +42,10 @@ class ImageBank(nn.Module):
 
     pixels: Tensor
     labels: Tensor
+    logits: Tensor
     clipped: Tensor
 
-    def __init__(self, capacity: int, channels: int, image_size: tuple[int, int]) -> None:
+    def __init__(self, capacity: int, channels: int, image_size: tuple[int, int], k: int = 0) -> None:
         super().__init__()
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}: expected at least 1")
@@ -36,22 +53,23 @@ class ImageBank(nn.Module):
         self.added = 0
         self.register_buffer("pixels", torch.zeros(capacity, channels, *image_size, dtype=torch.uint8))
         self.register_buffer("labels", torch.full((capacity,), -1, dtype=torch.int64))
+        self.register_buffer("logits", torch.zeros(capacity, k, dtype=torch.float16))
         self.register_buffer("clipped", torch.zeros((), dtype=torch.float64))
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
     @torch.no_grad()
-    def add(self, images: Tensor, labels: Tensor | None = None) -> None:
+    def add(self, images: Tensor, labels: Tensor | None = None, logits: Tensor | None = None) -> None:
         """Store images in [0, 1] (``b c h w``, ``b <= capacity``), over the oldest ones when full."""
         b = len(images)
         if b > self.capacity:
             raise ValueError(f"{b} images do not fit into a bank of {self.capacity}")
         self.clipped += ((images < 0) | (images > 1)).double().mean() * b
         with record_function("bank"):
-            self._store(to_uint8(images), labels)
+            self._store(to_uint8(images), labels, logits)
 
-    def _store(self, pixels: Tensor, labels: Tensor | None) -> None:
+    def _store(self, pixels: Tensor, labels: Tensor | None, logits: Tensor | None) -> None:
         b = len(pixels)
         start = self.added % self.capacity
         first = min(b, self.capacity - start)
@@ -59,27 +77,30 @@ class ImageBank(nn.Module):
             self.pixels[target] = pixels[source]
             if labels is not None:
                 self.labels[target] = labels[source]
+            if logits is not None:
+                self.logits[target] = logits[source].half()
         self.added += b
 
-    def draw(self, index: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Images in [0, 1] (``b c h w``) and labels (``b``; -1 where none was given) at ``index`` (``b``)."""
+    def draw(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Stored:
+        """What is stored at ``index`` (``b``)."""
         with record_function("bank"):
-            return to_float(self.pixels[index], dtype), self.labels[index]
+            return Stored(to_float(self.pixels[index], dtype), self.labels[index], self.logits[index].to(dtype))
 
     @property
     def clipped_share(self) -> float:
         """Share of all stored values that lay outside [0, 1] and were clipped."""
         return float(self.clipped) / max(self.added, 1)
 
-    def rows(self, since: int) -> tuple[int, Tensor, Tensor]:
-        """What was added since there were ``since`` and is still there: (number of the first, pixels, labels)."""
+    def rows(self, since: int) -> tuple[int, dict[str, Tensor]]:
+        """What was added since there were ``since`` and is still there: number of the first, and all columns."""
         start = max(since, self.added - self.capacity, 0)
         index = torch.arange(start, self.added) % self.capacity
         index = index.to(self.pixels.device)
-        return start, self.pixels[index].cpu(), self.labels[index].cpu()
+        return start, {name: getattr(self, name)[index].cpu() for name in _COLUMNS}
 
-    def restore(self, start: int, pixels: Tensor, labels: Tensor) -> None:
+    def restore(self, start: int, rows: Mapping[str, Tensor]) -> None:
         """Put back rows saved by :meth:`rows`; the caller sets ``added`` when all are back."""
-        index = (torch.arange(start, start + len(pixels)) % self.capacity).to(self.pixels.device)
-        self.pixels[index] = pixels.to(self.pixels.device)
-        self.labels[index] = labels.to(self.labels.device)
+        device = self.pixels.device
+        index = (torch.arange(start, start + len(rows["pixels"])) % self.capacity).to(device)
+        for name in _COLUMNS:
+            getattr(self, name)[index] = rows[name].to(device)

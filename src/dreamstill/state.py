@@ -101,7 +101,7 @@ class Checkpoints:
             for name, bank in banks.items():
                 for start, stop in self._shards.get(name, []):
                     rows = load_file(self._shard(name, start, stop))
-                    bank.restore(start, rows["pixels"], rows["labels"])
+                    bank.restore(start, rows)
         except Exception as error:  # damaged files fail in many ways, each format with errors of its own
             raise InputError(
                 f"the checkpoint in {self.folder} cannot be read ({error}): start again in a new --out"
@@ -112,8 +112,8 @@ class Checkpoints:
         shards = self._shards.setdefault(name, [])
         since = shards[-1][1] if shards else 0
         if bank.added > since:
-            start, pixels, labels = bank.rows(since)
-            atomic_write(self._shard(name, start, bank.added), save({"pixels": pixels, "labels": labels}))
+            start, rows = bank.rows(since)
+            atomic_write(self._shard(name, start, bank.added), save(rows))
             shards.append((start, bank.added))
         self._shards[name] = [(a, b) for a, b in shards if b > bank.added - bank.capacity]
 

@@ -13,14 +13,16 @@ from dreamstill.errors import DivergedError
 from dreamstill.loop import Cadence, run
 from dreamstill.state import Checkpoints
 
-ALL = sorted(methods.names())
+NAMES = sorted(methods.names())
+VARIANTS = {"ddad reuse": {"reuse": True}}  # switches that change the algorithm: the same tests for them
+ALL = [*NAMES, *VARIANTS]
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64}
 
 
 def make(name, **overrides):
-    cls = methods.get(name)
+    cls = methods.get(name.split()[0])
     fields = cls.__dataclass_fields__
-    return cls(**{k: v for k, v in {**SMALL, **overrides}.items() if k in fields})
+    return cls(**{k: v for k, v in {**SMALL, **VARIANTS.get(name, {}), **overrides}.items() if k in fields})
 
 
 def engine(seed=0, steps=15, **kwargs):
@@ -119,7 +121,7 @@ def test_bf16_trains(name, tmp_path):
     assert all(torch.isfinite(torch.tensor(v)) for _, row in log.rows for v in row.values())
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_it_says_of_itself(name):
     cls = methods.get(name)
     assert cls.paper

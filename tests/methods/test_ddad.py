@@ -179,7 +179,7 @@ def terms_of(**settings):
     method, engine = made(**settings)
     engine.begin(0, 0.0)
     with torch.no_grad():
-        return {k: v.item() for k, v in method.loss_g(engine.noise(16, 8)).items()}
+        return {k: v.item() for k, v in method.loss_g(engine.noise(16, 8))[0].items()}
 
 
 def test_weights_are_linear_and_zero_leaves_a_term_out():
@@ -256,7 +256,7 @@ def test_replay_trains_on_what_is_in_the_bank():
     method, engine = made(replay=0.5, bank=40, crop=0)
     fed = []
     loss_s = method.loss_s
-    method.loss_s = lambda images: (fed.append(images), loss_s(images))[1]
+    method.loss_s = lambda images, t=None: (fed.append(images), loss_s(images, t))[1]
     iterate(method, engine, 1)
     assert method.stored.added == 32  # nothing to replay yet: both batches were new
     stored = to_float(method.stored.pixels)
@@ -295,6 +295,32 @@ def test_without_replay_nothing_is_stored():
     method, engine = made(replay=0.0)
     iterate(method, engine, 1)
     assert engine.banks == {}
+
+
+def test_reuse_asks_generator_and_teacher_once_an_iteration():
+    method, engine = made(reuse=True, student_steps=4, bank=64)
+    asked, fed = [], []
+    method.teacher.module.network.register_forward_hook(lambda *_: asked.append("teacher"))
+    method.generator.module.register_forward_hook(lambda *_: asked.append("generator"))
+    loss_s = method.loss_s
+    method.loss_s = lambda images, t=None: (fed.append((images, t)), loss_s(images, t))[1]
+    iterate(method, engine, 2)
+    assert sorted(asked) == ["generator", "generator", "teacher", "teacher"]
+    assert method.opt_s.steps == 8
+    assert method.stored.added == 32
+    with torch.no_grad():
+        for images, t in fed:
+            assert not t.requires_grad
+            # What was stored is what the teacher says of the image, but for rounding both to fewer bits.
+            assert torch.allclose(method.teacher(images).logits, t, atol=0.05)
+    whole, first = to_float(method.stored.pixels[:16]), fed[0][0]
+    assert torch.allclose(whole, first.clamp(0, 1), atol=0.5 / 255 + 1e-6)  # the generator's own first
+
+
+@pytest.mark.parametrize("more", [{"replay": 0.5}, {"crop": 1}, {"flip": True}])
+def test_reuse_keeps_logits_of_whole_images(more):
+    with pytest.raises(InputError, match="leave out replay, crop and flip"):
+        made(reuse=True, **more)
 
 
 # ---------------------------------------------------------------- what it says of itself

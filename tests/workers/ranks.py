@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, tiny_network
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "every": 2, "crop": 1, "lr_s": 0.05}
-VARIANTS = {"ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2}}
+VARIANTS = {"ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2}, "ddad reuse": {"reuse": True, "crop": 0}}
+CASES = sorted({*methods.names(), *VARIANTS})
 
 
 def train(name):
@@ -23,7 +24,7 @@ def train(name):
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels)
     engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
-    cls = methods.get(name)
+    cls = methods.get(name.split()[0])
     settings = {**SMALL, **VARIANTS.get(name, {})}
     method = cls(**{k: v for k, v in settings.items() if k in cls.__dataclass_fields__})
     method.setup(engine)
@@ -34,7 +35,7 @@ def train(name):
 
 
 def main():
-    for name in methods.names():
+    for name in CASES:
         state, engine = train(name)
         torch.save(state, Path(sys.argv[1]) / f"{name}-{engine.rank}.pt")
         assert engine.ranks == 2

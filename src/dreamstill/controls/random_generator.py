@@ -77,7 +77,7 @@ class RandomGenerator:
         if engine.iteration % self.every == 0:
             engine.redraw(self.generator.module)
             self.stored.add(engine.gather(engine.make(self.generator, engine.noise(self.batch_size, self.nz))))
-        images, _ = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype)
+        images = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype).images
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
         images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
         engine.minimise(self.loss_s, self.opt_s, inputs=(images,))
@@ -94,4 +94,4 @@ class RandomGenerator:
 
     def synthesise(self, engine: Engine, n: int) -> Tensor:
         """A draw from the bank."""
-        return self.stored.draw(engine.integers(len(self.stored), n), engine.dtype)[0]
+        return self.stored.draw(engine.integers(len(self.stored), n), engine.dtype).images

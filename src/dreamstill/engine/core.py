@@ -162,10 +162,11 @@ class Engine:
         self.buffers[name] = value.to(self.device)
         return self.buffers[name]
 
-    def bank(self, name: str, capacity: int) -> ImageBank:
-        """An image bank for the teacher's image size; every rank holds all of it."""
+    def bank(self, name: str, capacity: int, logits: bool = False) -> ImageBank:
+        """An image bank for the teacher's image size, with its logits if asked for; every rank holds all of it."""
         teacher = self.given.teacher
-        self.banks[name] = ImageBank(capacity, teacher.channels, teacher.image_size).to(self.device)
+        k = teacher.num_classes if logits else 0
+        self.banks[name] = ImageBank(capacity, teacher.channels, teacher.image_size, k).to(self.device)
         return self.banks[name]
 
     def real(self) -> tuple[Tensor, Tensor]:
