@@ -405,6 +405,11 @@ def test_durations(seconds, text):
     assert numbers.duration(seconds) == text
 
 
+@pytest.mark.parametrize(("seconds", "text"), [(0.0000919, "0.0919 ms"), (0.0832, "83.2 ms"), (1.6493, "1,649 ms")])
+def test_milliseconds(seconds, text):
+    assert numbers.milliseconds(seconds) == text
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0.976, "97.6 %"), (1.0, "100.0 %"), (0.99999, "over 99.9 %"), (0.0001, "under 0.1 %"), (0.0, "0.0 %")],

@@ -36,6 +36,12 @@ def plain(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
+def milliseconds(seconds: float) -> str:
+    """``1,650 ms``, ``83.2 ms``."""
+    value = 1e3 * seconds
+    return f"{value:,.0f} ms" if value >= 99.95 else f"{plain(value)} ms"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A share of one, in percent. What is not whole never rounds to 0 or 100."""
     text = f"{share * 100:.{digits}f}"

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from dreamstill.report.numbers import count
 
@@ -109,6 +109,7 @@ def roofline(key: str, points: Sequence[tuple[float, float]], *, flops: float, b
         axes.set_yscale("log")
         axes.minorticks_off()
         axes.set_xlim(left, right)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         for axis, text in ((axes.xaxis, "FLOP a byte"), (axes.yaxis, "FLOP/s")):
             axis.set_major_formatter(FuncFormatter(lambda value, _: count(value) if value >= 1 else f"{value:g}"))
             axis.set_label_text(text, color=_INK)

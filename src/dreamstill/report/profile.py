@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from dreamstill.files import atomic_write
 from dreamstill.report import plots
-from dreamstill.report.numbers import percent, plain, unit
+from dreamstill.report.numbers import milliseconds, percent, plain, unit
 
 
 def write_profile(folder: Path, found: dict[str, Any]) -> Path:
@@ -46,12 +46,12 @@ def _page(found: dict[str, Any]) -> dict[str, Any]:
 def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     took, floor, machine = found["iteration_seconds"], found["floor_seconds"], found["machine"]
     facts = [
-        ("Iteration, not compiled", unit(took, "s") if took >= 1 else f"{plain(1e3 * took)} ms"),
-        ("Floor: its matrix operations alone", f"{plain(1e3 * floor)} ms, {percent(floor / took, 0)} of that"),
+        ("Iteration, not compiled", milliseconds(took)),
+        ("Floor: its matrix operations alone", f"{milliseconds(floor)}, {percent(floor / took, 0)} of that"),
     ]
     if "compiled" in found:
         seconds = found["compiled"]["iteration_seconds"]
-        facts.append(("Compiled", f"{plain(1e3 * seconds)} ms, the floor is {percent(floor / seconds, 0)} of that"))
+        facts.append(("Compiled", f"{milliseconds(seconds)}, the floor is {percent(floor / seconds, 0)} of that"))
         facts.append(("Compiling took", f"{plain(found['compiled']['first_seconds'])} s"))
     facts.append(("Operations", unit(found["flops"], "FLOP")))
     name = machine["gpu"] or machine["cpu"]
@@ -61,10 +61,10 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _row(part: dict[str, Any], number: int | str) -> list[str]:
-    milliseconds = [plain(1e3 * part[k]) if part[k] else "" for k in ("seconds", "floor_seconds")]
+    times = [milliseconds(part[k]) if part[k] else "" for k in ("seconds", "floor_seconds")]
     share = percent(part["floor_seconds"] / part["seconds"], 0) if part["floor_seconds"] else ""
     flops = unit(part["flops"], "FLOP") if part["flops"] else ""
-    return [str(number), part["step"], part["part"], flops, unit(part["bytes"], "B"), *milliseconds, share]
+    return [str(number), part["step"], part["part"], flops, unit(part["bytes"], "B"), *times, share]
 
 
 def _growth(i: int, name: str, points: list[dict[str, float]]) -> dict[str, Any]:
