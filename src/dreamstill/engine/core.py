@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import hashlib
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,9 +28,10 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
-from dreamstill.engine.hardware import Precision, keep_freed_memory
+from dreamstill.engine.hardware import Precision, keep_compiled, keep_freed_memory
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
-from dreamstill.errors import DivergedError, InputError
+from dreamstill.engine.readings import Readings
+from dreamstill.errors import InputError
 from dreamstill.probes import Probe
 from dreamstill.schedules import Schedule, constant
 from dreamstill.tasks.classification import Classification
@@ -114,8 +114,7 @@ class Engine:
         self._calls = 0
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._active: frozenset[str] | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._readings = Readings()
         # What a method builds in its set-up is initialised alike in every run and on every rank.
         torch.manual_seed(self._key("setup"))
 
@@ -278,7 +277,7 @@ class Engine:
             item.opt.step()
             item.opt.zero_grad(set_to_none=True)
             item.steps += 1
-        self._record(owned[0].name, terms)
+        self._readings.add(owned[0].name, terms)
         return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, extra)
 
     def gather(self, x: Tensor) -> Tensor:
@@ -297,6 +296,7 @@ class Engine:
         if not self.compiling:
             return fn
         if key not in self._compiled:
+            keep_compiled()
             self._compiled[key] = torch.compile(fn, dynamic=False)
         return self._compiled[key]
 
@@ -332,35 +332,15 @@ class Engine:
 
     # ---------------------------------------------------------------- what happened
 
-    def _record(self, name: str, terms: Terms) -> None:
-        for term, value in terms.items():
-            key = f"{name}/{term}"
-            if key in self._sums:
-                self._sums[key] += value.detach()
-            else:
-                self._sums[key] = value.detach().clone()
-            self._counts[key] = self._counts.get(key, 0) + 1
-
     def read(self) -> dict[str, float]:
         """Mean of each term since the last call, and learning rates: the only place where the host waits.
 
         Raises:
             DivergedError: a term was NaN or infinite; names it.
         """
-        if not self._sums:
+        means = self._readings.take(self.average, self.dtype, self.iteration)
+        if not means:
             return {}
-        keys = list(self._sums)
-        values = torch.stack([self._sums[k].to(self.dtype) for k in keys])
-        if self.ranks > 1:
-            values = self.average(values)
-        means = {k: v / self._counts[k] for k, v in zip(keys, values.tolist(), strict=True)}
-        self._sums, self._counts = {}, {}
-        bad = [k for k, v in means.items() if not math.isfinite(v)]
-        if bad:
-            raise DivergedError(
-                f"{' and '.join(bad)} became NaN or infinite before iteration {self.iteration}: the last checkpoint "
-                "is good; lower the learning rate or that term's weight, or set a gradient clip, and start again"
-            )
         lrs = {f"lr/{o.name}": float(o.opt.param_groups[0]["lr"]) for o in self.owned.values() if o.steps}
         return means | lrs
 

@@ -1,0 +1,49 @@
+"""The terms of the losses between two readings: summed on the device, so that the host need not wait for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from dreamstill.errors import DivergedError
+
+
+class Readings:
+    """Sums of 0-d tensors by name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, terms: Mapping[str, Tensor]) -> None:
+        """Terms of one step of the network ``name``."""
+        for term, value in terms.items():
+            key = f"{name}/{term}"
+            if key in self._sums:
+                self._sums[key] += value.detach()
+            else:
+                self._sums[key] = value.detach().clone()
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def take(self, average: Callable[[Tensor], Tensor], dtype: torch.dtype, iteration: int) -> dict[str, float]:
+        """Mean of each term over the steps since the last call, and over ranks.
+
+        Raises:
+            DivergedError: one is NaN or infinite; names it.
+        """
+        if not self._sums:
+            return {}
+        keys = list(self._sums)
+        values = average(torch.stack([self._sums[k].to(dtype) for k in keys]))
+        means = {k: v / self._counts[k] for k, v in zip(keys, values.tolist(), strict=True)}
+        self._sums, self._counts = {}, {}
+        bad = [k for k, v in means.items() if not math.isfinite(v)]
+        if bad:
+            raise DivergedError(
+                f"{' and '.join(bad)} became NaN or infinite before iteration {iteration}: the last checkpoint "
+                "is good; lower the learning rate or that term's weight, or set a gradient clip, and start again"
+            )
+        return means
