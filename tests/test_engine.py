@@ -1,10 +1,13 @@
 """The engine's verbs: what is drawn, frozen, compiled, counted."""
 
+import copy
+
 import pytest
 import torch
 from conftest import tiny_network
 from torch.optim import SGD
 
+from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given, GlobalBatchNorm2d, choose
 from dreamstill.engine import hardware as hardware_module
 from dreamstill.errors import InputError
@@ -97,6 +100,28 @@ def test_only_what_is_minimised_learns():
     assert all(p.requires_grad for p in e.given.student.parameters())
     assert all(p.grad is None for p in e.given.teacher.parameters())
     assert opt.steps == 1
+
+
+def test_a_student_whose_features_are_looked_at():
+    e = engine()
+    student, opt = e.own("student", e.given.student, lambda p: SGD(p, lr=0.1), taps=("linear:input", "blocks.0"))
+    e.begin(0, 0.0)
+    images = torch.rand(16, 1, 8, 8)
+
+    def loss(images):
+        seen = student(images)
+        assert seen.logits.shape == (16, 4)
+        return {"features": seen.taps["linear:input"].square().mean() + seen.taps["blocks.0"].square().mean()}
+
+    before = copy.deepcopy(e.given.student.module)
+    e.minimise(loss, opt, inputs=(images,))
+    assert not torch.equal(before.blocks[0][0].weight, e.given.student.module.blocks[0][0].weight)
+    assert torch.equal(before.linear.weight, e.given.student.module.linear.weight)  # behind the tap: no gradient
+    # The average is a network like any other: it does not report to the probe.
+    seen = student(images)
+    Ema(e.given.student, 10).network(images[:3])
+    assert student.module._features == {}
+    assert seen.taps["linear:input"].shape[0] == 16
 
 
 def test_read_gives_the_mean_since_the_last_reading():

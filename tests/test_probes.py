@@ -67,6 +67,16 @@ def test_the_variance_of_a_channel_far_from_zero():
     assert torch.allclose(moments(x)[1].double(), x.double().var((0, 2, 3), correction=0), rtol=1e-3)
 
 
+def test_what_enters_a_layer():
+    network = small().eval()
+    probe = Probe(network, taps=("8:input", "7"))
+    seen = probe(torch.rand(2, 1, 8, 8))
+    assert seen.taps["8:input"].shape == (2, 6)
+    assert torch.equal(seen.taps["8:input"], seen.taps["7"])
+    with pytest.raises(InputError, match="8:output"):
+        Probe(network, taps=("8:output",))
+
+
 def test_moments_are_those_of_the_bn_input():
     network = small().eval()
     probe = Probe(network, bn=True)

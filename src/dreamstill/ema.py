@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamstill.adapters import Network
+from dreamstill.probes import without_probes
 
 
 class Ema:
@@ -21,6 +22,7 @@ class Ema:
     def __init__(self, network: Network, iterations: int, share: float = 0.02) -> None:
         self.decay = 1.0 - 1.0 / max(share * iterations, 1.0)
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        without_probes(self.network)
         self.updates = 0
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ compiled call never fires. It returns what it saw; it keeps nothing between call
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -84,12 +85,34 @@ def _no_average(moment: Tensor) -> Tensor:
     return moment
 
 
+class _Hook:
+    """A probe's hook, to be told from the user's own; a copy of the network does not copy the probe."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self.call = call
+
+    def __call__(self, *args: Any) -> None:
+        self.call(*args)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> _Hook:
+        return self
+
+
+def without_probes(module: nn.Module) -> None:
+    """Take all probes' hooks off a network, a copy for instance, in place; hooks of others stay."""
+    for layer in module.modules():
+        for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
+            for key in [k for k, hook in hooks.items() if isinstance(hook, _Hook)]:
+                del hooks[key]
+
+
 class Probe(nn.Module):
     """A network whose call returns :class:`Observed` instead of bare logits.
 
     Args:
         network: the teacher or student.
-        taps: dotted names, inside ``network.module``, of the layers whose output is wanted.
+        taps: dotted names, inside ``network.module``, of the layers whose output is wanted; ``name:input`` for what
+            enters a layer (of the classifier: the penultimate features, pooled and flat, of any network).
         bn: whether batch-norm statistics will be asked for.
         average: mean over ranks of a per-rank moment, differentiable; the engine gives it.
     """
@@ -109,16 +132,20 @@ class Probe(nn.Module):
         self._features: dict[str, Tensor] = {}
         self._moments: list[Moments] = []
         modules = dict(network.module.named_modules())
-        for name in self.taps:
-            if name not in modules:
+        for tap in self.taps:
+            name, _, side = tap.partition(":")
+            if name not in modules or side not in ("", "input"):
                 raise InputError(
-                    f"{network.name} has no layer {name!r} to take features from: its layers are "
+                    f"{network.name} has no layer {tap!r} to take features from: its layers are "
                     f"{', '.join(list(modules)[1:9])}, ..."
                 )
-            modules[name].register_forward_hook(self._tap(name))
+            if side:
+                modules[name].register_forward_pre_hook(_Hook(partial(self._keep_input, tap)))
+            else:
+                modules[name].register_forward_hook(_Hook(partial(self._keep_output, tap)))
         layers = bn_layers(network.module) if bn else {}
         for layer in layers.values():
-            layer.register_forward_pre_hook(self._read)
+            layer.register_forward_pre_hook(_Hook(self._read))
 
     def forward(self, images: Tensor, stats: bool = False) -> Observed:
         """Logits, tapped features and, with ``stats``, batch-norm moments of images (``b c h w``, [0, 1])."""
@@ -128,11 +155,11 @@ class Probe(nn.Module):
         self._stats, self._features, self._moments = False, {}, []
         return seen
 
-    def _tap(self, name: str) -> Callable[..., None]:
-        def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._features[name] = output
+    def _keep_output(self, name: str, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._features[name] = output
 
-        return hook
+    def _keep_input(self, name: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features[name] = inputs[0]
 
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not self._stats:

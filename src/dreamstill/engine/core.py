@@ -127,10 +127,12 @@ class Engine:
         make_opt: Callable[..., Optimizer] | None = None,
         schedule: Schedule = constant,
         clip: float | None = None,
+        taps: Sequence[str] | None = None,
     ) -> tuple[Cast, Owned]:
         """Take a trainable network: place it, give it an optimiser, keep both in the checkpoint.
 
-        Returns the network to call, and the handle that :meth:`minimise` takes.
+        Returns the network to call, and the handle that :meth:`minimise` takes. With ``taps`` (see
+        :class:`dreamstill.probes.Probe`; for a ``Network`` only) its call returns ``Observed`` in place of logits.
         """
         if name in self.modules:
             raise ValueError(f"two networks are called {name!r}")
@@ -147,7 +149,11 @@ class Engine:
             opt = make_opt(params)
         self.owned[name] = Owned(name, module, opt, schedule, clip)
         self._active = None
-        return Cast(module, self.fabric), self.owned[name]
+        called = module
+        if taps is not None:
+            assert isinstance(module, Network)
+            called = Probe(module, taps)
+        return Cast(called, self.fabric), self.owned[name]
 
     def frozen(self, network: Network, taps: Sequence[str] = (), bn: bool = False) -> Cast:
         """Take a network that never learns: eval mode, no parameter gradients; its call returns ``Observed``."""
