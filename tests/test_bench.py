@@ -1,6 +1,7 @@
 """A suite runs what is not recorded yet, and its table says what the records say."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ def record(accuracy, histogram=(5, 5), **changes):
     teacher = {"name": "t", "params": 100, "accuracy": 0.99}
     summary = {
         "student": student, "teacher": teacher, "agreement": 0.5, "class_histogram": list(histogram), "steps": 30,
-        "wall_seconds": 12.0, "data": "digits", "selection": "rule",
+        "wall_seconds": 12.0, "total_flops": 3e12, "data": "digits", "selection": "rule",
         "machine": {"cpu": "c", "threads": 2, "torch": "2"},
     }  # fmt: skip
     return json.dumps({"summary": summary | changes})
@@ -40,7 +41,7 @@ def test_mean_and_spread_over_seeds(suite):
     plan.record(plan.rows[0], 1).write_text(record(0.9, (6, 4)))
     lines = table(plan).splitlines()
     (row,) = [line for line in lines if line.startswith("| One row")]
-    assert row == "| One row |  | 85.0 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 12 s | 2 |"
+    assert row == "| One row |  | 85.0 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 3 TFLOP | 12 s | 2 |"
     (missing,) = [line for line in lines if line.startswith("| other")]
     assert "not measured" in missing
     assert missing.count("|") == row.count("|")
@@ -68,6 +69,17 @@ def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch)
     assert readme.startswith("before\n<!-- bench:small -->\n### A title")
     assert readme.endswith("<!-- /bench -->\nafter\n")
     assert "old" not in readme
+    assert "## A title" in (tmp_path / "RESULTS.md").read_text()
+    # What is missing, two at a time.
+    api.bench("small", jobs=2, quiet=True)
+    assert all(plan.record(row, seed).exists() for row in plan.rows for seed in (0, 1))
+    plan.record(plan.rows[0], 1).unlink()
+    plan.record(plan.rows[1], 1).unlink()
+    (tmp_path / "teacher.safetensors").unlink()
+    for run in (tmp_path / "runs" / "bench" / "small").iterdir():
+        shutil.rmtree(run)
+    with pytest.raises(InputError, match=r"2 of 2 runs failed.*One row, seed 1: .*does not exist"):
+        api.bench("small", jobs=2, quiet=True)
 
 
 def test_mistakes(suite):

@@ -285,20 +285,22 @@ def bench(
     data_root: str | None = None,
     seeds: list[int] | None = None,
     rows: list[str] | None = None,
+    jobs: int = 1,
     quiet: bool = False,
 ) -> str:
     """Run a suite of recipes over seeds, skip what is recorded, and make its table from the records.
 
-    Records go to benchmarks/records/SUITE/, one JSON a run, the table to benchmarks/SUITE.md. A stopped suite goes on
-    where it was.
+    Records go to benchmarks/records/SUITE/, one JSON a run, the table to benchmarks/SUITE.md and, with those of all
+    suites, to RESULTS.md. A stopped suite goes on where it was.
 
     Args:
         suite: a name in benchmarks/, or a suite's YAML file.
         data_root: the folder that holds the named sets.
         seeds: run only these seeds.
         rows: run only these rows.
+        jobs: runs side by side, each in a process with its share of the cores.
         quiet: no progress display.
     """
     from dreamstill.bench import run_bench
 
-    return run_bench(suite, data_root, seeds, rows, quiet)
+    return run_bench(suite, data_root, seeds, rows, jobs, quiet)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import yaml
 from dreamstill import api
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write, write_json
+from dreamstill.report.numbers import unit
 
 # What a record keeps of a run's summary: all of it but what is long and drawn elsewhere.
 _DROPPED = ("confusion", "classes")
@@ -74,23 +79,49 @@ def read_suite(path: Path) -> Suite:
     return Suite(path, content["title"], content.get("note", ""), tuple(content["seeds"]), shared, rows)
 
 
-def run_bench(suite: str, data_root: str | None, seeds: list[int] | None, rows: list[str] | None, quiet: bool) -> str:
+def run_bench(
+    suite: str, data_root: str | None, seeds: list[int] | None, rows: list[str] | None, jobs: int, quiet: bool
+) -> str:
     """Carry out :func:`dreamstill.api.bench`."""
     path = Path(suite) if suite.endswith(".yaml") else Path("benchmarks") / f"{suite}.yaml"
     plan = read_suite(path)
     wanted = [r for r in plan.rows if rows is None or r.name in rows]
     if rows and len(wanted) != len(rows):
         raise InputError(f"{path} has the rows {', '.join(r.name for r in plan.rows)}, not all of {', '.join(rows)}")
-    for seed in seeds or plan.seeds:
-        for row in wanted:
-            if not plan.record(row, seed).exists():
-                _run(plan, row, seed, data_root, quiet)
+    todo = [(row, seed) for seed in seeds or plan.seeds for row in wanted if not plan.record(row, seed).exists()]
+    if jobs > 1 and len(todo) > 1:
+        _run_side_by_side(plan, todo, data_root, jobs, quiet)
+    else:
+        for row, seed in todo:
+            _run(plan, row, seed, data_root, quiet)
     text = table(plan)
     atomic_write(path.with_suffix(".md"), text)
     _into_readme(plan, text)
+    _into_results(plan.root)
     if not quiet:
         print(text)
     return text
+
+
+def _run_side_by_side(
+    plan: Suite, todo: Sequence[tuple[Row, int]], data_root: str | None, jobs: int, quiet: bool
+) -> None:
+    """Each run in a process of its own with its share of the cores: two that use all of them hinder each other."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+
+    def one(job: tuple[Row, int]) -> str | None:
+        row, seed = job
+        words = [sys.executable, "-m", "dreamstill", "bench", str(plan.path), "--rows", json.dumps([row.name])]
+        words += ["--seeds", f"[{seed}]", "--quiet"] + (["--data-root", data_root] if data_root else [])
+        done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.PIPE, text=True)
+        if not quiet:
+            print(f"{row.name}, seed {seed}: {'failed' if done.returncode else 'done'}", flush=True)
+        return f"{row.name}, seed {seed}: {done.stderr.strip()[-300:]}" if done.returncode else None
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [said for said in pool.map(one, todo) if said]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(todo)} runs failed, the others are recorded; {'; '.join(failed)}")
 
 
 def _run(plan: Suite, row: Row, seed: int, data_root: str | None, quiet: bool) -> None:
@@ -125,9 +156,20 @@ def _into_readme(plan: Suite, text: str) -> None:
         atomic_write(readme, f"{before}{begin}\n{text}{end}{after}")
 
 
+def _into_results(root: Path) -> None:
+    """All suites' tables on one page."""
+    pages = [path.with_suffix(".md") for path in sorted((root / "benchmarks").glob("*.yaml"))]
+    tables = [page.read_text() for page in pages if page.exists()]
+    head = (
+        "# Results\n\nMade by `dreamstill bench SUITE` from the records in `benchmarks/records/`, one JSON a run. "
+        "Accuracies are\nmeans and standard deviations over seeds, of the weights that a fixed rule delivers.\n\n"
+    )
+    atomic_write(root / "RESULTS.md", head + "\n".join(text.replace("### ", "## ", 1) for text in tables))
+
+
 _COLUMNS = (
     "method", "published", "accuracy, %", "last step, %", "agreement with teacher, %", "largest class of its images, %",
-    "student steps", "time a run", "seeds",
+    "student steps", "operations", "time a run", "seeds",
 )  # fmt: skip
 
 
@@ -159,6 +201,7 @@ def table(plan: Suite) -> str:
 def _line(row: Row, found: list[dict[str, Any]]) -> str:
     if not found:
         return f"| {row.name} | {row.published} | not measured |" + " |" * (len(_COLUMNS) - 4) + " 0 |"
+    flops = [s.get("total_flops") or 0.0 for s in found]
     cells = [
         row.published,
         _spread([100 * s["student"]["accuracy"] for s in found]),
@@ -166,6 +209,7 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
         _spread([100 * s["agreement"] for s in found]),
         _spread([100 * max(s["class_histogram"]) / sum(s["class_histogram"]) for s in found]),
         f"{found[0]['steps']:,}",
+        unit(statistics.mean(flops), "FLOP") if all(flops) else "",
         f"{statistics.mean(s['wall_seconds'] for s in found):.0f} s",
         str(len(found)),
     ]
