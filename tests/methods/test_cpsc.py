@@ -289,27 +289,30 @@ def test_a_class_moves_its_own_rows_of_the_conditional_norms(variant):
 
 
 def test_the_released_adam_descends_by_sign():
-    method, engine = made("64", variant="released", generator_steps=1, student_steps=0, lr_g=1e-3)
-    generator = parts(method)[0]
+    method, engine = made("64", variant="released", generator_steps=1, student_steps=0)
+    generator, opt = parts(method)[0], method.opt_g.opt
+    gradients = []
+    opt.register_step_pre_hook(lambda *_: gradients.append([p.grad.clone() for p in generator.parameters()]))
     for _ in range(3):
-        before, gradients = weights(generator), []
-        step = method.opt_g.opt.step
-        method.opt_g.opt.step = lambda: (gradients.extend(p.grad.clone() for p in generator.parameters()), step())[1]
+        before = weights(generator)
         method.step(engine)
-        method.opt_g.opt.step = step
-        for p, b, g in zip(generator.parameters(), before, gradients, strict=True):
-            sure = g.abs() > 1e-3
-            assert torch.allclose((b - p)[sure], 1e-3 * g.sign()[sure], rtol=2e-5)
-        assert not method.opt_g.opt.state_dict()["state"]
-        assert any((g.abs() > 1e-3).any() for g in gradients)
-    other, engine = made("64", generator_steps=1, student_steps=0)
-    before = weights(parts(other)[0])
-    other.step(engine)
-    other.step(engine)
-    assert len(other.opt_g.opt.state_dict()["state"]) == len(before)
-    # From the second step on a persistent Adam takes steps of all lengths.
-    steps = torch.cat([(p - b).abs().flatten() for p, b in zip(parts(other)[0].parameters(), before, strict=True)])
-    assert not torch.isclose(steps, torch.tensor(1e-3, dtype=steps.dtype), rtol=1e-3).all()
+        sure = [g.abs() > 1e-3 for g in gradients[-1]]
+        assert any(s.any() for s in sure)
+        for p, b, g, s in zip(generator.parameters(), before, gradients[-1], sure, strict=True):
+            assert torch.allclose((b - p)[s], 1e-3 * g.sign()[s], rtol=2e-5)
+        assert not opt.state_dict()["state"]
+
+
+def test_the_repaired_adam_remembers():
+    method, engine = made("64", generator_steps=1, student_steps=0)
+    generator = parts(method)[0]
+    method.step(engine)
+    before = weights(generator)
+    assert len(method.opt_g.opt.state_dict()["state"]) == len(before)
+    method.step(engine)
+    steps = torch.cat([(p - b).abs().flatten() for p, b in zip(generator.parameters(), before, strict=True)])
+    of_one_length = torch.isclose(steps, torch.tensor(1e-3, dtype=steps.dtype), rtol=1e-3)
+    assert of_one_length.double().mean() < 0.1
 
 
 @pytest.mark.parametrize(("k", "right", "wrong"), [(10, 1.4612, 2.4612), (100, 3.6222, 4.6222), (200, 4.3069, 5.3069)])
@@ -393,7 +396,8 @@ def test_weights_are_linear_and_zero_leaves_a_term_out():
     g, s = terms_of()
     assert g.keys() == {"kl", "logits", "bn", "contrast", "label"}
     assert s.keys() == {"kl", "logits", "label"}
-    assert g["kl"] < 0 and g["logits"] < 0 and min(g["bn"], g["contrast"], g["label"], *s.values()) > 0
+    assert max(g["kl"], g["logits"]) < 0
+    assert min(g["bn"], g["contrast"], g["label"], *s.values()) > 0
     more_g, more_s = terms_of(alpha=10.0, beta=3.0, gamma=1.4, eta=2.1, eta_s=0.35, gamma_s=1.0)
     factors = {"kl": 1, "logits": 2, "bn": 3, "contrast": 2, "label": 3}
     assert more_g == pytest.approx({k: factors[k] * v for k, v in g.items()}, rel=1e-5)
@@ -428,7 +432,7 @@ def test_the_logarithmic_form_of_the_logit_term():
 
 
 def test_the_kl_is_that_of_the_student_from_the_teacher():
-    method, engine = made()
+    method, _ = made()
     images, y = torch.rand(16, 1, 8, 8), torch.zeros(16, dtype=torch.int64)
     with torch.no_grad():
         s, t = method.student(images).logits, method.teacher(images).logits
@@ -535,7 +539,7 @@ def test_a_student_without_a_linear_layer():
     body = nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())
     student = Network(body, num_classes=4, image_size=8, channels=1)
     given = Given(tiny_network((6, 8), 0), student)
-    with pytest.raises(InputError, match="the student Sequential has no nn.Linear"):
+    with pytest.raises(InputError, match=r"the student Sequential has no nn\.Linear"):
         made(given=copy.deepcopy(given))
     method, engine = made(given=given, gamma=0.0)
     iterate(method, engine, 1)
