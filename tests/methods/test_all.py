@@ -14,7 +14,12 @@ from dreamstill.loop import Cadence, run
 from dreamstill.state import Checkpoints
 
 NAMES = sorted(methods.names())
-VARIANTS = {"ddad reuse": {"reuse": True}}  # switches that change the algorithm: the same tests for them
+VARIANTS = {  # switches that change the algorithm: the same tests for them
+    "ddad reuse": {"reuse": True},
+    "cpsc released": {"variant": "released", "ikd": "log_mse"},
+    "cpsc student contrast": {"gamma_s": 1.0, "condition": "concat"},
+    "cpsc unconditional": {"condition": "none", "eta": 0.0, "gamma": 0.0},
+}
 ALL = [*NAMES, *VARIANTS]
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64}
 

@@ -15,7 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, tiny_network
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "every": 2, "crop": 1, "lr_s": 0.05}
-VARIANTS = {"ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2}, "ddad reuse": {"reuse": True, "crop": 0}}
+VARIANTS = {
+    "ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2},
+    "ddad reuse": {"reuse": True, "crop": 0},
+    "cpsc": {"generator_steps": 2},
+    "cpsc released": {"generator_steps": 2, "variant": "released", "ikd": "log_mse"},
+    "cpsc student contrast": {"generator_steps": 2, "gamma_s": 1.0, "condition": "concat"},
+}
 CASES = sorted({*methods.names(), *VARIANTS})
 
 
