@@ -63,7 +63,8 @@ class CGDD:
             literally.
         feat: what is compared between the networks' stages: ``attention`` (paper v1), or ``hint``: the maps themselves,
             the student's through a trained 1x1 convolution and batch norm (an ablation).
-        w_at: weight of that term in the student's loss (the term: paper v1; 10: inferred, for ``norm``).
+        w_at: weight of that term in the student's loss (the term: paper v1; 1: inferred, for ``norm``; the digits'
+            small student lost with 10, on real images too, see ``docs/methods/cgdd.md``).
         at_form: ``norm``, or ``squared``, whose weight ought to be 100 to 1000 (inferred).
         teacher_taps: names of the teacher's layers whose maps are compared; None: its built-in stages.
         student_taps: the student's; paired with the teacher's from the last backwards.
@@ -105,7 +106,7 @@ class CGDD:
     w_lab: float = 0.3
     mask: bool = True
     feat: Literal["attention", "hint"] = "attention"
-    w_at: float = 10.0
+    w_at: float = 1.0
     at_form: AttentionForm = "norm"
     teacher_taps: list[str] | None = None
     student_taps: list[str] | None = None
