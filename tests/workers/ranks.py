@@ -15,7 +15,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, tiny_network
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "every": 2, "crop": 1, "lr_s": 0.05}
-VARIANTS = {"ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2}, "ddad reuse": {"reuse": True, "crop": 0}}
+VARIANTS = {
+    "ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2},
+    "ddad reuse": {"reuse": True, "crop": 0},
+    "cgdd": {"pre": 0.5, "w_adv_maps": 1.0, "w_act": 0.1, "student_steps": 2},
+    "cgdd two_stage": {"mode": "two_stage", "feat": "hint", "condition": "multiply"},
+}
 CASES = sorted({*methods.names(), *VARIANTS})
 
 
