@@ -70,6 +70,7 @@ def test_what_a_run_leaves(run, teacher_run):
     assert summary["wall_seconds"] == pytest.approx(sum(summary["seconds"].values()))
     for side in ("teacher", "student"):
         assert {"name", "params", "flops", "accuracy"} <= summary[side].keys()
+    assert summary["relative_accuracy"] == summary["student"]["accuracy"] / summary["teacher"]["accuracy"]
     assert summary["steps"] == 600
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["teacher_sha256"] == weights.sha256(teacher_run / "model.safetensors")

@@ -6,7 +6,7 @@ from conftest import tiny_network
 from dreamstill import models
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.generators import ConditionalBatchNorm, Generator, UpsampleConv
+from dreamstill.generators import ConditionalBatchNorm, Generator, LargeGenerator, UpsampleConv
 
 
 def network(size=32, classes=10, channels=3):
@@ -25,6 +25,27 @@ def test_parameter_counts_of_the_literature():
     assert count(Generator(network(), condition="ccbn")) == 2_334_911  # CPSC-DFKD's, 10 classes
     assert count(Generator(network(classes=100), condition="ccbn")) == 2_393_051
     assert count(Generator(network(64, 200), condition="ccbn")) == 8_773_683
+    # CGDD's, inferred: a label beside the noise is 10 more inputs of the first layer; as a factor, an embedding.
+    assert count(Generator(network(), condition="concat")) == 2_329_091 + 10 * 128 * 8 * 8
+    assert count(Generator(network(), condition="multiply")) == 2_329_091 + 10 * 256
+
+
+def test_parameter_counts_of_the_generator_for_large_images():
+    convolutions = 16 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 64) + 9 * 64 * 3 + 3
+    norms = 2 * (512 + 256 + 128 + 64 + 64)
+    first = 512 * 8 * 8
+    assert count(LargeGenerator(network(128))) == 257 * first + convolutions + norms
+    assert count(LargeGenerator(network(128, 101), condition="concat")) == 358 * first + convolutions + norms
+    assert count(LargeGenerator(network(128, 101), condition="ccbn")) == 257 * first + convolutions + 101 * norms
+
+
+def test_the_generator_for_large_images_stays_in_range():
+    images = LargeGenerator(network(64), nz=16, width=4)(10 * torch.randn(8, 16))
+    assert images.shape == (8, 3, 64, 64)
+    assert 0 <= images.min() < 0.45
+    assert 0.55 < images.max() <= 1
+    with pytest.raises(InputError, match="multiples of 16"):
+        LargeGenerator(network(24))
 
 
 def test_output_is_standardised_in_the_teachers_pixels():
@@ -34,12 +55,13 @@ def test_output_is_standardised_in_the_teachers_pixels():
     assert torch.allclose(images.std((0, 2, 3), correction=0), torch.full((3,), 0.2), atol=1e-3)
 
 
-@pytest.mark.parametrize("condition", ["concat", "ccbn"])
-def test_the_class_changes_the_image(condition):
+@pytest.mark.parametrize("condition", ["concat", "multiply", "ccbn"])
+@pytest.mark.parametrize(("kind", "size"), [(Generator, 8), (LargeGenerator, 16)])
+def test_the_class_changes_the_image(condition, kind, size):
     torch.manual_seed(0)
-    generator = Generator(network(8, 4, 1), nz=8, width=4, condition=condition).eval()
+    generator = kind(network(size, 4, 1), nz=8, width=4, condition=condition).eval()
     if condition == "ccbn":
-        torch.nn.init.normal_(generator.norm1.gain.weight)
+        torch.nn.init.normal_((generator.norm1 if kind is Generator else generator.norms[1]).gain.weight)
     z, y = torch.randn(5, 8), torch.tensor([0, 1, 2, 3, 0])
     assert not torch.allclose(generator(z, y), generator(z, (y + 1) % 4))
 

@@ -26,7 +26,8 @@ SUMMARY = {
         "name": "smallnet", "params": 12_345, "flops": 101_000, "bytes": 50_200, "accuracy": 0.954,
         "accuracy_last": 0.948, "ece": 0.021, "per_class": [0.9, 0.75, 1.0],
     },
-    "agreement": 0.962, "agreement_synthetic": 0.988, "confusion": [[9, 1, 0], [3, 12, 1], [0, 0, 7]],
+    "agreement": 0.962, "relative_accuracy": 0.9775, "agreement_synthetic": 0.988,
+    "confusion": [[9, 1, 0], [3, 12, 1], [0, 0, 7]],
     "classes": ["cat", "dog", "fox"], "class_histogram": [400, 350, 250], "clipped_share": 0.034,
     "images_synthesised": 192_000, "wall_seconds": 72.4,
     "seconds": {"training": 66.0, "evaluation": 2.2, "finishing": 4.2}, "steps": 1500, "generator_steps": 1400,
@@ -120,7 +121,8 @@ def run(tmp_path):
 
 
 BLIND = {
-    "agreement": None, "confusion": None, "classes": None, "data": None, "onnx": None, "clipped_share": None,
+    "agreement": None, "relative_accuracy": None, "confusion": None, "classes": None, "data": None, "onnx": None,
+    "clipped_share": None,
     "class_histogram": None, "student": {"accuracy": None, "accuracy_last": None, "ece": None, "per_class": None},
     "teacher": {"accuracy": None, "ece": None},
 }  # fmt: skip
@@ -138,6 +140,13 @@ def test_every_section_is_there_and_every_key_number(run):
         assert number in page.text, number
     for words in ["Accuracy of the last step, not averaged", "no labelled image chose it", "without any of the data"]:
         assert words in page.text, words
+
+
+def test_relative_accuracy_is_a_row_where_it_was_measured(run):
+    name = "Relative accuracy, student over teacher"
+    assert f"{name} 97.8 %" in run().text
+    assert f"{name} 101.2 %" in run(relative_accuracy=1.0123).text  # a weak teacher can be beaten
+    assert name not in run(**BLIND).text
 
 
 def test_the_page_asks_nothing_of_the_outside(run):
@@ -215,7 +224,8 @@ def test_a_metrics_file_of_one_row_or_none_is_enough(run):
 
 def test_supervised_training_shows_the_network_alone(run):
     page = run(
-        command="train", method="supervised", agreement=None, agreement_synthetic=None, class_histogram=None,
+        command="train", method="supervised", agreement=None, relative_accuracy=None, agreement_synthetic=None,
+        class_histogram=None,
         generator_steps=0, images_synthesised=0, samples=False, onnx=None, supervised=True,
         metrics="step,seconds,student/cross_entropy,lr/student,eval/accuracy\n10,1.0,2.0,0.1,\n20,2.0,1.0,0.0,0.9\n",
     )  # fmt: skip

@@ -7,6 +7,8 @@ pixels, unclipped, so that the gradient is whole; banks clip and count what they
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 
-Condition = Literal["none", "concat", "ccbn"]
+Condition = Literal["none", "concat", "multiply", "ccbn"]
 
 
 class Destandardise(nn.Module):
@@ -51,6 +53,28 @@ class ConditionalBatchNorm(nn.Module):
         return self.bn(x) * self.gain(y)[:, :, None, None] + self.bias(y)[:, :, None, None]
 
 
+class LabelledNoise(nn.Module):
+    """What the label does to the noise: a one-hot beside it (``concat``), a factor a class (``multiply``), or nothing.
+
+    The factors are an embedding as long as the noise, initially standard normal.
+    """
+
+    def __init__(self, nz: int, num_classes: int, condition: Condition) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.condition = condition
+        self.length = nz + (num_classes if condition == "concat" else 0)
+        if condition == "multiply":
+            self.factors = nn.Embedding(num_classes, nz)
+
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Noise ``b nz`` and labels ``b`` to ``b length``."""
+        if self.condition == "concat":
+            assert y is not None
+            return torch.cat([z, F.one_hot(y, self.num_classes).to(z.dtype)], dim=1)
+        return z * self.factors(y) if self.condition == "multiply" else z
+
+
 class UpsampleConv(nn.Conv2d):
     """Nearest-neighbour doubling, then a 3x3 convolution (padding 1), as one transposed convolution: the same function.
 
@@ -79,8 +103,8 @@ class Generator(nn.Module):
         network: the teacher the images are for: gives size, channels, classes, mean and standard deviation.
         nz: length of the noise vector.
         width: channels of the last hidden map (``ngf``); the earlier ones have twice as many.
-        condition: ``none``; ``concat`` (one-hot label beside the noise); ``ccbn`` (class-conditional batch norms
-            in place of all plain ones, the last one included).
+        condition: ``none``; ``concat`` (one-hot label beside the noise); ``multiply`` (the noise times an embedding
+            of the label); ``ccbn`` (class-conditional batch norms in place of all plain ones, the last one included).
 
     Raises:
         InputError: a side is not a multiple of 4.
@@ -94,30 +118,74 @@ class Generator(nn.Module):
                 f"this generator doubles a small map twice, so it cannot make {h}x{w} images: use sides that are "
                 "multiples of 4"
             )
-        k = network.num_classes
         self.condition = condition
-        self.num_classes = k
+        self.num_classes = network.num_classes
         self.seed_shape = (2 * width, h // 4, w // 4)
-        self.linear = nn.Linear(nz + (k if condition == "concat" else 0), 2 * width * (h // 4) * (w // 4))
+        self.label = LabelledNoise(nz, network.num_classes, condition)
+        self.linear = nn.Linear(self.label.length, 2 * width * (h // 4) * (w // 4))
         self.conv1 = UpsampleConv(2 * width, 2 * width)
         self.conv2 = UpsampleConv(2 * width, width)
         self.conv3 = nn.Conv2d(width, network.channels, 3, padding=1)
-        self.norm0, self.norm1 = self._norm(2 * width), self._norm(2 * width)
-        self.norm2, self.norm3 = self._norm(width), self._norm(network.channels, affine=False)
+        norm = partial(_norm, num_classes=network.num_classes, condition=condition)
+        self.norm0, self.norm1 = norm(2 * width), norm(2 * width)
+        self.norm2, self.norm3 = norm(width), norm(network.channels, affine=False)
         self.to_pixels = Destandardise(network)
-
-    def _norm(self, features: int, affine: bool = True) -> nn.Module:
-        if self.condition == "ccbn":
-            return ConditionalBatchNorm(features, self.num_classes)
-        return nn.BatchNorm2d(features, affine=affine)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Noise ``b nz`` (and labels ``b`` if conditional) to images ``b c h w``, nominal [0, 1], unclipped."""
-        if self.condition == "concat":
-            assert y is not None
-            z = torch.cat([z, F.one_hot(y, self.num_classes).to(z.dtype)], dim=1)
         at = (y,) if self.condition == "ccbn" else ()
-        x = self.norm0(self.linear(z).view(-1, *self.seed_shape), *at)
+        x = self.norm0(self.linear(self.label(z, y)).view(-1, *self.seed_shape), *at)
         x = F.leaky_relu(self.norm1(self.conv1(x), *at), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(x), *at), 0.2)
         return self.to_pixels(self.norm3(torch.tanh(self.conv3(x)), *at))
+
+
+class LargeGenerator(nn.Module):
+    """Linear, then four stride-2 transposed convolutions, a convolution and tanh: the DCGAN type, for 64 to 224 pixels.
+
+    Batch norm after the first map, and with LeakyReLU 0.2 after each transposed convolution; nothing after the tanh,
+    whose range [-1, 1] is taken as black to white. The form is that of the second generator in CPSC-DFKD's released
+    code; what CGDD uses for large images is not known.
+
+    Args:
+        network: the teacher the images are for: gives size, channels and classes.
+        nz: length of the noise vector.
+        width: channels of the last two hidden maps; the ones before have 2, 4 and 8 times as many.
+        condition: as in :class:`Generator`.
+
+    Raises:
+        InputError: a side is not a multiple of 16.
+    """
+
+    def __init__(self, network: Network, nz: int = 256, width: int = 64, condition: Condition = "none") -> None:
+        super().__init__()
+        h, w = network.image_size
+        if h % 16 or w % 16:
+            raise InputError(
+                f"this generator doubles a small map four times, so it cannot make {h}x{w} images: use sides that are "
+                "multiples of 16"
+            )
+        self.condition = condition
+        widths = [8 * width, 4 * width, 2 * width, width, width]
+        self.seed_shape = (widths[0], h // 16, w // 16)
+        self.label = LabelledNoise(nz, network.num_classes, condition)
+        self.linear = nn.Linear(self.label.length, widths[0] * (h // 16) * (w // 16))
+        self.convs = nn.ModuleList(
+            nn.ConvTranspose2d(i, o, 4, stride=2, padding=1, bias=False) for i, o in pairwise(widths)
+        )
+        self.norms = nn.ModuleList(_norm(c, num_classes=network.num_classes, condition=condition) for c in widths)
+        self.conv = nn.Conv2d(width, network.channels, 3, padding=1)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Noise ``b nz`` (and labels ``b`` if conditional) to images ``b c h w`` in [0, 1]."""
+        at = (y,) if self.condition == "ccbn" else ()
+        x = self.norms[0](self.linear(self.label(z, y)).view(-1, *self.seed_shape), *at)
+        for conv, norm in zip(self.convs, self.norms[1:], strict=True):
+            x = F.leaky_relu(norm(conv(x), *at), 0.2)
+        return (torch.tanh(self.conv(x)) + 1) / 2
+
+
+def _norm(features: int, num_classes: int, condition: Condition, affine: bool = True) -> nn.Module:
+    return (
+        ConditionalBatchNorm(features, num_classes) if condition == "ccbn" else nn.BatchNorm2d(features, affine=affine)
+    )

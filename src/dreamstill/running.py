@@ -237,6 +237,8 @@ def _scores(done: Finished) -> dict[str, Any]:
     if plan.compare:
         found["agreement"] = result["agreement"]
         found["teacher_scores"] = {k: result["teacher"][k] for k in ("accuracy", "ece", "nll", "brier")}
+        if result["teacher"]["accuracy"] > 0:
+            found["relative_accuracy"] = result["accuracy"] / result["teacher"]["accuracy"]
     return found
 
 

@@ -21,6 +21,8 @@ VARIANTS = {
     "cpsc": {"generator_steps": 2},
     "cpsc released": {"generator_steps": 2, "variant": "released", "ikd": "log_mse"},
     "cpsc student contrast": {"generator_steps": 2, "gamma_s": 1.0, "condition": "concat"},
+    "cgdd": {"pre": 0.5, "w_adv_maps": 1.0, "w_act": 0.1, "student_steps": 2},
+    "cgdd two_stage": {"mode": "two_stage", "feat": "hint", "condition": "multiply"},
 }
 CASES = sorted({*methods.names(), *VARIANTS})
 

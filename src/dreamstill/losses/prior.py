@@ -21,3 +21,11 @@ def balance(logits: Tensor) -> Tensor:
     """
     mean_probs = F.softmax(logits, dim=1).mean(dim=0)
     return (mean_probs * mean_probs.clamp_min(1e-8).log()).sum()
+
+
+def activation(features: Tensor) -> Tensor:
+    """Negative mean absolute activation of the teacher's penultimate features (``b d``), <= 0 (DAFL eq. 4).
+
+    The published sum over features is this times their number: the mean keeps a weight's meaning.
+    """
+    return -features.abs().mean()

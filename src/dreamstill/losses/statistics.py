@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamstill.probes import Moments
 
-Form = Literal["norm", "gaussian_kl"]
+Form = Literal["norm", "gaussian_kl", "squared"]
 
 
 def bn_statistics(moments: Sequence[Moments], form: Form = "norm") -> Tensor:
@@ -18,11 +18,12 @@ def bn_statistics(moments: Sequence[Moments], form: Form = "norm") -> Tensor:
 
     ``norm``: ``||mean - running_mean||_2 + ||var - running_var||_2`` a layer (DeepInversion's released form).
     ``gaussian_kl``: the divergence of two Gaussians a channel, summed over channels (data-free quantisation form).
+    ``squared``: the squares of ``norm``'s two norms: steeper where the statistics are far off, flatter near them.
     The published sum over layers is this times the number of layers; the average keeps a weight meaningful
     when the teacher changes.
     """
-    terms = [_norm(m) if form == "norm" else _gaussian_kl(m) for m in moments]
-    return torch.stack(terms).mean()
+    term = {"norm": _norm, "gaussian_kl": _gaussian_kl, "squared": _squared}[form]
+    return torch.stack([term(m) for m in moments]).mean()
 
 
 def _norm(m: Moments) -> Tensor:
@@ -33,3 +34,7 @@ def _gaussian_kl(m: Moments, eps: float = 1e-5) -> Tensor:
     var, running_var = m.var + eps, m.running_var + eps
     shift = (m.mean - m.running_mean).square()
     return (0.5 * (running_var.log() - var.log()) + (var + shift) / (2 * running_var) - 0.5).sum()
+
+
+def _squared(m: Moments) -> Tensor:
+    return (m.mean - m.running_mean).square().sum() + (m.var - m.running_var).square().sum()

@@ -33,7 +33,7 @@ class DDAD:
 
     Attributes:
         alpha: weight of the layer-averaged batch-norm term (inferred: 1; 0 is DFAD).
-        bn_form: ``norm`` (DeepInversion) or ``gaussian_kl``.
+        bn_form: ``norm`` (DeepInversion), ``squared`` or ``gaussian_kl``.
         discrepancy: ``l1`` on logits (DFAD), ``mse``, or ``kl`` at temperature ``tau``.
         tau: temperature of ``kl``.
         student_steps: student steps an iteration (DFAD: 5), each on its own batch.

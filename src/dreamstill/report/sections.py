@@ -124,6 +124,8 @@ def result(summary: Summary, folder: Path) -> dict[str, Any]:
             both = teacher is not None and key in student and key in teacher
             difference = points(student[key] - teacher[key]) if both and teacher is not None else ""
             rows.append((name, *_cells(student, teacher, key, percent), difference))
+    if "relative_accuracy" in summary:
+        rows.append(("Relative accuracy, student over teacher", "", percent(summary["relative_accuracy"]), ""))
     return {
         "columns": [] if teacher is None else ["Teacher", "Student", "Difference"],
         "rows": [r[:1] + r[2:3] if teacher is None else r for r in rows],
