@@ -14,9 +14,13 @@ from dreamstill.loop import Cadence, run
 from dreamstill.state import Checkpoints
 
 NAMES = sorted(methods.names())
-VARIANTS = {"ddad reuse": {"reuse": True}}  # switches that change the algorithm: the same tests for them
+VARIANTS = {  # switches that change the algorithm: the same tests for them
+    "ddad reuse": {"reuse": True},
+    "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lambda_a": 0.0},
+    "soft_target port": {"redraw_targets": True, "jitter": True, "exchanged": True, "correlate": "inputs", "w_tv": 1.0},
+}
 ALL = [*NAMES, *VARIANTS]
-SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64}
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "n_images": 32, "synthesis_batch": 16, "iterations": 3}
 
 
 def make(name, **overrides):
