@@ -89,6 +89,18 @@ def _hidden(network: Network) -> str | None:
     return linears[-2][0]
 
 
+def linear(network: Network, name: str) -> nn.Linear:
+    """The linear layer of that name.
+
+    Raises:
+        InputError: it is none, or not there.
+    """
+    module = dict(network.module.named_modules()).get(name)
+    if not isinstance(module, nn.Linear):
+        raise InputError(f"{network.name} has no linear layer {name!r}: name one, {classifier(network)} for instance")
+    return module
+
+
 def _followed(network: Network, name: str) -> Layer:
     modules = dict(network.module.named_modules())
     names = list(modules)
@@ -104,7 +116,7 @@ def _followed(network: Network, name: str) -> Layer:
 
 
 def _units(module: nn.Module) -> int:
-    return int(module.weight.shape[0])  # type: ignore[index, union-attr, arg-type]
+    return int(module.weight.shape[0])  # type: ignore[index]
 
 
 def unit_rows(weight: Tensor, eps: float = 1e-8) -> Tensor:

@@ -1,10 +1,10 @@
 """The one place that knows device, precision, compilation and ranks.
 
 A method talks to the engine in a few verbs: ``own`` and ``frozen`` take its networks, ``noise``, ``labels``,
-``integers``, ``coins`` and ``alike`` draw what is random, ``make`` runs a network without gradients, ``minimise`` takes
-one optimiser step, ``gather``, ``average`` and ``mine`` see the global batch. Lightning Fabric finds the devices, starts the
-ranks and casts; gradients are averaged here and not by a DDP wrapper, because a wrapper also fills and reduces the
-gradients of every network that a loss merely passes through (the student, in the generator's step).
+``integers``, ``coins`` and ``alike`` draw what is random, ``make`` runs a network without gradients, ``minimise``
+takes one optimiser step, ``gather``, ``average`` and ``mine`` see the global batch. Lightning Fabric finds the
+devices, starts the ranks and casts; gradients are averaged here and not by a DDP wrapper, because a wrapper also fills
+and reduces the gradients of every network that a loss merely passes through (the student, in the generator's step).
 """
 
 from __future__ import annotations

@@ -55,10 +55,10 @@ class Pixels(nn.Module):
 
 @dataclass
 class SoftTarget:
-    """``a ~ N(mu, sigma R)``, ``y = softmax(g(a) / tau)``;  ``min_x KL(y || softmax(T(x) / tau)) - lambda_a mean |f(x)|``.
+    """``L_x = KL(y || p(T(x))) - lambda_a mean |f(x)|``, then ``L_S = tau^2 KL(p(T(x)) || p(S(x)))``.
 
-    ``L_S = tau^2 KL(softmax(T(x) / tau) || softmax(S(x) / tau))`` on the images made. ``R_ij``: cosine of the incoming
-    weights of units i and j of a layer; g: what of the teacher comes after it.
+    ``y = p(g(a))``, ``a ~ N(mu, sigma R)``, ``p(t) = softmax(t / tau)``. ``R_ij``: cosine of the incoming weights of
+    units i and j of a layer; g: what of the teacher comes after that layer; f: features.
 
     Attributes:
         sigma: scale of the covariance (second-hand: best 1.5 on MNIST, 2.0 on CIFAR-10, alike from 0.5 to 3).
@@ -152,7 +152,8 @@ class SoftTarget:
         self.k, self.shape, self.whole = network.num_classes, (network.channels, *network.image_size), engine.mine
         self.tap = (self.activation or targets.features(network)) if self.lambda_a > 0 else None
         self.teacher = engine.frozen(network, taps=[self.tap] if self.tap else [])
-        self.made, self.opt_x = engine.own("images", Pixels(n, *self.shape), partial(Adam, lr=self.lr_x), self.decay)
+        self.canvas = Pixels(n, *self.shape)
+        self.made, self.opt_x = engine.own("images", self.canvas, partial(Adam, lr=self.lr_x), self.decay)
         self.wanted = engine.buffer("targets", torch.zeros(n, self.k, dtype=engine.dtype))
         self.stored = engine.bank("transfer", self.batches * n, logits=True)
         self.network = engine.given.student
@@ -173,15 +174,14 @@ class SoftTarget:
         if self.space == "onehot":
             return
         head = targets.classifier(network)
-        weight = network.module.get_submodule(head).weight
-        assert isinstance(weight, Tensor)
+        weight: Tensor = targets.linear(network, head).weight
         if self.space == "dirichlet":
             self.similar = targets.concentrations(weight)
             return
         offset = weight.new_zeros(())
         if self.space == "layer" and self.correlate == "inputs":
             name = self.layer or head
-            weight = network.module.get_submodule(name).weight.T
+            weight = targets.linear(network, name).weight.T
             self.rest = engine.rest(network, f"{name}:input")
         elif self.space == "layer":
             found = targets.modelled_layer(network, self.layer)
@@ -205,7 +205,7 @@ class SoftTarget:
         a = self.mean + self.scale * noise @ self.rows.T
         entry = self.entry if self.entry != "auto" else "raw" if self.signed else "rectified"
         if self.space == "layer":
-            zeta = self.rest({"rectified": F.relu, "truncated": torch.abs}.get(entry, lambda a: a)(a))
+            zeta = self.rest(a.relu() if entry == "rectified" else a.abs() if entry == "truncated" else a)
         else:
             zeta, entry = a, "raw"
         if self.centre == "on" or (self.centre == "auto" and entry != "raw"):
@@ -219,8 +219,8 @@ class SoftTarget:
         share, most, nats = targets.shares(drawn), math.log(self.k), float(entropy(drawn))
         if nats > 0.98 * most:
             warnings.warn(
-                f"the soft targets' mean entropy is {nats:.3f} of at most {most:.3f} nats, so they hardly differ: raise "
-                f"sigma ({self.sigma}) or lower tau ({self.tau})",
+                f"the soft targets' mean entropy is {nats:.3f} of at most {most:.3f} nats, so they hardly differ: "
+                f"raise sigma ({self.sigma}) or lower tau ({self.tau})",
                 stacklevel=2,
             )
         if float(share.min()) < 0.3 / self.k or float(share.max()) > 2.5 / self.k:
@@ -241,7 +241,7 @@ class SoftTarget:
             self.wanted.copy_(self.draw(engine, self.synthesis_batch))
         moved = self.jitters(engine) if self.jitter else ()
         engine.minimise(self.loss_x, self.opt_x, inputs=(engine.mine(self.wanted), *moved))
-        self.made.module.settle(self.pixels)
+        self.canvas.settle(self.pixels)
         if at == self.iterations - 1:
             self.keep(engine)
 
@@ -250,7 +250,7 @@ class SoftTarget:
         network, z = engine.given.teacher, engine.gather(engine.noise(self.synthesis_batch, *self.shape))
         with torch.no_grad():  # the normal distribution's own function makes normal noise uniform
             first = torch.special.ndtr(z) if self.init == "uniform" else z * network.std + network.mean
-            self.made.module.images.copy_(first)
+            self.canvas.images.copy_(first)
         engine.restart(self.opt_x)
         self.wanted.copy_(self.draw(engine, self.synthesis_batch))
         share = targets.shares(self.wanted)
@@ -282,7 +282,7 @@ class SoftTarget:
     @torch.no_grad()
     def keep(self, engine: Engine) -> None:
         """Store the batch as it will be read back, with what the teacher says of just that."""
-        images = to_float(to_uint8(self.made.module.images), engine.dtype)
+        images = to_float(to_uint8(self.canvas.images), engine.dtype)
         logits, y = self.teacher(engine.mine(images)).logits, engine.mine(self.wanted)
         engine.observe(
             "images",
@@ -331,6 +331,6 @@ class SoftTarget:
         """A draw from the transfer set."""
         if len(self.stored) == 0:
             raise InputError(
-                f"no batch of the transfer set is finished, which takes {self.iterations} iterations: go on with the run"
+                f"no batch of the transfer set is finished, which takes {self.iterations} iterations: resume the run"
             )
         return self.stored.draw(engine.integers(len(self.stored), n), engine.dtype).images
