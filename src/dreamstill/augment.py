@@ -30,8 +30,8 @@ def roll_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     """
     b, _, h, w = images.shape
     rows = (torch.arange(h, device=images.device) - shift[:, :1]) % h
-    columns = torch.arange(w, device=images.device).expand(b, w)
-    columns = (torch.where(flip[:, None], w - 1 - columns, columns) - shift[:, 1:]) % w
+    columns = (torch.arange(w, device=images.device) - shift[:, 1:]) % w
+    columns = torch.where(flip[:, None], w - 1 - columns, columns)
     batch = torch.arange(b, device=images.device)[:, None, None]
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
