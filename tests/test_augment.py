@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamstill.augment import crop_flip
+from dreamstill.augment import crop_flip, roll_flip
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7))
 
@@ -56,3 +56,13 @@ def test_gradients_reach_exactly_the_pixels_that_are_seen(pad):
         expected = torch.zeros(4 + 2 * pad, 5 + 2 * pad)
         expected[top : top + 4, left : left + 5] = 1
         assert torch.equal(gradient, expected[pad : pad + 4, pad : pad + 5].expand(2, 4, 5))
+
+
+@given(sizes, st.integers(0, 4), st.integers(0, 1000))
+def test_each_image_is_numpys_mirror_and_roll(shape, reach, seed):
+    images, shift, flip = draws(shape, reach, seed)
+    shift = shift - reach
+    got = roll_flip(images, shift, flip)
+    for image, (down, right), mirrored, out in zip(images.numpy(), shift.tolist(), flip, got.numpy(), strict=True):
+        image = image[:, :, ::-1] if mirrored else image
+        assert np.array_equal(out, np.roll(image, (down, right), (1, 2)))

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import tiny_network
-from torch.optim import SGD
+from torch.optim import SGD, Adam
 
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given, GlobalBatchNorm2d, choose
@@ -192,3 +192,65 @@ def test_a_batch_that_processes_cannot_share():
     e.ranks = 3
     with pytest.raises(InputError, match="multiple"):
         e.noise(16, 2)
+
+
+def test_an_optimiser_that_is_restarted_steps_as_at_first():
+    e = engine()
+    module = torch.nn.Linear(3, 1)
+    x, opt = e.own("x", module, lambda p: Adam(p, lr=0.1))
+    start = {k: v.clone() for k, v in module.state_dict().items()}
+
+    def train():
+        module.load_state_dict(start)
+        for i in range(3):
+            e.begin(i, 0.0)
+            e.minimise(lambda v: {"loss": x(v).square().mean()}, opt, inputs=(torch.ones(2, 3),))
+        return module.weight.detach().clone()
+
+    first, warm = train(), train()
+    assert not torch.equal(first, warm)
+    e.restart(opt)
+    assert torch.equal(first, train())
+    assert opt.steps == 9  # what was spent is not forgotten
+
+
+def test_draws_alike_leave_the_global_stream_alone():
+    e = engine()
+    e.begin(4, 0.0)
+    expected = torch.rand(2)
+    e.begin(4, 0.0)
+    with e.alike():
+        first = torch.rand(3)
+    with e.alike():
+        second = torch.rand(3)
+    assert torch.equal(torch.rand(2), expected)
+    assert not torch.equal(first, second)
+    e.begin(4, 0.0)
+    with e.alike():
+        assert torch.equal(torch.rand(3), first)
+
+
+def test_only_noise_that_becomes_images_counts_as_such():
+    e = engine()
+    e.noise(5, 2)
+    e.noise(7, 2, images=False)
+    assert e.drawn == 5
+
+
+def test_a_rank_has_its_own_rows():
+    e = engine()
+    x = torch.arange(12.0).view(6, 2).requires_grad_()
+    assert torch.equal(e.mine(x), x)
+    e.ranks, e.rank = 3, 1
+    assert torch.equal(e.mine(x), x[2:4])
+    e.mine(x).sum().backward()
+    assert x.grad.sum(1).tolist() == [0, 0, 2, 2, 0, 0]
+    with pytest.raises(InputError, match="a batch of 4 cannot be shared by 3"):
+        e.mine(x[:4])
+
+
+def test_what_is_observed_is_read_and_not_minimised():
+    e = engine()
+    e.observe("targets", {"entropy": torch.tensor(2.0)})
+    e.observe("targets", {"entropy": torch.tensor(4.0)})
+    assert e.read() == {"targets/entropy": 3.0}

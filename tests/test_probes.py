@@ -6,7 +6,7 @@ from torch import nn
 
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.probes import Probe, bn_layers, last_linear, moments
+from dreamstill.probes import Probe, Rest, bn_layers, last_linear, moments
 
 
 def small(seed=0):
@@ -127,3 +127,43 @@ def test_unknown_tap_names_the_layers_there_are():
 def test_last_linear():
     assert last_linear(small().module) == "8"
     assert last_linear(nn.Conv2d(1, 1, 1)) is None
+
+
+def test_the_rest_of_a_network_from_any_tap_on():
+    network = small().eval()
+    probe = Probe(network, taps=("0", "3:input", "8:input"))
+    images = torch.rand(5, 1, 8, 8)
+    seen = probe(images)
+    for tap, value in seen.taps.items():
+        rest = Rest(network, tap)
+        assert torch.equal(rest(value), seen.logits)
+        assert not torch.equal(rest(value + 1.0), seen.logits)
+    # Without a value in it, the hook changes nothing, for the probe neither.
+    assert torch.equal(network(images), seen.logits)
+    assert torch.equal(probe(images).taps["3:input"], seen.taps["3:input"])
+    assert rest(torch.rand(7, 6)).shape == (7, 3)
+
+
+def test_the_rest_refuses_what_does_not_fit_and_recovers():
+    network = small().eval()
+    rest = Rest(network, "8:input")
+    with pytest.raises(InputError, match=r"has \(6,\) at '8:input' and \(5,\) was put"):
+        rest(torch.rand(2, 5))
+    before = network(torch.ones(1, 1, 8, 8))
+    assert before.isfinite().all()
+    with pytest.raises(InputError, match="no layer '9'"):
+        Rest(network, "9")
+
+
+def test_the_rest_behind_a_layer_that_is_not_run():
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.used(x.flatten(1))
+
+    rest = Rest(Network(Branch(), num_classes=2, image_size=2, channels=1), "unused")
+    with pytest.raises(InputError, match="does not run its layer 'unused'"):
+        rest(torch.rand(3, 2))

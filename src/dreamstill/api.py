@@ -85,17 +85,21 @@ def distill(
     return run_distillation(settings)
 
 
-def synthesize(run: str, n: int = 1000, out: str | None = None, seed: int = 0, unsafe_load: bool = False) -> str:
-    """Make images with a finished run's generator and write them with the teacher's logits.
+def synthesize(run: str, n: int | None = None, out: str | None = None, seed: int = 0, unsafe_load: bool = False) -> str:
+    """Write the synthetic images of a run with the teacher's logits.
+
+    New ones of its generator, or the transfer set of a method that keeps one. A file that ends in .parquet has the
+    Hugging Face image layout (image, label, logits), which dreamstill reads again as a labelled set.
 
     Args:
         run: the run folder.
-        n: how many images.
-        out: the file to write; images.safetensors in the run folder without it.
+        n: how many images; without it 1000, or the whole transfer set.
+        out: the file to write, .safetensors or .parquet; without it images.safetensors in the run folder, or
+            transfer.parquet.
         seed: of the noise.
         unsafe_load: import the code that the run names (package.module:factory) and load pickled checkpoints.
     """
-    from dreamstill.distilling import write_images
+    from dreamstill.synthesising import write_images
 
     return write_images(run, n, out, seed, unsafe_load)
 

@@ -20,6 +20,22 @@ def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> T
         return _crop_flip(images, shift, flip, pad)
 
 
+def roll_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+    """Roll each image by its own shift, what leaves at one side entering at the other, and mirror where asked.
+
+    Args:
+        images: ``b c h w``. Differentiable with respect to them.
+        shift: ``b 2`` integers: rows and columns, of either sign.
+        flip: ``b`` booleans.
+    """
+    b, _, h, w = images.shape
+    rows = (torch.arange(h, device=images.device) - shift[:, :1]) % h
+    columns = (torch.arange(w, device=images.device) - shift[:, 1:]) % w
+    columns = torch.where(flip[:, None], w - 1 - columns, columns)
+    batch = torch.arange(b, device=images.device)[:, None, None]
+    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
 def _crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> Tensor:
     b, _, h, w = images.shape
     padded = torch.nn.functional.pad(images, [pad] * 4)

@@ -82,7 +82,9 @@ def _check_ranges(method: Any) -> None:
             raise InputError(f"{f.name} is {value}: it must be {least}")
 
 
-_AT_LEAST_ONE = {"batch_size", "nz", "width", "bank", "student_steps", "every", "tau"}
+_AT_LEAST_ONE = {
+    "batch_size", "nz", "width", "bank", "student_steps", "every", "tau", "n_images", "synthesis_batch", "iterations"
+}  # fmt: skip
 
 
 def one_sentence(message: str) -> str:

@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from dreamstill import api, budget, cost, data, doctor, metrics, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import to_uint8
-from dreamstill.config import build_method, method_spec, read_config
-from dreamstill.engine import Engine, Given, Hardware, choose
+from dreamstill.config import build_method, method_spec
+from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
 from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
 from dreamstill.pictures import sample_grid
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
-from dreamstill.state import Checkpoints, new_folder
+from dreamstill.state import new_folder
 
 DEFAULT_STEPS = 5_000
 # Not in config.yaml: where and how it runs; and trust in a file is not handed on to whoever repeats the run.
@@ -39,7 +38,7 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     method = build_method(settings["method"])
     teacher = resolve_teacher(settings)
     student = resolve_student(settings, teacher)
-    test, (pixels, labels) = _test_set(settings, teacher), _real_images(settings, method, teacher)
+    test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
     _check(method, teacher, student)
     given = Given(teacher, student, pixels, labels)
     hardware, steps = _budget(settings, method, given, test, began)
@@ -119,7 +118,8 @@ def _test_set(settings: dict[str, Any], teacher: Network) -> data.ImageSet | Non
     return test
 
 
-def _real_images(settings: dict[str, Any], method: Method, teacher: Network) -> tuple[Any, Any]:
+def real_images(settings: dict[str, Any], method: Method, teacher: Network) -> tuple[Any, Any]:
+    """Pixels and labels for a control that looks at real images; None for all others."""
     if "real" not in method.needs:
         if settings["real"] is not None:
             raise InputError(
@@ -280,31 +280,3 @@ def table(out: Path) -> str:
     lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
     took = budget.clock(summary["wall_seconds"])
     return "\n".join([*lines, f"{summary['steps']} steps in {took}; {out / 'report.html'}"])
-
-
-def write_images(run: str, n: int, out: str | None, seed: int, unsafe_load: bool) -> str:
-    """Carry out :func:`dreamstill.api.synthesize`."""
-    folder = Path(run)
-    if not (folder / "config.yaml").exists():
-        raise InputError(f"{run} holds no run: give the folder of a run that dreamstill distill wrote")
-    config = read_config(folder / "config.yaml")
-    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"]):
-        weights.refuse_own_code(name, folder / "config.yaml")
-    settings = {**config, "unsafe_load": unsafe_load}
-    method, teacher = build_method(config["method"]), resolve_teacher(settings)
-    student = resolve_student({**settings, "student_checkpoint": None}, teacher)
-    given = Given(teacher, student, *_real_images(settings, method, teacher))
-    engine = Engine(given, device=config["device"], precision=config["precision"], seed=seed, steps=config["steps"])
-    method.setup(engine)
-    state = Checkpoints(folder / "checkpoint").load(engine.banks)
-    if state is None:
-        raise InputError(f"{run} has no checkpoint: the run must have got as far as its first one")
-    engine.load(state["engine"])
-    engine.begin(state["progress"]["iteration"], 1.0)
-    pixels = to_uint8(method.synthesise(engine, n)).cpu()
-    logits = metrics.predict(teacher, pixels)
-    path = Path(out) if out else folder / "images.safetensors"
-    about = json.dumps({"run": folder.name, "seed": seed, **teacher.description()})
-    atomic_write(path, save({"pixels": pixels, "logits": logits}, metadata={"dreamstill": about}))
-    print(f"{len(pixels)} images and the teacher's logits: {path}")
-    return str(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,13 +18,24 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
     Raises:
         InputError: the disk is full or the folder cannot be written; the old file is left as it was.
     """
-    path = Path(path)
     data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as handle:
+        _write(handle, data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Iterator[BinaryIO]:
+    """A file to write piece by piece that takes the name ``path`` when all is on the disk, and else leaves no trace.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; the old file is left as it was.
+    """
+    path = Path(path)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(scratch, "wb") as handle:
-            _write(handle, data)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(scratch, path)
@@ -34,6 +46,9 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
             f"could not write {path} ({error.strerror}): free some space or choose another --out; "
             "what was there before is unchanged"
         ) from error
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _write(handle: BinaryIO, data: bytes) -> None:

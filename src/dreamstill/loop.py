@@ -84,7 +84,8 @@ def run(
     """
     phases = method.phases(engine.steps)
     total = sum(p.iterations for p in phases)
-    ema = Ema(method.deliver(), total)
+    # The last phase is the student's: images made before it, however long that took, are no part of its schedule.
+    ema = Ema(method.deliver(), phases[-1].iterations)
     at = Progress()
     if resume and (state := checkpoints.load(engine.banks)) is not None:
         engine.load(state["engine"])

@@ -88,11 +88,11 @@ def _no_average(moment: Tensor) -> Tensor:
 class _Hook:
     """A probe's hook, to be told from the user's own; a copy of the network does not copy the probe."""
 
-    def __init__(self, call: Callable[..., None]) -> None:
+    def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
 
-    def __call__(self, *args: Any) -> None:
-        self.call(*args)
+    def __call__(self, *args: Any) -> Any:
+        return self.call(*args)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> _Hook:
         return self
@@ -104,6 +104,18 @@ def without_probes(module: nn.Module) -> None:
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
             for key in [k for k, hook in hooks.items() if isinstance(hook, _Hook)]:
                 del hooks[key]
+
+
+def _tapped(network: Network, tap: str) -> tuple[nn.Module, bool]:
+    """The layer of a tap, and whether what enters it is meant rather than what leaves it."""
+    modules = dict(network.module.named_modules())
+    name, _, side = tap.partition(":")
+    if name not in modules or side not in ("", "input"):
+        raise InputError(
+            f"{network.name} has no layer {tap!r} to take features from: its layers are "
+            f"{', '.join(list(modules)[1:9])}, ..."
+        )
+    return modules[name], bool(side)
 
 
 class Probe(nn.Module):
@@ -131,18 +143,12 @@ class Probe(nn.Module):
         self._stats = False
         self._features: dict[str, Tensor] = {}
         self._moments: list[Moments] = []
-        modules = dict(network.module.named_modules())
         for tap in self.taps:
-            name, _, side = tap.partition(":")
-            if name not in modules or side not in ("", "input"):
-                raise InputError(
-                    f"{network.name} has no layer {tap!r} to take features from: its layers are "
-                    f"{', '.join(list(modules)[1:9])}, ..."
-                )
-            if side:
-                modules[name].register_forward_pre_hook(_Hook(partial(self._keep_input, tap)))
+            layer, entering = _tapped(network, tap)
+            if entering:
+                layer.register_forward_pre_hook(_Hook(partial(self._keep_input, tap)))
             else:
-                modules[name].register_forward_hook(_Hook(partial(self._keep_output, tap)))
+                layer.register_forward_hook(_Hook(partial(self._keep_output, tap)))
         layers = bn_layers(network.module) if bn else {}
         for layer in layers.values():
             layer.register_forward_pre_hook(_Hook(self._read))
@@ -173,3 +179,54 @@ class Probe(nn.Module):
         # Law of total variance: exact for equal shares, and it does not cancel as E[x^2] - E[x]^2 does.
         global_var = self._average(var + (mean - global_mean).square())
         self._moments.append(Moments(global_mean, global_var, layer.running_mean, layer.running_var))  # type: ignore[arg-type]
+
+
+class Rest(nn.Module):
+    """What of a network comes after a tap: takes the tap's value, returns logits.
+
+    The whole network runs on black images, and the hook puts the value in the place of what they gave: so it works for
+    any network, whatever its forward pass looks like. It costs a forward pass, and is for what is drawn now and then.
+
+    Args:
+        network: in eval mode; nothing of it is changed.
+        tap: as in :class:`Probe`: what leaves a layer, or with ``:input`` what enters it.
+
+    Raises:
+        InputError: there is no such layer, or the value's shape is not that of the tap.
+    """
+
+    def __init__(self, network: Network, tap: str) -> None:
+        super().__init__()
+        self.network = network
+        self.tap = tap
+        self._value: Tensor | None = None
+        self._met = False
+        layer, entering = _tapped(network, tap)
+        if entering:
+            layer.register_forward_pre_hook(_Hook(lambda _layer, inputs: self._put(inputs[0], inputs[1:])))
+        else:
+            layer.register_forward_hook(_Hook(lambda _layer, _inputs, output: self._put(output)))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Logits (``b k``) for the tap's value (``b ...``)."""
+        mean = self.network.mean
+        images = mean.new_zeros(len(value), self.network.channels, *self.network.image_size)
+        self._value, self._met = value, False
+        try:
+            logits = self.network(images)
+        finally:
+            self._value = None
+        if not self._met:
+            raise InputError(f"{self.network.name} does not run its layer {self.tap!r}: name another")
+        return logits
+
+    def _put(self, found: Tensor, others: tuple[Any, ...] | None = None) -> Any:
+        if self._value is None:
+            return None
+        if found.shape != self._value.shape:
+            raise InputError(
+                f"{self.network.name} has {tuple(found.shape[1:])} at {self.tap!r} and {tuple(self._value.shape[1:])} "
+                "was put in its place: give a value of that shape"
+            )
+        self._met = True
+        return self._value if others is None else (self._value, *others)

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from dreamstill.losses.distillation import kl, l1, mse
+from dreamstill.losses.image import total_variation
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import bn_statistics
+from dreamstill.losses.targets import activation, entropy, target_kl
 from dreamstill.probes import Moments
 
 shapes = st.tuples(st.integers(1, 5), st.integers(2, 7), st.integers(0, 10_000))
@@ -94,3 +96,50 @@ def test_bn_statistics_norms_grow_linearly_and_average_over_layers():
 def test_gaussian_kl_known_value():
     m = moments(torch.tensor([2.0]), torch.tensor([1.0]))
     assert bn_statistics([m], "gaussian_kl").item() == pytest.approx(2.0, rel=1e-4)
+
+
+def test_entropy_known_values():
+    assert entropy(torch.full((3, 8), 1 / 8)).item() == pytest.approx(math.log(8))
+    assert entropy(torch.eye(4)).item() == 0.0
+    assert entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]])).item() == pytest.approx(math.log(2) / 2)
+
+
+@given(shapes, st.floats(0.5, 20))
+def test_the_divergence_from_targets_is_cross_entropy_less_their_entropy(shape, tau):
+    t, y = logits(shape).requires_grad_(), torch.softmax(logits((*shape[:2], shape[2] + 1)), 1)
+    cross_entropy = -(y * torch.log_softmax(t / tau, 1)).sum(1).mean()
+    found = target_kl(t, y, tau)
+    assert found >= -1e-12
+    assert torch.allclose(found, cross_entropy - entropy(y), atol=1e-10)
+    grads = [torch.autograd.grad(loss, t)[0] for loss in (found, cross_entropy)]
+    assert torch.allclose(*grads, atol=1e-12)
+    assert target_kl(tau * y.log(), y, tau).abs() < 1e-10
+    assert target_kl(tau * y.log(), y, tau, exchanged=True).abs() < 1e-6
+
+
+def test_targets_may_be_certain():
+    y = torch.eye(3, dtype=torch.float64)
+    t = torch.tensor([[1.0, 0.0, 0.0]] * 3, dtype=torch.float64, requires_grad=True)
+    z = math.log(math.e + 2)
+    assert target_kl(t, y).item() == pytest.approx(z - 1 / 3)
+    target_kl(t, y).backward()
+    assert t.grad.isfinite().all()
+    assert target_kl(t, y, exchanged=True).isfinite()
+    # The arguments matter: a certain output is near a vague target one way and not the other.
+    sure, vague = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+    assert target_kl(sure, vague).item() > 3
+    assert target_kl(sure, vague, exchanged=True).item() < 0.7
+
+
+def test_activation_known_values():
+    f = torch.tensor([[1.0, -3.0], [0.0, 0.0]])
+    assert activation(f).item() == -1.0
+    assert activation(f, "sum").item() == -2.0
+    assert activation(f.view(2, 2, 1, 1)).item() == -1.0
+
+
+def test_total_variation_known_values():
+    flat, stripes = torch.full((2, 3, 4, 4), 0.7), torch.tensor([0.0, 1.0]).repeat(4, 2)[None, None]
+    assert total_variation(flat).item() == 0.0
+    assert total_variation(stripes).item() == 1.0
+    assert total_variation(stripes.transpose(2, 3)).item() == 1.0

@@ -23,9 +23,11 @@ VARIANTS = {  # switches that change the algorithm: the same tests for them
     "cgdd two_stage": {"mode": "two_stage"},
     "cgdd hint": {"feat": "hint", "kd": "l1", "mask": False, "condition": "ccbn"},
     "cgdd unlabelled": {"condition": "none", "w_at": 0.0},
+    "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lambda_a": 0.0},
+    "soft_target port": {"redraw_targets": True, "jitter": True, "exchanged": True, "correlate": "inputs", "w_tv": 1.0},
 }
 ALL = [*NAMES, *VARIANTS]
-SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64}
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "n_images": 32, "synthesis_batch": 16, "iterations": 3}
 
 
 def make(name, **overrides):

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, tiny_network
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "every": 2, "crop": 1, "lr_s": 0.05}
+SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 5}
 VARIANTS = {
     "ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2},
     "ddad reuse": {"reuse": True, "crop": 0},
@@ -23,6 +24,8 @@ VARIANTS = {
     "cpsc student contrast": {"generator_steps": 2, "gamma_s": 1.0, "condition": "concat"},
     "cgdd": {"pre": 0.5, "w_adv_maps": 1.0, "w_act": 0.1, "student_steps": 2},
     "cgdd two_stage": {"mode": "two_stage", "feat": "hint", "condition": "multiply"},
+    "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lr_s": 0.01},
+    "soft_target port": {"redraw_targets": True, "jitter": True, "pixels": "rescale", "w_tv": 1.0, "lr_s": 0.01},
 }
 CASES = sorted({*methods.names(), *VARIANTS})
 

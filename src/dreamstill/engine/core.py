@@ -1,10 +1,10 @@
 """The one place that knows device, precision, compilation and ranks.
 
 A method talks to the engine in a few verbs: ``own`` and ``frozen`` take its networks, ``noise``, ``labels``,
-``integers`` and ``coins`` draw what is random, ``make`` runs a network without gradients, ``minimise`` takes one
-optimiser step, ``gather`` and ``average`` see the global batch. Lightning Fabric finds the devices, starts the
-ranks and casts; gradients are averaged here and not by a DDP wrapper, because a wrapper also fills and reduces the
-gradients of every network that a loss merely passes through (the student, in the generator's step).
+``integers``, ``coins`` and ``alike`` draw what is random, ``make`` runs a network without gradients, ``minimise``
+takes one optimiser step, ``gather``, ``average`` and ``mine`` see the global batch. Lightning Fabric finds the
+devices, starts the ranks and casts; gradients are averaged here and not by a DDP wrapper, because a wrapper also fills
+and reduces the gradients of every network that a loss merely passes through (the student, in the generator's step).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from torch.utils._pytree import tree_map
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
 from dreamstill.engine.hardware import Precision, keep_compiled, keep_freed_memory
-from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
+from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned, average_gradients
 from dreamstill.engine.readings import Readings
 from dreamstill.errors import InputError
-from dreamstill.probes import Probe
+from dreamstill.probes import Probe, Rest
 from dreamstill.schedules import Schedule, constant
 from dreamstill.tasks.classification import Classification
 
@@ -162,6 +162,14 @@ class Engine:
         self.frozen_modules.append(network)
         return Cast(Probe(network, taps, bn, self.average), self.fabric)
 
+    def rest(self, network: Network, tap: str) -> Cast:
+        """What comes after a tap of a frozen network: its call takes the tap's value and returns logits."""
+        return Cast(Rest(network, tap), self.fabric)
+
+    def restart(self, owned: Owned) -> None:
+        """Begin anew with a network that its owner has filled anew: the optimiser forgets all it has seen."""
+        owned.opt.state.clear()
+
     def buffer(self, name: str, value: Tensor) -> Tensor:
         """Take a tensor that is part of the method's state; change it in place."""
         self.buffers[name] = value.to(self.device)
@@ -204,9 +212,12 @@ class Engine:
         # Dropout and the like draw from the global stream: tie it to the iteration too.
         torch.manual_seed(self._key("global", self.rank))
 
-    def noise(self, batch: int, *shape: int) -> Tensor:
-        """Standard normal, ``batch`` rows of the global batch; a rank gets its share."""
-        self.drawn += batch
+    def noise(self, batch: int, *shape: int, images: bool = True) -> Tensor:
+        """Standard normal, ``batch`` rows of the global batch; a rank gets its share.
+
+        ``images``: whether each row is to become an image, which the run's account counts.
+        """
+        self.drawn += batch if images else 0
         return self._draw(batch, lambda g: torch.randn(batch, *shape, generator=g, device=self.device)).to(self.dtype)
 
     def labels(self, batch: int) -> Tensor:
@@ -223,13 +234,19 @@ class Engine:
 
     def redraw(self, module: nn.Module) -> None:
         """Give every layer that can a fresh random initialisation, in place, alike on all ranks."""
-        self._calls += 1
-        with torch.random.fork_rng():
-            torch.manual_seed(self._key("redraw", self._calls))
+        with self.alike():
             for layer in module.modules():
                 reset = getattr(layer, "reset_parameters", None)
                 if reset is not None:
                     reset()
+
+    @contextlib.contextmanager
+    def alike(self) -> Iterator[None]:
+        """Within it torch's own random functions draw the same on all ranks, by (seed, iteration, number of draw)."""
+        self._calls += 1
+        with torch.random.fork_rng():
+            torch.manual_seed(self._key("redraw", self._calls))
+            yield
 
     def sweep(self, n: int, batch: int) -> Tensor:
         """This iteration's batch of indices (int64) when all ``n`` are gone through in a new order each epoch.
@@ -245,8 +262,7 @@ class Engine:
     def _draw(self, batch: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         self._calls += 1
         generator = torch.Generator(self.device).manual_seed(self._key("draw", self._calls))
-        share = self._share(batch)
-        return draw(generator)[self.rank * share : (self.rank + 1) * share]
+        return self.mine(draw(generator))
 
     def _share(self, batch: int) -> int:
         if batch % self.ranks:
@@ -276,7 +292,7 @@ class Engine:
         terms, extra = result if isinstance(result, tuple) else (result, None)
         torch.stack([t for t in terms.values()]).sum().backward()
         for item in owned:
-            self._reduce(item.params)
+            average_gradients(item.params, self.ranks)
             item.set_lr(self.progress)
             if item.clip is not None:
                 torch.nn.utils.clip_grad_norm_(item.params, item.clip)
@@ -297,6 +313,11 @@ class Engine:
     def average(self, x: Tensor) -> Tensor:
         """Mean over ranks, differentiable."""
         return x if self.ranks == 1 else self.gather(x[None]).mean(0)
+
+    def mine(self, x: Tensor) -> Tensor:
+        """This rank's rows of what every rank holds whole (``b ...`` to ``b/ranks ...``), differentiable."""
+        share = self._share(len(x))
+        return x[self.rank * share : (self.rank + 1) * share]
 
     def _graph(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
         if not self.compiling:
@@ -324,19 +345,11 @@ class Engine:
                 p.requires_grad_(name in names)
         self._active = names
 
-    def _reduce(self, params: Sequence[nn.Parameter]) -> None:
-        if self.ranks == 1:
-            return
-        grads = [p.grad for p in params if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads])
-        torch.distributed.all_reduce(flat)
-        flat /= self.ranks
-        offset = 0
-        for g in grads:
-            g.copy_(flat[offset : offset + g.numel()].view_as(g))
-            offset += g.numel()
-
     # ---------------------------------------------------------------- what happened
+
+    def observe(self, name: str, values: Terms) -> None:
+        """Log values beside the losses (0-d tensors, the mean over this rank's share) without minimising them."""
+        self._readings.add(name, values)
 
     def read(self) -> dict[str, float]:
         """Mean of each term since the last call, and learning rates: the only place where the host waits.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -74,3 +74,17 @@ class Owned:
         """Learning rates at ``progress`` (0 to 1) of the phase."""
         for group, base in zip(self.opt.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * self.schedule(progress)
+
+
+def average_gradients(params: Sequence[nn.Parameter], ranks: int) -> None:
+    """Give every rank the mean of all ranks' gradients, in place."""
+    if ranks == 1:
+        return
+    grads = [p.grad for p in params if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    torch.distributed.all_reduce(flat)
+    flat /= ranks
+    offset = 0
+    for g in grads:
+        g.copy_(flat[offset : offset + g.numel()].view_as(g))
+        offset += g.numel()

@@ -33,7 +33,11 @@ class Phase:
 
 @runtime_checkable
 class Method(Protocol):
-    """What the loop needs. Class attributes say what is needed and known; they are not hyper-parameters."""
+    """What the loop needs. Class attributes say what is needed and known; they are not hyper-parameters.
+
+    Two more may be there: ``needed``, a property, what these settings need where that is less than ``needs``; and
+    ``transfer_set()``, the image bank of a method that makes its images once and keeps them.
+    """
 
     paper: ClassVar[str]
     needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, real, collected

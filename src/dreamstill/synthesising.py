@@ -1,0 +1,91 @@
+"""``dreamstill synthesize``: take up a run's networks and write what its student learnt from, for others to use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from dreamstill import metrics, weights
+from dreamstill.adapters import Network
+from dreamstill.banks import ImageBank, to_uint8
+from dreamstill.config import build_method, read_config
+from dreamstill.distilling import real_images, resolve_student, resolve_teacher
+from dreamstill.engine import Engine, Given
+from dreamstill.errors import InputError
+from dreamstill.files import atomic_write
+from dreamstill.methods import Method
+from dreamstill.state import Checkpoints
+from dreamstill.transfer import ROWS, write_parquet
+
+DEFAULT_IMAGES = 1000
+
+
+def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool) -> str:
+    """Carry out :func:`dreamstill.api.synthesize`."""
+    if n is not None and n < 1:
+        raise InputError(f"n is {n}: make at least 1 image")
+    folder = Path(run)
+    engine, method, config = _taken_up(folder, seed, unsafe_load)
+    teacher = engine.given.teacher
+    keeps = getattr(method, "transfer_set", None)
+    bank: ImageBank | None = keeps() if keeps is not None else None
+    path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
+    about = {"run": folder.name, "seed": seed, **teacher.description()}
+    if path.suffix == ".parquet":
+        made = _kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
+        seen = ((pixels, metrics.predict(teacher, pixels)) for pixels in made)
+        count = write_parquet(path, seen, _classes(folder, teacher), {**about, "method": config["method"]})
+    else:
+        pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu()
+        logits, count = metrics.predict(teacher, pixels), len(pixels)
+        atomic_write(path, save({"pixels": pixels, "logits": logits}, metadata={"dreamstill": json.dumps(about)}))
+    print(f"{count} images and the teacher's logits: {path}")
+    return str(path)
+
+
+def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, dict[str, Any]]:
+    """The run's engine and method, as its last checkpoint left them."""
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
+    config = read_config(folder / "config.yaml")
+    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"]):
+        weights.refuse_own_code(name, folder / "config.yaml")
+    settings = {**config, "unsafe_load": unsafe_load}
+    method, teacher = build_method(config["method"]), resolve_teacher(settings)
+    student = resolve_student({**settings, "student_checkpoint": None}, teacher)
+    given = Given(teacher, student, *real_images(settings, method, teacher))
+    engine = Engine(given, device=config["device"], precision=config["precision"], seed=seed, steps=config["steps"])
+    method.setup(engine)
+    state = Checkpoints(folder / "checkpoint").load(engine.banks)
+    if state is None:
+        raise InputError(f"{folder} has no checkpoint: the run must have got as far as its first one")
+    engine.load(state["engine"])
+    engine.begin(state["progress"]["iteration"], 1.0)
+    return engine, method, config
+
+
+def _kept(bank: ImageBank, n: int | None) -> Iterator[Tensor]:
+    """The images of a transfer set, or its first ``n``, in pieces (uint8 ``b c h w``)."""
+    if n is not None and n > len(bank):
+        raise InputError(f"the run's transfer set has {len(bank)} images, not {n}: leave out --n, or give at most that")
+    return iter(bank.pixels[: len(bank) if n is None else n].cpu().split(ROWS))
+
+
+def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
+    """``n`` images made in pieces (uint8 ``b c h w``)."""
+    for start in range(0, n, ROWS):
+        yield to_uint8(method.synthesise(engine, min(ROWS, n - start))).cpu()
+
+
+def _classes(folder: Path, teacher: Network) -> list[str]:
+    """The classes' names where the run knew them, else their numbers."""
+    try:
+        named = json.loads((folder / "summary.json").read_text()).get("classes")
+    except (OSError, ValueError):
+        named = None
+    return list(named) if named else [str(i) for i in range(teacher.num_classes)]

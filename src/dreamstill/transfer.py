@@ -1,0 +1,96 @@
+"""A transfer set as a file: synthetic images with the teacher's logits, for whoever distils or looks further.
+
+Parquet in the Hugging Face image layout: ``image`` (bytes of a PNG, path), ``label`` (the teacher's likeliest class),
+``logits`` (float32). ``datasets`` reads it, and :func:`dreamstill.data.load` as a labelled set. The images of a run lie
+in its checkpoint, so that writing the file again is a matter of seconds and it needs no state of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dreamstill.errors import InputError
+from dreamstill.files import replacing
+
+ROWS = 1000  # of a row group: what is held in memory at a time
+
+
+def write_parquet(
+    path: Path | str,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    classes: Sequence[str],
+    about: dict[str, Any] | None = None,
+) -> int:
+    """Write images and logits, batch by batch, each a row group; the file takes its name when it is whole.
+
+    Args:
+        path: the file.
+        batches: pixels (uint8 ``b c h w``, 1 or 3 channels) and logits (``b k``).
+        classes: the names of the k classes.
+        about: what else to keep in the file, under the key ``dreamstill``.
+
+    Returns:
+        How many images were written.
+
+    Raises:
+        InputError: another number of channels, no image at all, or the disk is full.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        {
+            "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+            "label": pa.int64(),
+            "logits": pa.list_(pa.float32()),
+        },
+        metadata={"huggingface": json.dumps(_features(classes)), "dreamstill": json.dumps(about or {})},
+    )
+    written = 0
+    with replacing(path) as handle, pq.ParquetWriter(handle, schema) as writer:
+        for pixels, logits in batches:
+            logits = logits.float().cpu()
+            rows = {
+                "image": [
+                    {"bytes": png(image), "path": f"{written + i:06d}.png"} for i, image in enumerate(pixels.cpu())
+                ],
+                "label": logits.argmax(1).tolist(),
+                "logits": logits.tolist(),
+            }
+            writer.write_table(pa.table(rows, schema=schema))
+            written += len(pixels)
+        if not written:
+            raise InputError("there is no image to write: the run must have made some")
+    return written
+
+
+def png(image: Tensor) -> bytes:
+    """One image (uint8 ``c h w``, 1 or 3 channels) as PNG, without loss."""
+    c = image.shape[0]
+    if image.dtype != torch.uint8 or c not in (1, 3):
+        raise InputError(f"images are {image.dtype} with {c} channels: PNG takes uint8 with 1 or 3; write .safetensors")
+    array = image[0].numpy() if c == 1 else image.permute(1, 2, 0).contiguous().numpy()
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG")
+    return out.getvalue()
+
+
+def _features(classes: Sequence[str]) -> dict[str, Any]:
+    """What the columns are, in the words of the ``datasets`` library."""
+    return {
+        "info": {
+            "features": {
+                "image": {"_type": "Image"},
+                "label": {"names": list(classes), "_type": "ClassLabel"},
+                "logits": {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"},
+            }
+        }
+    }

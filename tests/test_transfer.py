@@ -1,0 +1,117 @@
+"""A transfer set on the disk: written whole or not at all, and read again as it was."""
+
+import io
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import tiny_network
+from PIL import Image
+from safetensors.torch import load_file
+
+import dreamstill
+from dreamstill import data, transfer, weights
+from dreamstill.errors import InputError
+
+
+def batches(n=25, size=10, channels=3, k=4):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (n, channels, 6, 8), dtype=torch.uint8, generator=generator)
+    logits = torch.randn(n, k, generator=generator)
+    return pixels, logits, zip(pixels.split(size), logits.split(size), strict=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_is_read_again_as_a_labelled_set(channels, tmp_path):
+    pixels, logits, pieces = batches(channels=channels)
+    path = tmp_path / "made" / "train.parquet"
+    assert transfer.write_parquet(path, pieces, ["a", "b", "c", "d"], {"seed": 3}) == 25
+    for source in (path, path.parent):
+        found = data.load(str(source), "train")
+        assert torch.equal(found.pixels, pixels)
+        assert torch.equal(found.labels, logits.argmax(1))
+        assert found.classes == ("a", "b", "c", "d")
+    table = pq.read_table(path)
+    assert torch.equal(torch.tensor(table["logits"].to_pylist()), logits)
+    assert json.loads(table.schema.metadata[b"dreamstill"]) == {"seed": 3}
+    assert pq.ParquetFile(path).num_row_groups == 3
+    row = table["image"][11].as_py()
+    assert row["path"] == "000011.png"
+    assert Image.open(io.BytesIO(row["bytes"])).size == (8, 6)
+    assert [p.name for p in path.parent.iterdir()] == ["train.parquet"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "set.parquet"
+    path.write_bytes(b"old")
+    pixels, logits, _ = batches()
+
+    def failing():
+        yield pixels, logits
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        transfer.write_parquet(path, failing(), ["a"] * 4)
+    with pytest.raises(InputError, match="no image to write"):
+        transfer.write_parquet(path, iter(()), ["a"] * 4)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["set.parquet"]
+
+
+@pytest.mark.parametrize("image", [torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(3, 4, 4)])
+def test_what_png_cannot_hold(image):
+    with pytest.raises(InputError, match=r"write \.safetensors"):
+        transfer.png(image)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of a method that keeps a transfer set, and one of a control that does not, of the same teacher."""
+    folder = tmp_path_factory.mktemp("runs")
+    weights.save_network(folder / "teacher.safetensors", tiny_network((6, 8), 0))
+    sizes = {"n_images": 40, "synthesis_batch": 8, "iterations": 2, "batch_size": 8, "tau": 1.0}
+    for name, method in (("soft", {"name": "soft_target", **sizes}), ("noise", {"name": "noise", "batch_size": 8})):
+        dreamstill.distill(
+            teacher_checkpoint=str(folder / "teacher.safetensors"), student="convnet",
+            student_args={"widths": [3, 4]}, method=method, steps=5, out=str(folder / name), onnx=False,
+            precision="32", compile="off", device="cpu", quiet=True,
+        )  # fmt: skip
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+def test_synthesize_writes_the_transfer_set_of_a_run(runs, capsys):
+    path = dreamstill.synthesize(str(runs / "soft"))
+    assert path == str(runs / "soft" / "transfer.parquet")
+    assert "40 images and the teacher's logits" in capsys.readouterr().out
+    found = data.load(path)
+    (shard,) = (runs / "soft" / "checkpoint").glob("bank-transfer-*")
+    stored = load_file(shard)
+    assert torch.equal(found.pixels, stored["pixels"])
+    table = pq.read_table(path)
+    logits = torch.tensor(table["logits"].to_pylist())
+    assert torch.allclose(logits, stored["logits"].float(), atol=2e-3)
+    with torch.no_grad():
+        assert torch.allclose(tiny_network((6, 8), 0)(found.pixels / 255), logits, atol=1e-5)
+    assert torch.equal(found.labels, logits.argmax(1))
+    assert found.classes == ("0", "1", "2", "3")
+    about = json.loads(table.schema.metadata[b"dreamstill"])
+    assert (about["run"], about["method"]["name"], about["num_classes"]) == ("soft", "soft_target", 4)
+    some = dreamstill.synthesize(str(runs / "soft"), n=12, out=str(runs / "some.parquet"))
+    assert torch.equal(data.load(some).pixels, found.pixels[:12])
+    with pytest.raises(InputError, match="has 40 images, not 41"):
+        dreamstill.synthesize(str(runs / "soft"), n=41)
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+def test_the_files_name_says_how_it_is_written(runs):
+    found = data.load(dreamstill.synthesize(str(runs / "noise"), n=1500, out=str(runs / "noise.parquet")))
+    assert found.pixels.shape == (1500, 1, 8, 8)
+    assert len(found.pixels.flatten(1).unique(dim=0)) == 1500  # the second piece is not the first again
+    assert pq.ParquetFile(runs / "noise.parquet").num_row_groups == 2
+    kept = load_file(dreamstill.synthesize(str(runs / "soft"), n=30, out=str(runs / "soft.safetensors")))
+    assert kept["pixels"].shape == (30, 1, 8, 8)
+    assert dreamstill.synthesize(str(runs / "noise")) == str(runs / "noise" / "images.safetensors")
+    with pytest.raises(InputError, match="n is 0"):
+        dreamstill.synthesize(str(runs / "noise"), n=0)
