@@ -16,7 +16,7 @@ from dreamstill.state import Checkpoints
 NAMES = sorted(methods.names())
 VARIANTS = {"ddad reuse": {"reuse": True}}  # switches that change the algorithm: the same tests for them
 ALL = [*NAMES, *VARIANTS]
-SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64}
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16}
 
 
 def make(name, **overrides):
@@ -28,7 +28,7 @@ def make(name, **overrides):
 def engine(seed=0, steps=15, **kwargs):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels)
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images)
     return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
 
 

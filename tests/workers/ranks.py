@@ -14,7 +14,7 @@ from dreamstill.state import Checkpoints
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, tiny_network
 
-SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "every": 2, "crop": 1, "lr_s": 0.05}
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16, "every": 2, "crop": 1, "lr_s": 0.05}
 VARIANTS = {"ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2}, "ddad reuse": {"reuse": True, "crop": 0}}
 CASES = sorted({*methods.names(), *VARIANTS})
 
@@ -22,7 +22,7 @@ CASES = sorted({*methods.names(), *VARIANTS})
 def train(name):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels)
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images)
     engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
     cls = methods.get(name.split()[0])
     settings = {**SMALL, **VARIANTS.get(name, {})}
