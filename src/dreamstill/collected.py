@@ -124,8 +124,8 @@ def ranked(
     Args:
         logits_of: from images (``b c h w``, [0, 1]) to the teacher's logits.
         pixels: uint8 ``n c h w``.
-        select: ``confidence``: by the largest probability, which is by the smallest cross-entropy with the teacher's own
-            arg-max; ``class``: the surest of every class first, then the second of every class, ...; ``random``: an
+        select: ``confidence``: by the largest probability, that is by the smallest cross-entropy with the teacher's
+            own arg-max; ``class``: the surest of every class first, then the second of every class, ...; ``random``: an
             order from torch's own stream.
         min_confidence: the smallest probability that is kept.
         keep: how many, at most.
@@ -140,6 +140,6 @@ def ranked(
         by_class = labels[order].argsort(stable=True)
         counts = labels.bincount(minlength=logits.shape[1])
         place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[labels[order][by_class]]
-        order = order[by_class][place.argsort(stable=True)]
+        order = order[torch.empty_like(place).scatter_(0, by_class, place).argsort(stable=True)]
     order = order[sure[order] >= min_confidence][:keep]
     return order, labels[order]

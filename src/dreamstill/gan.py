@@ -6,6 +6,7 @@ are nominal [0, 1] outside and [-1, 1] inside the two networks.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -86,8 +87,8 @@ def doublings(image_size: tuple[int, int]) -> int:
         h, w, n = h // 2, w // 2, n + 1
     if n == 0 or n > 5:
         raise InputError(
-            f"this GAN doubles a small map one to five times, so it cannot make {image_size[0]}x{image_size[1]} images: "
-            "use sides that are multiples of 8, up to 128"
+            f"this GAN doubles a map of at least 4x4 one to five times, so it cannot make {image_size[0]}x"
+            f"{image_size[1]} images: use even sides of at least 8, powers of two up to 128"
         )
     return n
 
@@ -141,8 +142,7 @@ class ConditionalGenerator(nn.Module):
         h, w = network.image_size
         self.seed_shape = (channels[0], h >> n, w >> n)
         self.linear = _linear(nz, channels[0] * (h >> n) * (w >> n))
-        pairs = zip(channels[:-1], channels[1:], strict=True)
-        self.blocks = nn.ModuleList([UpBlock(c_in, c_out, k) for c_in, c_out in pairs])
+        self.blocks = nn.ModuleList([UpBlock(c_in, c_out, k) for c_in, c_out in pairwise(channels)])
         self.norm = nn.BatchNorm2d(channels[-1])
         self.conv = _conv(channels[-1], network.channels)
 

@@ -340,7 +340,9 @@ def _agree_name(
 
 def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.Module:
     if name == shared.NAME:
-        base = _construct(str(kwargs.get("base", "")), kwargs.get("base_args", {}), facts)
+        if not isinstance(kwargs.get("base"), str):
+            raise InputError(f"{name} needs its base: a method makes it, load it from the run folder that holds it")
+        base = _construct(kwargs["base"], kwargs.get("base_args", {}), facts)
         return shared.rebuilt(base, facts["num_classes"], kwargs)
     if ":" not in name:
         h, w = facts["image_size"]

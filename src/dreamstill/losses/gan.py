@@ -57,8 +57,10 @@ def frequency_weights(frequency: Tensor, beta: float | None = None) -> Tensor:
 def frequency_smoothing(logits: Tensor, weights: Tensor) -> Tensor:
     """``sum_k w_k q_k log q_k``, ``q`` the batch-mean prediction (Rangwani et al., Class Balancing GAN, UAI 2021).
 
-    With equal weights it is the negative entropy, in nats. The logarithm's argument is held above 1e-6: a class that
-    the whole batch misses would give NaN. Does not decompose over ranks: give it the gathered logits.
+    With equal weights it is the negative entropy, in nats. A weight raises its class only while ``q_k < 1/e``: with two
+    classes the rarer one is not favoured (derived, not said in the source). The logarithm's argument is held
+    above 1e-6: a class that the whole batch misses would give NaN. Does not decompose over ranks: give it the gathered
+    logits.
 
     Args:
         logits: the teacher's, ``b k``.

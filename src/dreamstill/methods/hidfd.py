@@ -155,6 +155,7 @@ class HiDFD:
             flip=self.flip, mean=self.student_mean, std=self.student_std,
         )  # fmt: skip
         self.teacher, self.vector = self.learner.teacher, self.learner.vector
+        self.mean, self.std = given.teacher.mean, given.teacher.std
         self.pixels = engine.collected()
         chosen, labels = ranked(self.learner.answer, self.pixels, self.select, self.min_confidence, self.keep)
         self._check(engine, len(chosen))
@@ -244,8 +245,7 @@ class HiDFD:
 
     def shown(self, images: Tensor) -> Tensor:
         """What the teacher is shown in the GAN's phase: the images, or with ``released_pixels`` what that saw."""
-        network = self.teacher.module.network
-        return (2 * images - 1) * network.std + network.mean if self.released_pixels else images
+        return (2 * images - 1) * self.std + self.mean if self.released_pixels else images
 
     def next_collected(self, engine: Engine) -> Tensor:
         """A batch's numbers in the kept list: all in turn with one discriminator step an iteration, else drawn."""

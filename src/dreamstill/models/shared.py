@@ -53,7 +53,7 @@ class SharedClassifier(nn.Module):
             raise InputError(f"{type(base).__name__} has no nn.Linear to put the teacher's classifier in place of")
         parent, _, leaf = name.rpartition(".")
         setattr(base.get_submodule(parent), leaf, nn.Identity())
-        self.base, self.layer, self.rectify, self.size = base, layer, rectify, tuple(size)
+        self.base, self.layer, self.rectify, self.size = base, layer, rectify, (size[0], size[1])
         if layer is not None:
             base.get_submodule(layer).register_forward_hook(_keep)
         hidden, kernel = max(1, features // 2), 3 if max(size) > 1 else 1
@@ -129,8 +129,8 @@ def last_map(network: Network, images: Tensor, maps: bool = True) -> Map:
         logits = copied(images.cpu().float())
     if head is None or len(entered) != 1 or entered[0].dim() != 2 or logits.dim() != 2:
         raise InputError(
-            f"{network.name} does not end in one nn.Linear on a vector an image, which sharing the teacher's classifier "
-            "needs of teacher and student: take another method or network"
+            f"{network.name} does not end in one nn.Linear on one vector an image, and a student can share its "
+            "teacher's classifier only where both do: take another method or network"
         )
     vector = entered[0]
     for name in reversed(list(seen) if maps else []):
