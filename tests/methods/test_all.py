@@ -14,7 +14,14 @@ from dreamstill.loop import Cadence, run
 from dreamstill.state import Checkpoints
 
 NAMES = sorted(methods.names())
-VARIANTS = {"ddad reuse": {"reuse": True}}  # switches that change the algorithm: the same tests for them
+VARIANTS = {  # switches that change the algorithm: the same tests for them
+    "ddad reuse": {"reuse": True},
+    "hidfd bare": {"w_transfer": 0.0, "w_blend": 0.0, "w_smooth": 0.0, "inflation": 0, "align": "pooled"},
+    "hidfd released": {
+        "feature_gradient": False, "update_every": 0, "sample_from": "raw", "released_pixels": True, "stretch": True,
+        "augmentation": "resized", "flip": True, "discriminator_steps": 2, "w_kl": 1.0,
+    },
+}  # fmt: skip
 ALL = [*NAMES, *VARIANTS]
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16}
 

@@ -122,7 +122,7 @@ def test_stretching_and_which_generator_makes_the_images():
     assert torch.allclose(fresh.amax((1, 2, 3)), torch.ones(16))
     found = []
     for source in ("ema", "raw"):
-        method, engine = made(sample_from=source, ema_start=0.0)
+        method, engine = made(sample_from=source, ema_start=0.0, ema=1.0)
         gan(method, engine, 3)
         engine.begin(3, 0.0)
         found.append(method.fresh(engine))
@@ -189,7 +189,7 @@ def test_the_discriminators_step_leaves_the_generator_and_the_other_way_round():
 
 
 def test_the_average_is_a_copy_at_first_and_then_lags():
-    method, engine = made(ema=0.9, ema_start=0.5)
+    method, engine = made(ema=1.0, ema_start=0.5)
     live, average = (engine.modules[k] for k in ("generator", "average"))
     gan(method, engine, 2, total=4)
     assert all(torch.equal(v, live.state_dict()[k]) for k, v in average.state_dict().items())
@@ -423,7 +423,7 @@ def test_nothing_collected():
         ({"gan_batch": 64}, "50 of 50 collected images are kept"),
         ({"keep": 10}, "10 of 50"),
         ({"min_confidence": 1.1}, "0 of 50"),
-        ({"ema": 1.0}, "ema is 1"),
+        ({"ema": 1.5}, "ema is 1.5"),
         ({"discriminator_steps": 0}, "at least one"),
     ],
 )
@@ -491,7 +491,14 @@ def test_the_gan_learns_the_look_of_two_classes():
     torch.manual_seed(0)
     student = tiny_network((4, 6), 0, num_classes=2)
     method, engine = made(
-        teacher=teacher, student=student, collected=collected, width=4, gan_batch=32, lr_gan=2e-3, ema=0.9, bank=64
+        teacher=teacher,
+        student=student,
+        collected=collected,
+        width=4,
+        gan_batch=32,
+        lr_gan=2e-3,
+        bank=64,
+        gan_iterations=150,
     )
     gan(method, engine, 150, total=150)
     c = torch.arange(32) % 2

@@ -15,7 +15,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, tiny_network
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16, "every": 2, "crop": 1, "lr_s": 0.05}
-VARIANTS = {"ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2}, "ddad reuse": {"reuse": True, "crop": 0}}
+VARIANTS = {
+    "ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2},
+    "ddad reuse": {"reuse": True, "crop": 0},
+    "hidfd": {"update_every": 3, "gan_iterations": 8, "ema": 0.5},
+    "hidfd released": {
+        "feature_gradient": False, "update_every": 0, "sample_from": "raw", "augmentation": "resized", "flip": True,
+        "discriminator_steps": 2, "w_kl": 1.0, "gan_iterations": 8, "align": "pooled",
+    },
+}  # fmt: skip
 CASES = sorted({*methods.names(), *VARIANTS})
 
 
