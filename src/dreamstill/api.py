@@ -30,6 +30,7 @@ def distill(
     data: str | None = None,
     data_root: str | None = None,
     real: str | None = None,
+    collected: str | None = None,
     out: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
@@ -69,6 +70,9 @@ def distill(
         data: a labelled set to score teacher and student on; never used for training or for choosing weights.
         data_root: the folder that holds the named sets.
         real: real training images, for the control real_data only.
+        collected: a few real, unlabelled look-alikes for the methods that need some: a folder of images, a parquet
+            file or folder, a name under --data-root, or hub:owner/name. Labels are not read, files that cannot be read
+            are left out, images of other sizes resized.
         out: the run folder; without it a new one under runs/.
         resume: go on with the run in --out from its last checkpoint, with its own settings.
         dry_run: only estimate time, memory and disk.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.profiler import record_function
@@ -47,3 +49,33 @@ def _crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> 
     batch = torch.arange(b, device=images.device)[:, None, None]
     # Advanced indices around the slice put the channels last; this is also the fast memory format.
     return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def resized_crop(
+    images: Tensor, uniform: Tensor, flip: Tensor | None, scale: float = 0.08, ratio: float = 4 / 3
+) -> Tensor:
+    """A random rectangle of each image, scaled back to full size (bilinear), mirrored where asked.
+
+    The share of the area is uniform in [scale, 1], the logarithm of width to height in [-ln ratio, ln ratio]. A
+    rectangle that does not fit is cut to the image; torchvision draws again.
+
+    Args:
+        images: ``b c h w`` in [0, 1].
+        uniform: ``b 4`` in [0, 1): area, shape, row and column.
+        flip: ``b`` booleans, or None.
+        scale: least share of the area.
+        ratio: largest ratio of the sides, >= 1.
+    """
+    with record_function("augmentation"):
+        area = scale + (1 - scale) * uniform[:, 0]
+        shape = ((2 * uniform[:, 1] - 1) * math.log(ratio)).exp()
+        width, height = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
+        # Of the whole picture, whose sides run from -1 to 1.
+        x = (1 - width) * (2 * uniform[:, 3] - 1)
+        y = (1 - height) * (2 * uniform[:, 2] - 1)
+        if flip is not None:
+            width = torch.where(flip, -width, width)
+        nothing = torch.zeros_like(x)
+        rows = torch.stack([width, nothing, x, nothing, height, y], dim=1).view(-1, 2, 3)
+        grid = torch.nn.functional.affine_grid(rows, list(images.shape), align_corners=False)
+        return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

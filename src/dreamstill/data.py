@@ -112,6 +112,25 @@ def normalisation(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...
     return usual if usual is not None and len(usual[0]) == images.pixels.shape[1] else channel_stats(images)
 
 
+def encoded(source: str, split: str, root: str | Path | None) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of all image files of a source, without labels: parquet, or a folder's images at any depth.
+
+    Raises:
+        InputError: there is no such source, or it holds no images.
+    """
+    files = _parquet_files(source, split, root)
+    if files is not None:
+        for file in files:
+            _parquet_columns(file)
+        return _parquet_images(files)
+    base = Path(source) / split if (Path(source) / split).is_dir() else Path(source)
+    paths = [f for f in sorted(base.rglob("*")) if f.suffix.lower() in _SUFFIXES and f.is_file()]
+    paths = [f for f in paths if not any(part.startswith(".") for part in f.relative_to(base).parts)]
+    if not paths:
+        raise InputError(f"{base} holds neither parquet files nor images (png, jpg, webp, bmp)")
+    return ((str(f), f.read_bytes()) for f in paths)
+
+
 # ---------------------------------------------------------------- where the images come from
 
 
@@ -125,7 +144,7 @@ def _digits(split: str, size: tuple[int, int] | None, channels: int | None) -> I
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     index = train_test_split(np.arange(len(pixels)), test_size=500, stratify=bunch.target, random_state=0)
     chosen = np.sort(index[split == "test"])
-    arrays = (_fit(Image.fromarray(p), size or (8, 8), channels or 1) for p in pixels[chosen])
+    arrays = (fit(Image.fromarray(p), size or (8, 8), channels or 1) for p in pixels[chosen])
     labels = torch.from_numpy(bunch.target[chosen]).long()
     return ImageSet(_stack(arrays, len(chosen)), labels, tuple("0123456789"), "digits", split)
 
@@ -189,10 +208,7 @@ def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], 
     names: tuple[str, ...] = ()
     for file in files:
         try:
-            schema = pq.read_schema(file)
-            if "image" not in schema.names or not pa.types.is_struct(schema.field("image").type):
-                columns = ", ".join(f"{f.name} ({f.type})" for f in schema)
-                raise InputError(f"{file} has the columns {columns}: expected image (bytes, path), and label")
+            schema = _parquet_columns(file)
             count += pq.read_metadata(file).num_rows
             if "label" in schema.names:
                 column = pq.read_table(file, columns=["label"])["label"]
@@ -209,6 +225,21 @@ def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], 
         return None, names, count
     joined = torch.from_numpy(np.concatenate(labels)).long()
     return joined, names or tuple(str(i) for i in range(int(joined.max()) + 1)), count
+
+
+def _parquet_columns(file: Path) -> Any:
+    """The schema of a file that holds images."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file} is not a readable parquet file ({error}): fetch it again") from error
+    if "image" not in schema.names or not pa.types.is_struct(schema.field("image").type):
+        columns = ", ".join(f"{f.name} ({f.type})" for f in schema)
+        raise InputError(f"{file} has the columns {columns}: expected image (bytes, path), and label")
+    return schema
 
 
 def _parquet_images(files: list[Path]) -> Iterator[tuple[str, bytes]]:
@@ -246,22 +277,31 @@ def _decode_all(
 ) -> Iterator[np.ndarray]:
     bad: list[str] = []
     for name, data in images:
-        try:
-            picture = Image.open(io.BytesIO(data))
-            picture.load()
-        except Exception:  # Pillow meets damaged bytes with OSError, SyntaxError, DecompressionBombError, ...
+        picture = decode(data)
+        if picture is None:
             bad.append(name)
             continue
         channels = channels or (1 if picture.mode in ("L", "1") or picture.mode.startswith("I;16") else 3)
         size = size or (picture.height, picture.width)
-        yield _fit(picture, size, channels)
+        yield fit(picture, size, channels)
     if bad:
         raise InputError(
             f"{len(bad)} images of {source} cannot be read, first {', '.join(bad[:5])}: remove or mend them"
         )
 
 
-def _fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+def decode(data: bytes) -> Image.Image | None:
+    """The picture in an encoded image file, or None when it cannot be read."""
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+    except Exception:  # Pillow meets damaged bytes with OSError, SyntaxError, DecompressionBombError, ...
+        return None
+    return picture
+
+
+def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    """A picture as uint8 ``c h w``: converted, and padded (28 to 32) or resized and cropped as :func:`load` says."""
     if channels not in (1, 3):
         raise InputError(f"images are read with 1 or 3 channels, not {channels}")
     if picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255 of 65535

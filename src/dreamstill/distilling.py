@@ -15,6 +15,7 @@ from torch import nn
 from dreamstill import api, budget, cost, data, doctor, metrics, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import to_uint8
+from dreamstill.collected import Collected, enough, load_collected
 from dreamstill.config import build_method, method_spec
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
@@ -39,8 +40,9 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     teacher = resolve_teacher(settings)
     student = resolve_student(settings, teacher)
     test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
+    collected = collected_images(settings, method, teacher)
     _check(method, teacher, student)
-    given = Given(teacher, student, pixels, labels)
+    given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
     hardware, steps = _budget(settings, method, given, test, began)
     if steps is None:
         return None
@@ -48,10 +50,10 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     plan = Plan(
         "distill", _resolved(settings, method, teacher, student, hardware, steps), out, settings["resume"],
         settings["quiet"], method, given, test, steps, "student.safetensors", _file_facts(settings, teacher),
-        began=began,
+        began=began, collected=collected,
     )  # fmt: skip
     if settings["resume"]:
-        _same_teacher(plan)
+        _same_inputs(plan)
     delivered = carry_out(plan, lambda done: _finish(done, settings["onnx"]))
     if not settings["quiet"] and (out / "summary.json").exists():
         print(table(out))
@@ -136,6 +138,25 @@ def real_images(settings: dict[str, Any], method: Method, teacher: Network) -> t
     return real.pixels, labels
 
 
+def collected_images(settings: dict[str, Any], method: Method, teacher: Network) -> Collected | None:
+    """The images that somebody gathered, for methods that need them, after counting what of them can be read."""
+    source = settings.get("collected")  # runs of earlier versions do not have it
+    name = type(method).__name__
+    if "collected" not in method.needs:
+        if source is not None:
+            raise InputError(f"{name} does not look at collected images: leave out --collected {source}")
+        return None
+    if source is None:
+        raise InputError(
+            f"{name} learns from collected images and none were given: name a folder or set with --collected"
+        )
+    collected = load_collected(
+        source, root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
+    )
+    enough(collected, getattr(method, "batch_size", 0))
+    return collected
+
+
 def _check(method: Method, teacher: Network, student: Network) -> None:
     """Everything that can be known before the first step is written."""
     doctor.check_output(teacher)
@@ -203,6 +224,8 @@ def _resolved(
     for key in ("teacher_checkpoint", "student_checkpoint", "data_root"):
         if config[key] is not None:
             config[key] = str(Path(config[key]).resolve())
+    if config["collected"] is not None and Path(config["collected"]).exists() and config["collected"] not in data.KNOWN:
+        config["collected"] = str(Path(config["collected"]).resolve())
     for key, network in (("teacher", teacher), ("student", student)):
         config[key] = network.name
     about = teacher.description()
@@ -223,8 +246,15 @@ def _file_facts(settings: dict[str, Any], teacher: Network) -> dict[str, Any]:
     return {"file": str(file), "sha256": weights.sha256(file)}
 
 
-def _same_teacher(plan: Plan) -> None:
-    recorded = json.loads((plan.out / "manifest.json").read_text()).get("teacher_sha256")
+def _same_inputs(plan: Plan) -> None:
+    """The teacher, and the collected images if there are any, must be those the run began with."""
+    manifest = json.loads((plan.out / "manifest.json").read_text())
+    if plan.collected is not None and manifest.get("collected_sha256") != plan.collected.sha256:
+        raise InputError(
+            f"the collected images in {plan.collected.source} are not those that the run in {plan.out} began with: put "
+            "the same ones there, or start a new run in another --out"
+        )
+    recorded = manifest.get("teacher_sha256")
     if recorded != plan.teacher_file["sha256"]:
         raise InputError(
             f"the teacher is not the one that the run in {plan.out} began with (SHA-256 {plan.teacher_file['sha256']}, "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreamstill import cost, methods, metrics
 from dreamstill.adapters import Network
+from dreamstill.collected import Collected
 from dreamstill.config import SCHEMA, read_config, write_config
 from dreamstill.data import ImageSet
 from dreamstill.ema import Ema
@@ -50,6 +51,12 @@ class Plan:
     teacher_file: dict[str, Any] = field(default_factory=dict)
     compare: bool = True  # whether there is a teacher to compare with
     began: float = field(default_factory=time.monotonic)  # when the command did
+    collected: Collected | None = None  # images somebody gathered, where the method needs some
+
+    @property
+    def outside(self) -> list[str]:
+        """Outside information used: the method's own word on it, exact where images were collected."""
+        return list(self.method.outside) if self.collected is None else [self.collected.outside]
 
 
 @dataclass
@@ -102,10 +109,12 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
 
 
 def _begin(plan: Plan) -> None:
-    write_json(
-        plan.out / "manifest.json",
-        manifest(list(plan.method.outside), plan.teacher_file, plan.config["seed"], cost.machine()),
-    )
+    about = manifest(plan.outside, plan.teacher_file, plan.config["seed"], cost.machine())
+    if plan.collected is not None:
+        about["collected_sha256"] = plan.collected.sha256
+        for note in plan.collected.notes:
+            print(note, flush=True)
+    write_json(plan.out / "manifest.json", about)
     write_config(plan.out / "config.yaml", plan.command, plan.config)
 
 
@@ -192,7 +201,7 @@ def _facts(done: Finished) -> dict[str, Any]:
         "name": plan.out.name,
         "method": plan.config["method"]["name"] if plan.compare else "supervised",
         "paper": plan.method.paper,
-        "student": _describe(plan.given.student),
+        "student": _describe(done.network),  # what is delivered: a method may have built on what was given
     }
     if plan.compare:
         facts["teacher"] = _describe(plan.given.teacher)
@@ -209,7 +218,7 @@ def _facts(done: Finished) -> dict[str, Any]:
         "compile": plan.config["compile"] == "on",
         "machine": cost.machine(),
         "selection": SELECTION if plan.compare else SELECTION.split(";")[0],
-        "outside_information": list(plan.method.outside),
+        "outside_information": plan.outside,
     }
 
 

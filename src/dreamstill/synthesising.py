@@ -14,7 +14,7 @@ from dreamstill import metrics, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.config import build_method, read_config
-from dreamstill.distilling import real_images, resolve_student, resolve_teacher
+from dreamstill.distilling import collected_images, real_images, resolve_student, resolve_teacher
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
@@ -58,7 +58,9 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     settings = {**config, "unsafe_load": unsafe_load}
     method, teacher = build_method(config["method"]), resolve_teacher(settings)
     student = resolve_student({**settings, "student_checkpoint": None}, teacher)
-    given = Given(teacher, student, *real_images(settings, method, teacher))
+    collected = collected_images(settings, method, teacher)
+    gathered = None if collected is None else collected.pixels
+    given = Given(teacher, student, *real_images(settings, method, teacher), gathered)
     engine = Engine(given, device=config["device"], precision=config["precision"], seed=seed, steps=config["steps"])
     method.setup(engine)
     state = Checkpoints(folder / "checkpoint").load(engine.banks)

@@ -22,6 +22,7 @@ from dreamstill import models
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
+from dreamstill.models import shared
 
 SCHEMA = 1
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -242,6 +243,7 @@ def resolve(
     facts = _agree(given, description, path, role)
     if name is None and not unsafe:
         refuse_own_code(description.get("name"), path)
+        refuse_own_code(shared.base_of(description), path)
     name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
     module = _construct(name, kwargs, facts)
     network = Network(module, name=name, kwargs=kwargs, **facts)
@@ -265,7 +267,10 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
     facts = {key: description.get(key) for key in FACTS}
     if None in facts.values():
         raise InputError(f"{path} does not describe its network: it was not written by dreamstill")
-    network = Network(copy.deepcopy(module), name=str(description.get("name", "")), **facts)  # type: ignore[arg-type]
+    module = copy.deepcopy(module)
+    if description.get("name") == shared.NAME and not isinstance(module, shared.SharedClassifier):
+        module = shared.rebuilt(module, description["num_classes"], description.get("kwargs", {}))
+    network = Network(module, name=str(description.get("name", "")), **facts)  # type: ignore[arg-type]
     apply_state(network.module, state, str(path))
     return network.eval()
 
@@ -334,6 +339,11 @@ def _agree_name(
 
 
 def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.Module:
+    if name == shared.NAME:
+        if not isinstance(kwargs.get("base"), str):
+            raise InputError(f"{name} needs its base: a method makes it, load it from the run folder that holds it")
+        base = _construct(kwargs["base"], kwargs.get("base_args", {}), facts)
+        return shared.rebuilt(base, facts["num_classes"], kwargs)
     if ":" not in name:
         h, w = facts["image_size"]
         if h != w:

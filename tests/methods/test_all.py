@@ -25,9 +25,15 @@ VARIANTS = {  # switches that change the algorithm: the same tests for them
     "cgdd unlabelled": {"condition": "none", "w_at": 0.0},
     "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lambda_a": 0.0},
     "soft_target port": {"redraw_targets": True, "jitter": True, "exchanged": True, "correlate": "inputs", "w_tv": 1.0},
-}
+    "hidfd bare": {"w_transfer": 0.0, "w_blend": 0.0, "w_smooth": 0.0, "inflation": 0, "align": "pooled"},
+    "hidfd released": {
+        "feature_gradient": False, "update_every": 0, "sample_from": "raw", "released_pixels": True, "stretch": True,
+        "augmentation": "resized", "flip": True, "discriminator_steps": 2, "w_kl": 1.0,
+    },
+}  # fmt: skip
 ALL = [*NAMES, *VARIANTS]
-SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "n_images": 32, "synthesis_batch": 16, "iterations": 3}
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16}
+SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 3}
 
 
 def make(name, **overrides):
@@ -39,7 +45,7 @@ def make(name, **overrides):
 def engine(seed=0, steps=15, **kwargs):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels)
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images)
     return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
 
 

@@ -14,7 +14,7 @@ from dreamstill.state import Checkpoints
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, tiny_network
 
-SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "every": 2, "crop": 1, "lr_s": 0.05}
+SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16, "every": 2, "crop": 1, "lr_s": 0.05}
 SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 5}
 VARIANTS = {
     "ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2},
@@ -26,14 +26,19 @@ VARIANTS = {
     "cgdd two_stage": {"mode": "two_stage", "feat": "hint", "condition": "multiply"},
     "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lr_s": 0.01},
     "soft_target port": {"redraw_targets": True, "jitter": True, "pixels": "rescale", "w_tv": 1.0, "lr_s": 0.01},
-}
+    "hidfd": {"update_every": 3, "gan_iterations": 8, "ema": 0.5},
+    "hidfd released": {
+        "feature_gradient": False, "update_every": 0, "sample_from": "raw", "augmentation": "resized", "flip": True,
+        "discriminator_steps": 2, "w_kl": 1.0, "gan_iterations": 8, "align": "pooled",
+    },
+}  # fmt: skip
 CASES = sorted({*methods.names(), *VARIANTS})
 
 
 def train(name):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels)
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images)
     engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
     cls = methods.get(name.split()[0])
     settings = {**SMALL, **VARIANTS.get(name, {})}

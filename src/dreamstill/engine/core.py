@@ -47,12 +47,13 @@ _FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
 
 @dataclass
 class Given:
-    """What the user brought: the networks, and real images where a control is allowed to see them."""
+    """What the user brought: the networks, and real or collected images where a method is allowed to see them."""
 
     teacher: Network
     student: Network
     real_pixels: Tensor | None = None  # uint8 n c h w
     real_labels: Tensor | None = None  # int64 n
+    collected: Tensor | None = None  # uint8 n c h w, without labels
 
 
 def _hash(*parts: object) -> int:
@@ -187,6 +188,14 @@ class Engine:
         if self.given.real_pixels is None or self.given.real_labels is None:
             raise InputError("this control trains on real images and none were given: name the set with --real")
         return self.given.real_pixels.to(self.device), self.given.real_labels.to(self.device)
+
+    def collected(self) -> Tensor:
+        """The collected, unlabelled images (uint8 ``n c h w``) that a method needs."""
+        if self.given.collected is None:
+            raise InputError(
+                "this method learns from collected images and none were given: name a folder or set with --collected"
+            )
+        return self.given.collected.to(self.device)
 
     def _place(self, module: nn.Module) -> None:
         module.to(device=self.device, dtype=self.dtype)

@@ -55,7 +55,8 @@ def _rebuilt(given: Given, side: int, k: int) -> Given | None:
         return None
     pixels = given.real_pixels
     assert pixels is not None
-    return replace(given, teacher=teacher, student=student, real_pixels=pixels.new_zeros(2048, *_shape(teacher)))
+    blank = pixels.new_zeros(2048, *_shape(teacher))
+    return replace(given, teacher=teacher, student=student, real_pixels=blank, collected=blank)
 
 
 def _shape(n: Network) -> tuple[int, ...]:
