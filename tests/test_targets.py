@@ -102,9 +102,9 @@ def test_layers_that_cannot_be_modelled():
         targets.modelled_layer(made, "nope")
     with pytest.raises(InputError, match="no linear layer follows"):
         targets.modelled_layer(made, "linear")
-    with pytest.raises(InputError, match="conv1.0 has 6 units and hidden takes 120"):
+    with pytest.raises(InputError, match=r"conv1\.0 has 6 units and hidden takes 120"):
         targets.modelled_layer(made, "conv1.0")
-    with pytest.raises(InputError, match="no linear layer 'conv1.0'"):
+    with pytest.raises(InputError, match=r"no linear layer 'conv1\.0'"):
         targets.linear(made, "conv1.0")
     flat = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 4))
     with pytest.raises(InputError, match="the 108 units that 2 takes: name a layer, or take space softmax"):

@@ -80,8 +80,8 @@ class SoftTarget:
         activation: the tap whose features it reads; without it what enters the modelled linear layer, or the
             classifier (inferred from DAFL).
         reduction: over an image's features: ``mean`` (port) or ``sum``; the paper's could not be read.
-        tau_squared: what is multiplied by tau^2: only the ``distance``; ``both`` terms; ``none``. The paper's could not be
-            read; at tau 20 the activation term of the other two drowns the targets (tested here).
+        tau_squared: what is multiplied by tau^2: only the ``distance``; ``both`` terms; ``none``. The paper's could not
+            be read; at tau 20 the activation term of the other two drowns the targets (tested here).
         exchanged: the divergence's arguments exchanged (port's deviation).
         redraw_targets: new targets in every iteration (port's deviation: an image can then learn only their mean).
         jitter: roll by up to an eighth and mirror while optimising (port).
@@ -90,8 +90,8 @@ class SoftTarget:
             MNIST, 40,000 for CIFAR-10).
         synthesis_batch: images optimised together (ZSKD code: 100; inferred: they are independent, so 256).
         iterations: Adam steps a batch (inferred, a small budget; ZSKD code: 1,500).
-        lr_x: Adam on the pixels, in [0, 1] units, halved at 60 % and 80 % (inferred: in a few hundred iterations it comes
-            nearer than 0.01; ZSKD code: 1e-3).
+        lr_x: Adam on the pixels, in [0, 1] units, halved at 60 % and 80 % (inferred: in a few hundred iterations it
+            comes nearer than 0.01; ZSKD code: 1e-3).
         init: the images' start: ``uniform`` in [0, 1] (ZSKD code), or ``normal``, around the teacher's mean (port).
         pixels: after a step ``clamp`` to [0, 1]; ``rescale`` the whole batch by its extremes (ZSKD code); or ``free``.
         batch_size: images a student step (inferred: 256).
