@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from step_ratio import NZ, network
 
 from dreamstill import cost, generators, probes
-from dreamstill.engine import Engine, Given, Hardware, core, parts
+from dreamstill.engine import Engine, Given, Hardware, launch, parts
 from dreamstill.files import atomic_write, write_json
 from dreamstill.methods.ddad import DDAD
 from dreamstill.profiling.steps import iterate, prepared
@@ -76,7 +76,7 @@ def plain_moments() -> None:
 
 def freed_memory_returned() -> None:
     """The C library's defaults: large blocks go back to the system when freed."""
-    core.keep_freed_memory = lambda: False
+    launch.keep_freed_memory = lambda: False
 
 
 def plain_optimisers() -> None:

@@ -9,18 +9,14 @@ and reduces the gradients of every network that a loss merely passes through (th
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
-import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -28,7 +24,8 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
-from dreamstill.engine.hardware import Precision, keep_compiled, keep_freed_memory
+from dreamstill.engine.hardware import Precision, keep_compiled
+from dreamstill.engine.launch import launch
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned, average_gradients
 from dreamstill.engine.readings import Readings
 from dreamstill.errors import InputError
@@ -37,12 +34,6 @@ from dreamstill.schedules import Schedule, constant
 from dreamstill.tasks.classification import Classification
 
 Terms = dict[str, Tensor]
-
-# They tell at every start what the user chose, and that there is no CUDA on a machine without CUDA.
-logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
-_FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
 
 
 @dataclass
@@ -58,12 +49,6 @@ class Given:
 
 def _hash(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _leave_group() -> None:
-    """Fabric does this for NCCL only; Gloo's threads, left running, now and then abort a process that is at its end."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 class Engine:
@@ -88,19 +73,7 @@ class Engine:
         seed: int = 0,
         steps: int = 1,
     ) -> None:
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        self.fabric = Fabric(
-            accelerator=device,
-            devices=ranks,
-            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-            strategy="ddp" if ranks > 1 else "auto",
-            precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
-        )
-        self.fabric.launch()
-        if ranks > 1:
-            atexit.register(_leave_group)
-        if self.fabric.device.type == "cpu":
-            keep_freed_memory()
+        self.fabric = launch(device, precision)
         self.given, self.seed, self.steps = given, seed, steps
         self.device, self.ranks, self.rank = self.fabric.device, self.fabric.world_size, self.fabric.global_rank
         self.dtype = torch.float64 if precision == "64" else torch.float32

@@ -1,0 +1,42 @@
+"""Start the ranks: processes that torchrun made find each other here, and part here."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+
+import torch
+from lightning.fabric import Fabric
+
+from dreamstill.engine.hardware import Precision, keep_freed_memory
+
+# They tell at every start what the user chose, and that there is no CUDA on a machine without CUDA.
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+_FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
+
+
+def launch(device: str, precision: Precision) -> Fabric:
+    """A running Fabric for this process, one of those that torchrun started or the only one."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    fabric = Fabric(
+        accelerator=device,
+        devices=ranks,
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        strategy="ddp" if ranks > 1 else "auto",
+        precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    if ranks > 1:
+        atexit.register(_leave_group)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    return fabric
+
+
+def _leave_group() -> None:
+    """Fabric does this for NCCL only; Gloo's threads, left running, now and then abort a process that is at its end."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
