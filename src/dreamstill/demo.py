@@ -13,14 +13,15 @@ from dreamstill.errors import InputError
 
 # The best of some twenty settings tried on the digits, scored on their test images: a demonstration, not a benchmark.
 # The class balance term helps here, and so do three student steps to each of the generator's, which costs three times
-# as much; a generator of width 16 covers the classes unevenly and costs a point.
+# as much; a generator of width 16 covers the classes unevenly and costs a point. Learning from the generator step's own
+# images saves a third of the time and costs no accuracy that could be told from the spread over seeds.
 METHOD: dict[str, Any] = {
     "name": "ddad", "alpha": 1.0, "batch_size": 128, "nz": 64, "width": 32, "student_steps": 3, "lr_s": 0.1,
-    "schedule": "cosine", "w_balance": 1.0,
+    "schedule": "cosine", "w_balance": 1.0, "reuse": True,
 }  # fmt: skip
 TEACHER = {"widths": [32, 64, 128]}
 STUDENT = {"widths": [10, 20, 36]}
-STEPS = 3_000
+STEPS = 2_600
 
 
 def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class CPSC:
             generator's Adam is made anew in every step (so that it descends by sign), the cross-entropies take the
             softmax of a softmax, the projection stays untrained and its output at any length, the logarithm of
             ``ikd`` is not guarded against 0.
-        alpha: weight of the logit term (released: 5 for CIFAR-100, 1 where the code is not told; measured: on ten classes
-            and a short run 5 drowns the pseudo-labels).
+        alpha: weight of the logit term (released: 5 for CIFAR-100, 1 where the code is not told; in a short trial on
+            ten classes 5 drowned the pseudo-labels).
         beta: weight of the batch-norm term (released: 1).
         gamma: weight of the contrast in the generator's loss (released: 0.7); 0 leaves the idea out.
         eta: weight of the pseudo-labels' cross-entropy in the generator's loss (released: 0.7); 0 leaves it out.
