@@ -114,3 +114,12 @@ def test_evaluate_puts_it_together():
     assert metrics.evaluate(student, images(10)) == {}
     with pytest.raises(InputError, match="5 and 4 classes"):
         metrics.evaluate(student, images(10), tiny_network((3, 4), 0, num_classes=5))
+
+
+def test_images_that_reach_beyond_what_can_be_stored():
+    network = tiny_network((4, 6), 0)
+    pixels = torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8)
+    assert torch.allclose(metrics.predict(network, pixels), metrics.predict(network, pixels / 255), atol=1e-6)
+    beyond = pixels / 255 * 3 - 1
+    with torch.no_grad():
+        assert torch.allclose(metrics.predict(network, beyond, batch_size=4), network(beyond), atol=1e-6)

@@ -283,15 +283,15 @@ def _look_at_images(done: Finished) -> dict[str, Any]:
     plan, images = done.plan, done.images
     teacher, k = plan.given.teacher, plan.given.teacher.num_classes
     assert images is not None
-    pixels = to_uint8(images).cpu()
-    theirs = metrics.predict(teacher, pixels)
+    # As the student saw them: what a picture has to clip may be a good part of what the teacher goes by.
+    theirs = metrics.predict(teacher, images)
     predicted = theirs.argmax(1)
     classes: Sequence[str] | None = plan.test.classes if plan.test is not None else None
-    atomic_write(plan.out / "samples.png", sample_grid(pixels, predicted, k, classes))
+    atomic_write(plan.out / "samples.png", sample_grid(to_uint8(images).cpu(), predicted, k, classes))
     return {
         "class_histogram": torch.bincount(predicted, minlength=k).tolist(),
         "clipped_share": float(((images < 0) | (images > 1)).double().mean()),
-        "agreement_synthetic": metrics.agreement(metrics.predict(done.network, pixels), theirs),
+        "agreement_synthetic": metrics.agreement(metrics.predict(done.network, images), theirs),
     }
 
 

@@ -17,20 +17,27 @@ from dreamstill.errors import InputError
 
 @torch.inference_mode()
 def predict(network: nn.Module, pixels: Tensor, batch_size: int = 512) -> Tensor:
-    """Logits (float32 ``n k``, on the CPU) of stored images (uint8 ``n c h w``) in eval mode; the mode is put back."""
+    """Logits (float32 ``n k``, on the CPU) of images in eval mode; the mode is put back.
+
+    ``pixels``: ``n c h w``, uint8 as stored, or floating point in nominal [0, 1].
+    """
     parameter = next(network.parameters())
     modes = {m: m.training for m in network.modules()}  # of each: a part may be frozen in eval mode
     network.eval()
     try:
         return torch.cat(
             [
-                network(to_float(b.to(parameter.device), parameter.dtype)).float().cpu()
+                network(_floating(b.to(parameter.device), parameter.dtype)).float().cpu()
                 for b in _batches(pixels, batch_size)
             ]
         )
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def _floating(images: Tensor, dtype: torch.dtype) -> Tensor:
+    return to_float(images, dtype) if images.dtype == torch.uint8 else images.to(dtype)
 
 
 def _batches(pixels: Tensor, size: int) -> Iterator[Tensor]:
