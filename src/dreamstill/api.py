@@ -292,6 +292,7 @@ def bench(
     suite: str,
     data_root: str | None = None,
     seeds: list[int] | None = None,
+    tables: list[str] | None = None,
     rows: list[str] | None = None,
     jobs: int = 1,
     quiet: bool = False,
@@ -305,10 +306,11 @@ def bench(
         suite: a name in benchmarks/, or a suite's YAML file.
         data_root: the folder that holds the named sets.
         seeds: run only these seeds.
+        tables: run only these tables of a suite that has several.
         rows: run only these rows.
         jobs: runs side by side, each in a process with its share of the cores.
         quiet: no progress display.
     """
     from dreamstill.bench import run_bench
 
-    return run_bench(suite, data_root, seeds, rows, jobs, quiet)
+    return run_bench(suite, data_root, seeds, tables, rows, jobs, quiet)
