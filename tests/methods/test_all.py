@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import Silent, tiny_network
 
-from dreamstill import methods
+from dreamstill import budget, methods
 from dreamstill.adapters import Network
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine, Given, Hardware
 from dreamstill.errors import DivergedError
 from dreamstill.loop import Cadence, run
 from dreamstill.state import Checkpoints
@@ -133,6 +133,16 @@ def test_what_is_delivered_and_shown(name, tmp_path):
     images = method.synthesise(e, 20)
     assert images.shape == (20, 1, 8, 8)
     assert outcome.ema.network(images).shape == (20, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_trial_of_a_budget_goes_through_every_phase(name):
+    e = engine()
+    trial = budget.measure(lambda: make(name), e.given, Hardware("cpu", "32", False), 0, patience=0.1)
+    phases = make(name).phases(15)
+    assert trial.seconds.keys() >= {p.name for p in phases}
+    assert all(s > 0 for s in trial.seconds.values())
+    assert trial.total(make(name), 1000) > trial.total(make(name), 100) > 0
 
 
 @pytest.mark.parametrize("name", ALL)
