@@ -31,6 +31,7 @@ def distill(
     data_root: str | None = None,
     real: str | None = None,
     collected: str | None = None,
+    transfer: str | None = None,
     out: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
@@ -73,6 +74,7 @@ def distill(
         collected: a few real, unlabelled look-alikes for the methods that need some: a folder of images, a parquet
             file or folder, a name under --data-root, or hub:owner/name. Labels are not read, files that cannot be read
             are left out, images of other sizes resized.
+        transfer: a transfer set that dreamstill synthesize wrote (.parquet), for the method transfer only.
         out: the run folder; without it a new one under runs/.
         resume: go on with the run in --out from its last checkpoint, with its own settings.
         dry_run: only estimate time, memory and disk.

@@ -25,6 +25,7 @@ from dreamstill.methods import Method
 from dreamstill.pictures import sample_grid
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import new_folder
+from dreamstill.transfer import TransferSet, read_parquet
 
 DEFAULT_STEPS = 5_000
 # Not in config.yaml: where and how it runs; and trust in a file is not handed on to whoever repeats the run.
@@ -41,8 +42,11 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     student = resolve_student(settings, teacher)
     test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
     collected = collected_images(settings, method, teacher)
+    stored = transfer_set(settings, method, teacher)
     _check(method, teacher, student)
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
+    if stored is not None:
+        given.transfer_pixels, given.transfer_logits = stored.pixels, stored.logits
     hardware, steps = _budget(settings, method, given, test, began)
     if steps is None:
         return None
@@ -50,7 +54,7 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     plan = Plan(
         "distill", _resolved(settings, method, teacher, student, hardware, steps), out, settings["resume"],
         settings["quiet"], method, given, test, steps, "student.safetensors", _file_facts(settings, teacher),
-        began=began, collected=collected,
+        began=began, collected=collected, stored=stored,
     )  # fmt: skip
     if settings["resume"]:
         _same_inputs(plan)
@@ -157,6 +161,19 @@ def collected_images(settings: dict[str, Any], method: Method, teacher: Network)
     return collected
 
 
+def transfer_set(settings: dict[str, Any], method: Method, teacher: Network) -> TransferSet | None:
+    """The stored transfer set, for the method that learns from one; None for all others."""
+    source = settings.get("transfer")
+    name = type(method).__name__
+    if "transfer" not in method.needs:
+        if source is not None:
+            raise InputError(f"{name} makes its own images: leave out --transfer {source}, or take --method transfer")
+        return None
+    if source is None:
+        raise InputError(f"{name} learns from a stored transfer set and none was given: name it with --transfer")
+    return read_parquet(source, teacher)
+
+
 def _check(method: Method, teacher: Network, student: Network) -> None:
     """Everything that can be known before the first step is written."""
     doctor.check_output(teacher)
@@ -221,8 +238,8 @@ def _resolved(
 ) -> dict[str, Any]:
     """What goes into config.yaml: no ``auto`` and no ``minutes`` left in it, and paths that hold from anywhere."""
     config = {k: v for k, v in settings.items() if k not in _UNSAVED}
-    for key in ("teacher_checkpoint", "student_checkpoint", "data_root"):
-        if config[key] is not None:
+    for key in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer"):
+        if config.get(key) is not None:
             config[key] = str(Path(config[key]).resolve())
     if config["collected"] is not None and Path(config["collected"]).exists() and config["collected"] not in data.KNOWN:
         config["collected"] = str(Path(config["collected"]).resolve())
@@ -253,6 +270,11 @@ def _same_inputs(plan: Plan) -> None:
         raise InputError(
             f"the collected images in {plan.collected.source} are not those that the run in {plan.out} began with: put "
             "the same ones there, or start a new run in another --out"
+        )
+    if plan.stored is not None and manifest.get("transfer_sha256") != plan.stored.sha256:
+        raise InputError(
+            f"the transfer set is not the one that the run in {plan.out} began with: give the same file, or start a "
+            "new run in another --out"
         )
     recorded = manifest.get("teacher_sha256")
     if recorded != plan.teacher_file["sha256"]:

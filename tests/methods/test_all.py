@@ -48,7 +48,7 @@ def make(name, **overrides):
 def engine(seed=0, steps=15, **kwargs):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images)
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(50, 4))
     return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
 
 
@@ -155,7 +155,7 @@ def test_bf16_trains(name, tmp_path):
 def test_what_it_says_of_itself(name):
     cls = methods.get(name)
     assert cls.paper
-    assert cls.needs <= {"bn", "input_gradient", "linear_head", "real", "collected"}
+    assert cls.needs <= {"bn", "input_gradient", "linear_head", "real", "collected", "transfer"}
     assert "classification" in cls.tasks
     for field in cls.__dataclass_fields__:
         if not field.startswith("_") and field not in ("paper", "needs", "outside", "tasks"):

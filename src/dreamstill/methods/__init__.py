@@ -40,7 +40,7 @@ class Method(Protocol):
     """
 
     paper: ClassVar[str]
-    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, real, collected
+    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, real, collected, transfer
     outside: ClassVar[tuple[str, ...]]  # outside information used besides the teacher's weights
     tasks: ClassVar[frozenset[str]]
 

@@ -77,7 +77,15 @@ def given_of(recipe: dict[str, Any]) -> Given:
     """The recipe's networks; noise in place of real images, which cost the same."""
     teacher = resolve_teacher(recipe)
     real = torch.randint(256, (2048, teacher.channels, *teacher.image_size), dtype=torch.uint8)
-    return Given(teacher, resolve_student(recipe, teacher), real, torch.randint(teacher.num_classes, (2048,)), real)
+    return Given(
+        teacher,
+        resolve_student(recipe, teacher),
+        real,
+        torch.randint(teacher.num_classes, (2048,)),
+        real,
+        real,
+        torch.randn(2048, teacher.num_classes),
+    )
 
 
 def take_apart(method: Method, given: Given, hardware: Hardware) -> dict[str, Any]:
