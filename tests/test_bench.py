@@ -105,6 +105,17 @@ def test_several_tables(suite, tmp_path, monkeypatch):
         api.bench("small", tables=["c"], quiet=True)
 
 
+def test_a_row_may_have_seeds_of_its_own(suite):
+    one = yaml.safe_load(suite.read_text())
+    one["rows"][1]["seeds"] = [5]
+    suite.write_text(yaml.safe_dump(one))
+    (plan,) = read_suite(suite)
+    assert [(row.name, seed) for row, seed in plan.runs()] == [("One row", 0), ("other", 5), ("One row", 1)]
+    plan.record(plan.rows[1], 0).write_text(record(0.1))
+    plan.record(plan.rows[1], 5).write_text(record(0.7))
+    assert "| other |  | 70.0 |" in table(plan)
+
+
 def test_mistakes(suite):
     with pytest.raises(InputError, match="cannot be read"):
         read_suite(suite.with_name("none.yaml"))

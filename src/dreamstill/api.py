@@ -307,7 +307,7 @@ def bench(
     Args:
         suite: a name in benchmarks/, or a suite's YAML file.
         data_root: the folder that holds the named sets.
-        seeds: run only these seeds.
+        seeds: run only these of the seeds.
         tables: run only these tables of a suite that has several.
         rows: run only these rows.
         jobs: runs side by side, each in a process with its share of the cores.

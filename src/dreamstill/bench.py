@@ -31,6 +31,7 @@ class Row:
     name: str
     recipe: str
     published: str = ""
+    seeds: tuple[int, ...] | None = None  # in place of the table's
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -55,6 +56,12 @@ class Table:
     def mark(self) -> str:
         """What the readme calls it: ``cpu:fashion``."""
         return f"{self.path.stem}:{self.key}" if self.key else self.path.stem
+
+    def runs(self) -> list[tuple[Row, int]]:
+        """All that are to be made, the first seed of every row first."""
+        seeds = {row.name: list(row.seeds or self.seeds) for row in self.rows}
+        most = max(map(len, seeds.values()), default=0)
+        return [(row, seeds[row.name][i]) for i in range(most) for row in self.rows if i < len(seeds[row.name])]
 
     def record(self, row: Row, seed: int) -> Path:
         """Where a run's record lies."""
@@ -90,7 +97,7 @@ def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
         rows = tuple(Row(**row) for row in content["rows"])
     except TypeError as error:
         raise InputError(
-            f"{where} has a row with other keys than name, recipe, published, settings: {error}"
+            f"{where} has a row with other keys than name, recipe, published, seeds, settings: {error}"
         ) from error
     shared = content.get("shared") or {}
     return Table(path, key, content["title"], content.get("note", ""), tuple(content["seeds"]), shared, rows)
@@ -110,12 +117,14 @@ def run_bench(
     plans = read_suite(path)
     _all_there(path, "tables", tables, [plan.key for plan in plans])
     _all_there(path, "rows", rows, [row.name for plan in plans for row in plan.rows])
+    planned = sorted({seed for plan in plans for _, seed in plan.runs()})
+    _all_there(path, "seeds", None if seeds is None else [str(s) for s in seeds], [str(s) for s in planned])
     todo = [
         (plan, row, seed)
         for plan in plans
         if tables is None or plan.key in tables
-        for seed in seeds or plan.seeds
-        for row in plan.rows
+        for row, seed in plan.runs()
+        if (seeds is None or seed in seeds)
         if (rows is None or row.name in rows) and not plan.record(row, seed).exists()
     ]
     if jobs > 1 and len(todo) > 1:
@@ -220,7 +229,9 @@ def table(plan: Table) -> str:
     ]
     first: dict[str, Any] | None = None
     for row in plan.rows:
-        found = [json.loads(p.read_text())["summary"] for s in plan.seeds if (p := plan.record(row, s)).exists()]
+        found = [
+            json.loads(p.read_text())["summary"] for s in row.seeds or plan.seeds if (p := plan.record(row, s)).exists()
+        ]
         first = first or (found[0] if found else None)
         lines.append(_line(row, found))
     if first is not None:
