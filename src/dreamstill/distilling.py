@@ -22,6 +22,7 @@ from dreamstill.errors import InputError
 from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
+from dreamstill.obeyed import obeyed
 from dreamstill.pictures import sample_grid
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import new_folder
@@ -314,6 +315,7 @@ def _look_at_images(done: Finished) -> dict[str, Any]:
         "class_histogram": torch.bincount(predicted, minlength=k).tolist(),
         "clipped_share": float(((images < 0) | (images > 1)).double().mean()),
         "agreement_synthetic": metrics.agreement(metrics.predict(done.network, images), theirs),
+        **obeyed(plan.method, done.engine),
     }
 
 

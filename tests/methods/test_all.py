@@ -11,6 +11,7 @@ from dreamstill.adapters import Network
 from dreamstill.engine import Engine, Given, Hardware
 from dreamstill.errors import DivergedError
 from dreamstill.loop import Cadence, run
+from dreamstill.obeyed import obeyed
 from dreamstill.state import Checkpoints
 
 # A tiny untrained teacher's soft targets hardly differ, and the method says so.
@@ -143,6 +144,35 @@ def test_the_trial_of_a_budget_goes_through_every_phase(name):
     assert trial.seconds.keys() >= {p.name for p in phases}
     assert all(s > 0 for s in trial.seconds.values())
     assert trial.total(make(name), 1000) > trial.total(make(name), 100) > 0
+
+
+@pytest.mark.parametrize("name", ["cpsc", "cgdd", "hidfd", "cgdd two_stage", "cpsc unconditional", "ddad"])
+def test_preset_labels_are_counted_where_there_are_any(name, tmp_path):
+    method, e, _, _ = go(name, tmp_path)
+    modes = [m.training for m in e.modules.values()]
+    e.begin(e.iteration, 1.0)
+    drawn = e.drawn
+    found = obeyed(method, e, 100)
+    assert e.drawn == drawn  # the student has not seen these
+    assert [m.training for m in e.modules.values()] == modes
+    if name in ("cpsc unconditional", "ddad"):
+        assert found == {}
+        return
+    images, shares = 0, {}
+    e.begin(e.iteration, 1.0)  # the same draws again
+    y, said = [], []
+    while images < 100:
+        batch, labels = method.preset(e)
+        y.append(labels)
+        said.append(e.given.teacher(batch).argmax(1))
+        images += len(batch)
+    y, said = torch.cat(y), torch.cat(said)
+    for c in range(4):
+        shares[c] = (said[y == c] == c).float().mean().item()
+    assert found["preset"]["images"] == images
+    assert found["preset"]["share"] == pytest.approx((said == y).float().mean().item())
+    assert found["preset"]["worst"]["share"] == pytest.approx(min(shares.values()))
+    assert shares[found["preset"]["worst"]["class"]] == min(shares.values())
 
 
 @pytest.mark.parametrize("name", ALL)

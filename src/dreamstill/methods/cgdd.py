@@ -283,6 +283,16 @@ class CGDD:
         self.generator.train(self.alternating)
         return engine.make(self.generator, z, y), y
 
+    def preset(self, engine: Engine) -> tuple[Tensor, Tensor] | None:
+        """A batch as the finished generator makes it, in eval mode, and the classes asked for."""
+        if not self.labelled:
+            return None
+        z, y = self.draw(engine)
+        self.generator.eval()
+        images = engine.make(self.generator, z, y)
+        self.generator.train(self.alternating)
+        return images, y
+
     def deliver(self) -> Network:
         """The student."""
         return self.delivered
