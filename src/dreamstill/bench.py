@@ -209,7 +209,7 @@ def _into_results(root: Path) -> None:
         "# Results\n\nMade by `dreamstill bench SUITE` from the records in `benchmarks/records/`, one JSON a run. "
         "Accuracies are\nmeans and standard deviations over seeds, of the weights that a fixed rule delivers.\n\n"
     )
-    atomic_write(root / "RESULTS.md", head + "\n".join(text.replace("### ", "## ", 1) for text in tables))
+    atomic_write(root / "RESULTS.md", head + "\n".join(text.replace("### ", "## ") for text in tables))
 
 
 # "relative": the student's accuracy over its teacher's, as CGDD's abstract has it.
