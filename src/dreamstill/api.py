@@ -154,6 +154,9 @@ def train(
     label_smoothing: float = 0.0,
     crop: int = 4,
     flip: bool | None = None,
+    scale: float = 1.0,
+    relight: float = 0.0,
+    class_weights: Literal["none", "median", "root"] = "none",
     limit: int | None = None,
     seed: int = 0,
     precision: Precision = "auto",
@@ -186,6 +189,10 @@ def train(
         label_smoothing: 0 to 1.
         crop: pad-and-crop shift in pixels.
         flip: mirror at random; without it, only for sets of 3-channel photographs.
+        scale: below 1, in place of crop: a random rectangle of at least that share of the area, scaled up.
+        relight: random change of brightness and contrast, 0 to 1.
+        class_weights: of the cross-entropy: none; median: rare classes count more, by the median class's share of the
+            labels over their own; root: by its square root.
         limit: only the first so many training images.
         seed: of everything random.
         precision: 32, bf16 (mixed), 64, or auto.

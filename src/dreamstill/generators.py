@@ -100,7 +100,8 @@ class Generator(nn.Module):
     """Linear, then twice (double, convolve), then tanh and a batch norm: DAFL's and DFAD's generator.
 
     Args:
-        network: the teacher the images are for: gives size, channels, classes, mean and standard deviation.
+        network: the teacher the images are for: gives size (square or not), channels, classes, mean and standard
+            deviation.
         nz: length of the noise vector.
         width: channels of the last hidden map (``ngf``); the earlier ones have twice as many.
         condition: ``none``; ``concat`` (one-hot label beside the noise); ``multiply`` (the noise times an embedding
@@ -113,11 +114,7 @@ class Generator(nn.Module):
     def __init__(self, network: Network, nz: int = 256, width: int = 64, condition: Condition = "none") -> None:
         super().__init__()
         h, w = network.image_size
-        if h % 4 or w % 4:
-            raise InputError(
-                f"this generator doubles a small map twice, so it cannot make {h}x{w} images: use sides that are "
-                "multiples of 4"
-            )
+        _check_sides(h, w, 4)
         self.condition = condition
         self.num_classes = network.num_classes
         self.seed_shape = (2 * width, h // 4, w // 4)
@@ -160,11 +157,7 @@ class LargeGenerator(nn.Module):
     def __init__(self, network: Network, nz: int = 256, width: int = 64, condition: Condition = "none") -> None:
         super().__init__()
         h, w = network.image_size
-        if h % 16 or w % 16:
-            raise InputError(
-                f"this generator doubles a small map four times, so it cannot make {h}x{w} images: use sides that are "
-                "multiples of 16"
-            )
+        _check_sides(h, w, 16)
         self.condition = condition
         widths = [8 * width, 4 * width, 2 * width, width, width]
         self.seed_shape = (widths[0], h // 16, w // 16)
@@ -183,6 +176,16 @@ class LargeGenerator(nn.Module):
         for conv, norm in zip(self.convs, self.norms[1:], strict=True):
             x = F.leaky_relu(norm(conv(x), *at), 0.2)
         return (torch.tanh(self.conv(x)) + 1) / 2
+
+
+def _check_sides(h: int, w: int, multiple: int) -> None:
+    """Refuse sides that doubling a small map does not give."""
+    if h % multiple or w % multiple:
+        nearest = "x".join(str(max(multiple, multiple * ((side + multiple // 2) // multiple))) for side in (h, w))
+        raise InputError(
+            f"this generator makes images whose sides are multiples of {multiple}, and the teacher takes {h}x{w} ones: "
+            f"give an image_size that it can make, {nearest} is the nearest"
+        )
 
 
 def _norm(features: int, num_classes: int, condition: Condition, affine: bool = True) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamstill import cost, methods, metrics
+from dreamstill import cost, methods
 from dreamstill.adapters import Network
 from dreamstill.collected import Collected
 from dreamstill.config import SCHEMA, read_config, write_config
@@ -24,6 +24,7 @@ from dreamstill.files import write_json
 from dreamstill.loop import Cadence, Outcome, run
 from dreamstill.report import write_report
 from dreamstill.state import Checkpoints, RunFolder, manifest
+from dreamstill.tasks import Task
 from dreamstill.track import Tracker
 from dreamstill.weights import save_network
 
@@ -127,7 +128,7 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
         checkpoint_steps=config.get("checkpoint_steps", 0),
         evaluations=config["evaluations"] if plan.test is not None else 0,
     )
-    evaluate = _curve(plan) if cadence.evaluations else None
+    evaluate = _curve(plan, engine.task) if cadence.evaluations else None
     try:
         return run(plan.method, engine, Checkpoints(plan.out / "checkpoint"), tracker, cadence, plan.resume, evaluate)
     finally:
@@ -136,7 +137,7 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
 
 def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
     """Some images to look at and count, made by all ranks together: batch norm in a generator needs them all."""
-    n = min(max(1000, 20 * plan.given.teacher.num_classes), 5000)
+    n = min(max(engine.task.looked_at, 20 * plan.given.teacher.num_classes), 5000)
     drawn = engine.drawn
     engine.begin(outcome.iterations, 1.0)
     images = engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
@@ -149,7 +150,7 @@ def _title(plan: Plan) -> str:
     return f"{teacher} to {student}" if plan.compare else student
 
 
-def _curve(plan: Plan) -> Callable[[Ema], dict[str, float]]:
+def _curve(plan: Plan, task: Task) -> Callable[[Ema], dict[str, float]]:
     """Score the averaged network on an even part of the test set."""
     assert plan.test is not None
     assert plan.test.labels is not None
@@ -160,12 +161,12 @@ def _curve(plan: Plan) -> Callable[[Ema], dict[str, float]]:
     theirs: list[Tensor] = []
 
     def evaluate(ema: Ema) -> dict[str, float]:
-        logits = metrics.predict(ema.network, part.pixels)
-        values = {"eval/accuracy": float((logits.argmax(1) == labels).double().mean())}
+        mine = task.predict(ema.network, part.pixels)
+        values = {f"eval/{task.headline}": task.headline_of(mine, labels, ema.network.num_classes)}
         if plan.compare:
             if not theirs:
-                theirs.append(metrics.predict(plan.given.teacher, part.pixels))
-            values["eval/agreement"] = metrics.agreement(logits, theirs[0])
+                theirs.append(task.predict(plan.given.teacher, part.pixels))
+            values["eval/agreement"] = float((mine == theirs[0]).double().mean())
         return values
 
     return evaluate
@@ -201,6 +202,7 @@ def _facts(done: Finished) -> dict[str, Any]:
         "name": plan.out.name,
         "method": plan.config["method"]["name"] if plan.compare else "supervised",
         "paper": plan.method.paper,
+        "task": engine.task.name,
         "student": _describe(done.network),  # what is delivered: a method may have built on what was given
     }
     if plan.compare:
@@ -233,10 +235,12 @@ def _scores(done: Finished) -> dict[str, Any]:
     if test is None:
         return {}
     assert test.labels is not None
-    result = metrics.evaluate(done.network, test, plan.given.teacher if plan.compare else None)
-    last = metrics.predict(plan.method.deliver(), test.pixels)
-    mine = {k: result[k] for k in ("accuracy", "ece", "nll", "brier", "per_class")}
-    mine["accuracy_last"] = float((last.argmax(1) == test.labels).double().mean())
+    task = done.engine.task
+    result = task.evaluate(done.network, test, plan.given.teacher if plan.compare else None)
+    last = task.predict(plan.method.deliver(), test.pixels)
+    theirs = result.get("teacher", {})
+    mine: dict[str, Any] = {k: v for k, v in result.items() if k not in ("confusion", "agreement", "teacher")}
+    mine[f"{task.headline}_last"] = task.headline_of(last, test.labels, done.network.num_classes)
     found: dict[str, Any] = {
         "student_scores": mine,
         "confusion": result["confusion"],
@@ -245,9 +249,9 @@ def _scores(done: Finished) -> dict[str, Any]:
     }
     if plan.compare:
         found["agreement"] = result["agreement"]
-        found["teacher_scores"] = {k: result["teacher"][k] for k in ("accuracy", "ece", "nll", "brier")}
-        if result["teacher"]["accuracy"] > 0:
-            found["relative_accuracy"] = result["accuracy"] / result["teacher"]["accuracy"]
+        found["teacher_scores"] = {k: v for k, v in theirs.items() if k not in ("confusion", "per_class")}
+        if theirs[task.headline] > 0:
+            found[f"relative_{task.headline}"] = result[task.headline] / theirs[task.headline]
     return found
 
 
