@@ -92,7 +92,8 @@ def _coloured(classes: Tensor, k: int) -> Image.Image:
 def _legend(shown: Tensor, k: int, classes: Sequence[str] | None) -> list[tuple[str, tuple[int, int, int]]]:
     """Name and colour of every class, with its share of the pixels shown; void where there is some."""
     counts = torch.bincount(shown.reshape(-1).long(), minlength=256)
-    names = classes if classes is not None else [f"class {i}" for i in range(k)]
+    # A set may name fewer classes than the network tells apart.
+    names = classes if classes is not None and len(classes) == k else [f"class {i}" for i in range(k)]
     total = max(1, int(counts[:k].sum()))
     entries = [(f"{n} {100 * int(c) / total:.0f} %", p) for n, c, p in zip(names, counts[:k], palette(k), strict=True)]
     return [*entries, ("void", _VOID_COLOUR)] if counts[VOID] and k <= VOID else entries

@@ -20,7 +20,7 @@ from dreamstill.data import ImageSet
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
-from dreamstill.files import write_json
+from dreamstill.files import atomic_write, write_json
 from dreamstill.loop import Cadence, Outcome, run
 from dreamstill.report import write_report
 from dreamstill.state import Checkpoints, RunFolder, manifest
@@ -180,6 +180,7 @@ def _finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
     for side in ("teacher", "student"):
         if f"{side}_scores" in summary:
             summary[side] = {**summary[side], **summary.pop(f"{side}_scores")}
+    _compare(done)
     outcome = done.outcome
     summary["seconds"] = {
         "setup": done.setup,
@@ -191,6 +192,19 @@ def _finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
     write_json(plan.out / "summary.json", summary)
     # Last of all, because its presence says that the run is finished.
     write_report(plan.out)
+
+
+def _compare(done: Finished) -> None:
+    """A picture of real images as the networks see them, where the task has one."""
+    plan = done.plan
+    if plan.test is None or plan.test.labels is None:
+        return
+    networks = [("student" if plan.compare else "network", done.network)]
+    if plan.compare:
+        networks.insert(0, ("teacher", plan.given.teacher))
+    picture = done.engine.task.comparison(plan.test, networks)
+    if picture is not None:
+        atomic_write(plan.out / "comparison.png", picture)
 
 
 def _facts(done: Finished) -> dict[str, Any]:

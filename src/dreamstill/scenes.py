@@ -181,9 +181,12 @@ def _voc(folder: Path, split: str) -> Found | None:
     lists = folder / "ImageSets" / "Segmentation"
     name = _split(split, [f.stem for f in sorted(lists.glob("*.txt"))], folder)
     stems = (lists / f"{name}.txt").read_text().split()
-    images = _of_stems(folder / "JPEGImages", stems)
-    labels = _of_stems(folder / "SegmentationClass", stems)
-    return _matched(images, labels, folder, VOC, table_of(len(VOC)))
+    images, labels = _stems(folder / "JPEGImages"), _stems(folder / "SegmentationClass")
+    missing = [s for s in stems if s not in images and s not in labels]
+    if missing:
+        raise InputError(f"{folder} holds neither image nor label of {_five(missing)}, which {name}.txt lists")
+    ours = {s: images[s] for s in stems if s in images}
+    return _matched(ours, {s: labels[s] for s in stems if s in labels}, folder, VOC, table_of(len(VOC)))
 
 
 def _cityscapes(folder: Path, split: str) -> Found | None:
@@ -286,17 +289,12 @@ def _stems(folder: Path) -> dict[str, Path]:
     return {f.stem: f for f in _pictures(folder)} if folder.is_dir() else {}
 
 
-def _of_stems(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
-    there = _stems(folder)
-    return {s: there[s] for s in stems if s in there}
-
-
 def _numbers(folder: Path) -> dict[str, Path]:
     """By the number that a file's name ends in."""
     found = {}
     for f in _pictures(folder):
         if match := re.search(r"(\d+)$", f.stem):
-            found[str(int(match[1]))] = f
+            found[f"{int(match[1]):08d}"] = f
     return found
 
 

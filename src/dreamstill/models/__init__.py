@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from dreamstill.errors import InputError
+from dreamstill.models.borrowed import smp_network, torchvision_network
 from dreamstill.models.dense import EncoderDecoder
 from dreamstill.models.plain import AlexNet, ConvNet, LeNet5, vgg
 from dreamstill.models.residual import ResNet, SmallResNet, WideResNet
@@ -41,11 +42,20 @@ def _dense() -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any], str]]:
     """The same for networks that answer for every pixel; they take images of any sides."""
     return {
         "encoder_decoder": (EncoderDecoder, {}, "segmentation: four stages down, and up again with sums; width=16"),
+        **{name: (torchvision_network, {"function": name}, text) for name, text in _TORCHVISION.items()},
     }
+
+
+_TORCHVISION = {
+    "deeplabv3_resnet50": "segmentation: torchvision's DeepLabV3 on ResNet-50",
+    "deeplabv3_mobilenet_v3_large": "segmentation: torchvision's DeepLabV3 on MobileNetV3-Large",
+    "lraspp_mobilenet_v3_large": "segmentation: torchvision's LR-ASPP on MobileNetV3-Large",
+}
 
 
 _FAMILIES = {
     "wrn_D_K": "wide ResNet of depth D = 6n + 4 and width K, as wrn_40_2, wrn_16_1",
+    "smp_NAME": "segmentation: segmentation_models_pytorch's, as smp_unet; encoder=resnet34",
     "resnetD": "He et al.'s 16-32-64 ResNet of depth D = 6n + 2, as resnet8, resnet20",
 }
 
@@ -84,7 +94,7 @@ def build(
         free = ", ".join(sorted(accepted - {"num_classes", "channels", "image_size"} - set(preset))) or "none"
         raise InputError(f"{name} takes no argument {', '.join(unknown)}: it takes {free}")
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if name in _dense():
+    if name in _dense() or builder is smp_network:
         return builder(num_classes=num_classes, channels=channels, image_size=sides, **arguments)
     if sides[0] != sides[1]:
         raise InputError(
@@ -99,6 +109,8 @@ def _find(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
         return builders[name][:2]
     if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):
         return WideResNet, {"depth": int(match[1]), "widen": int(match[2])}
+    if match := re.fullmatch(r"smp_([a-z]\w*)", name):
+        return smp_network, {"architecture": match[1]}
     if match := re.fullmatch(r"resnet(\d+)", name):
         return SmallResNet, {"depth": int(match[1])}
     close = difflib.get_close_matches(

@@ -1,4 +1,4 @@
-"""Networks that answer for every pixel: a small encoder-decoder, and torchvision's by name."""
+"""A small network that answers for every pixel."""
 
 from __future__ import annotations
 

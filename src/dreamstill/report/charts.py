@@ -15,7 +15,11 @@ NAMED_BARS = 20  # up to so many classes are shown by name
 HEAT_MAP_CLASSES = 20
 WORST = 10  # of more classes than that, so many are listed
 _COLOURS = {"generator": 2, "student": 1, "lr": 3}
-_EVALUATED = {"eval/accuracy": "Accuracy of the student", "eval/agreement": "Agreement with the teacher"}
+_EVALUATED = {
+    "eval/accuracy": "Accuracy of the student",
+    "eval/miou": "Mean IoU of the student",
+    "eval/agreement": "Agreement with the teacher",
+}
 
 
 def class_names(summary: dict[str, Any], k: int) -> list[str]:
@@ -27,12 +31,12 @@ def class_names(summary: dict[str, Any], k: int) -> list[str]:
 def learning_curves(rows: Rows, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """What was measured on real images while the run went on."""
     found = []
-    names = {**_EVALUATED, **({} if "teacher" in summary else {"eval/accuracy": "Accuracy"})}
+    names = {**_EVALUATED, **({} if "teacher" in summary else {"eval/accuracy": "Accuracy", "eval/miou": "Mean IoU"})}
     for i, column in enumerate(sorted(c for c in _columns(rows) if c.startswith("eval/"))):
         steps, values = _series(rows, column)
         if not steps:
             continue
-        level = summary.get("teacher", {}).get("accuracy") if column == "eval/accuracy" else None
+        level = summary.get("teacher", {}).get(column.removeprefix("eval/"))
         shares = column in _EVALUATED
         name = names.get(column, column.removeprefix("eval/").replace("_", " "))
         drawn = plots.curve(f"eval{i}", steps, values, title=f"{name} over the iterations", percent=shares, level=level)
@@ -110,6 +114,8 @@ def _warnings(counts: list[int], names: list[str], total: int) -> list[str]:
 
 def classes(summary: dict[str, Any]) -> dict[str, Any] | None:
     """Which classes the student (or the trained network) gets right: a heat map, or the worst of many."""
+    if summary.get("task") == "segmentation":  # there it is a table of its own
+        return None
     confusion: list[list[int]] | None = summary.get("confusion")
     accuracies: list[float | None] | None = summary["student"].get("per_class")
     if accuracies is None and confusion is not None:

@@ -60,6 +60,9 @@ class Task(Protocol):
     def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:
         """A PNG of images (uint8 ``n c h w``) by what the teacher takes them for."""
 
+    def comparison(self, images: ImageSet, networks: Sequence[tuple[str, Network]]) -> bytes | None:
+        """A PNG of some labelled images beside what named networks make of them; None where figures say it all."""
+
 
 def task_of(network: Network) -> Task:
     """The task of a network, by the shape of what it returns for two blank images.

@@ -59,3 +59,7 @@ class Classification:
     def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:
         """One row a class."""
         return sample_grid(pixels, predicted, num_classes, classes)
+
+    def comparison(self, images: ImageSet, networks: Sequence[tuple[str, Network]]) -> bytes | None:
+        """None."""
+        return None

@@ -14,6 +14,7 @@ from dreamstill.adapters import Network
 from dreamstill.data import VOID, ImageSet
 from dreamstill.errors import InputError
 
+COMPARED = 6  # real images in the report
 BATCH = 16  # images scored at a time: a map of logits is thousands of times a classifier's row
 
 
@@ -82,6 +83,14 @@ class Segmentation:
     def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:
         """Images with the teacher's map over them, and a legend."""
         return overlays.overlay_sheet(pixels, predicted, num_classes, classes)
+
+    def comparison(self, images: ImageSet, networks: Sequence[tuple[str, Network]]) -> bytes | None:
+        """Image, truth and each network's map, of images evenly taken from the set."""
+        assert images.labels is not None
+        shown = images.subset(torch.linspace(0, len(images) - 1, min(COMPARED, len(images))).long())
+        assert shown.labels is not None
+        columns = [("truth", shown.labels), *((name, self.predict(n, shown.pixels)) for name, n in networks)]
+        return overlays.comparison_sheet(shown.pixels, columns, networks[0][1].num_classes, images.classes)
 
 
 def _scored(predicted: Tensor, labels: Tensor, k: int) -> dict[str, Any]:
