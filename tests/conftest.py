@@ -26,7 +26,7 @@ def tiny_network(widths, seed, num_classes=4, image_size=8, dtype=torch.float32)
     return network.to(dtype).eval()
 
 
-def dense_network(width, seed, num_classes=4, image_size=(16, 24)):
+def dense_network(width, seed, num_classes=4, image_size=(16, 32)):
     """A tiny segmentation network, with running statistics of some images."""
     torch.manual_seed(seed)
     module = models.build("encoder_decoder", num_classes=num_classes, channels=1, image_size=image_size, width=width)

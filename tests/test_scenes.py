@@ -101,7 +101,7 @@ def test_labels_that_cannot_be_read(tmp_path):
     good, bad = {"bytes": encoded(image()), "path": "a"}, {"bytes": b"no picture", "path": "b"}
     table = pa.table({"image": pa.array([good], struct), "annotation": pa.array([bad], struct)})
     pq.write_table(table, tmp_path / "test.parquet")
-    with pytest.raises(InputError, match="the label of a in .* cannot be read"):
+    with pytest.raises(InputError, match=r"the label of a in .* cannot be read"):
         data.load(str(tmp_path), "test")
 
 
@@ -199,15 +199,15 @@ def test_what_does_not_pair_up_is_named(tmp_path):
     assert str(caught.value).count("(no label)") == 5
     assert "lonely4 (no label) and 2 more" in str(caught.value)
     put(tmp_path / "testannot" / "other.png", mask(0))
+    for file in (tmp_path / "test").glob("lonely*"):
+        file.unlink()
     with pytest.raises(InputError, match=r"other \(no image\)"):
-        (tmp_path / "test" / "lonely0.png").unlink()
-        [f.unlink() for f in (tmp_path / "test").glob("lonely*")]
         data.load(str(tmp_path), "test")
 
 
 def test_what_a_list_names_and_the_folder_lacks(tmp_path):
     voc(tmp_path)
-    with pytest.raises(InputError, match="neither image nor label of 2007_000099, which train.txt lists"):
+    with pytest.raises(InputError, match=r"neither image nor label of 2007_000099, which train\.txt lists"):
         data.load(str(tmp_path), "train")
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_000063\n")
     with pytest.raises(InputError, match=r"2007_000063 \(no label\)"):

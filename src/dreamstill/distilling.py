@@ -39,9 +39,9 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     method = build_method(settings["method"])
     teacher = resolve_teacher(settings)
     student = resolve_student(settings, teacher)
+    _check(method, teacher, student)
     test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
     collected = collected_images(settings, method, teacher)
-    _check(method, teacher, student)
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
     hardware, steps = _budget(settings, method, given, test, began)
     if steps is None:

@@ -141,8 +141,9 @@ def list_methods(as_json: bool) -> list[dict[str, Any]]:
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        table = Table("method", "paper", "needs of the teacher", "outside information")
+        table = Table("method", "paper", "tasks", "needs of the teacher", "outside information")
         for row in found:
-            table.add_row(row["name"], row["paper"], ", ".join(row["needs"]), ", ".join(row["outside"]) or "none")
+            outside = ", ".join(row["outside"]) or "none"
+            table.add_row(row["name"], row["paper"], ", ".join(row["tasks"]), ", ".join(row["needs"]), outside)
         Console().print(table)
     return found

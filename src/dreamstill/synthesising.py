@@ -48,14 +48,15 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
         seen = ((pixels, metrics.predict(teacher, pixels)) for pixels in made)
         count = write_parquet(path, seen, _classes(folder, teacher), {**about, "method": config["method"]})
     else:
-        pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu()
+        pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu().contiguous()
         count = len(pixels)
         if task.name == "segmentation":  # maps of logits would be hundreds of times as large as the images
             answers = {"labels": task.predict(teacher, pixels)}
         else:
             answers = {"logits": metrics.predict(teacher, pixels)}
         atomic_write(path, save({"pixels": pixels, **answers}, metadata={"dreamstill": json.dumps(about)}))
-    print(f"{count} images and what the teacher says to them: {path}")
+    what = "classes of every pixel" if task.name == "segmentation" else "logits"
+    print(f"{count} images and the teacher's {what}: {path}")
     return str(path)
 
 
