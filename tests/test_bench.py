@@ -36,15 +36,30 @@ def suite(tmp_path):
 
 
 def test_mean_and_spread_over_seeds(suite):
-    plan = read_suite(suite)
+    (plan,) = read_suite(suite)
     plan.record(plan.rows[0], 0).write_text(record(0.8, (8, 2)))
     plan.record(plan.rows[0], 1).write_text(record(0.9, (6, 4)))
     lines = table(plan).splitlines()
     (row,) = [line for line in lines if line.startswith("| One row")]
-    assert row == "| One row |  | 85.0 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 3 TFLOP | 12 s | 2 |"
+    assert (
+        row
+        == "| One row |  | 85.0 ± 7.1 | 85.9 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 3 TFLOP | 12 s | 2 |"
+    )
     (missing,) = [line for line in lines if line.startswith("| other")]
     assert "not measured" in missing
     assert missing.count("|") == row.count("|")
+
+
+def test_networks_that_give_maps_are_judged_by_mean_iou(suite):
+    (plan,) = read_suite(suite)
+    student = {"name": "s", "params": 10, "miou": 0.3, "miou_last": 0.2, "pixel_accuracy": 0.9}
+    teacher = {"name": "t", "params": 100, "miou": 0.4}
+    plan.record(plan.rows[0], 0).write_text(record(0.5, student=student, teacher=teacher))
+    text = table(plan)
+    assert "| mean IoU, % |" in text
+    assert "accuracy, %" not in text
+    assert "| One row |  | 30.0 | 75.0 | 20.0 | 50.0 |" in text
+    assert "100 parameters, 40.00%" in text
 
 
 @pytest.mark.slow
@@ -57,7 +72,7 @@ def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch)
     }  # fmt: skip
     (tmp_path / "recipes" / "a.yaml").write_text(yaml.safe_dump(recipe))
     (tmp_path / "README.md").write_text("before\n<!-- bench:small -->\nold\n<!-- /bench -->\nafter\n")
-    plan = read_suite(suite)
+    (plan,) = read_suite(suite)
     plan.record(plan.rows[0], 0).write_text(record(0.5))
     api.bench("small", seeds=[0], quiet=True)
     assert json.loads(plan.record(plan.rows[0], 0).read_text())["summary"]["wall_seconds"] == 12.0  # not run again
@@ -80,6 +95,37 @@ def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch)
         shutil.rmtree(run)
     with pytest.raises(InputError, match=r"2 of 2 runs failed.*One row, seed 1: .*does not exist"):
         api.bench("small", jobs=2, quiet=True)
+
+
+def test_several_tables(suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = yaml.safe_load(suite.read_text())
+    suite.write_text(yaml.safe_dump({"tables": {"a": one, "b": {**one, "title": "Another", "seeds": [0]}}}))
+    a, b = read_suite(suite)
+    assert a.record(a.rows[0], 0) != b.record(b.rows[0], 0)
+    for plan in (a, b):
+        for row in plan.rows:
+            for seed in plan.seeds:
+                plan.record(row, seed).write_text(record(0.8 if plan is a else 0.6))
+    (tmp_path / "README.md").write_text("<!-- bench:small:b -->\n<!-- /bench -->\n")
+    text = api.bench("small", quiet=True)
+    assert text.index("### A title") < text.index("80.0 ± 0.0") < text.index("### Another") < text.index("60.0")
+    readme = (tmp_path / "README.md").read_text()
+    assert "### Another" in readme
+    assert "### A title" not in readme
+    with pytest.raises(InputError, match="the tables a, b, not all of c"):
+        api.bench("small", tables=["c"], quiet=True)
+
+
+def test_a_row_may_have_seeds_of_its_own(suite):
+    one = yaml.safe_load(suite.read_text())
+    one["rows"][1]["seeds"] = [5]
+    suite.write_text(yaml.safe_dump(one))
+    (plan,) = read_suite(suite)
+    assert [(row.name, seed) for row, seed in plan.runs()] == [("One row", 0), ("other", 5), ("One row", 1)]
+    plan.record(plan.rows[1], 0).write_text(record(0.1))
+    plan.record(plan.rows[1], 5).write_text(record(0.7))
+    assert "| other |  | 70.0 |" in table(plan)
 
 
 def test_mistakes(suite):

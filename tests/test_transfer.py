@@ -115,3 +115,75 @@ def test_the_files_name_says_how_it_is_written(runs):
     assert dreamstill.synthesize(str(runs / "noise")) == str(runs / "noise" / "images.safetensors")
     with pytest.raises(InputError, match="n is 0"):
         dreamstill.synthesize(str(runs / "noise"), n=0)
+
+
+# ---------------------------------------------------------------- students from a stored set
+
+
+def distil(runs, **changes):
+    settings = {
+        "teacher_checkpoint": str(runs / "teacher.safetensors"), "student": "convnet", "steps": 4, "onnx": False,
+        "student_args": {"widths": [2, 3]}, "method": {"name": "transfer", "batch_size": 8}, "precision": "32",
+        "compile": "off", "device": "cpu", "quiet": True, "checkpoint_steps": 2,
+    }  # fmt: skip
+    return dreamstill.distill(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def stored(runs):
+    return dreamstill.synthesize(str(runs / "soft"), out=str(runs / "set.parquet"))
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+@pytest.mark.parametrize("method", [{}, {"loss": "l1", "crop": 1, "flip": True}])
+def test_a_student_of_another_size_learns_from_the_stored_set(runs, stored, method, tmp_path):
+    out = tmp_path / "run"
+    distil(runs, transfer=stored, out=str(out), method={"name": "transfer", "batch_size": 8, **method})
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["student"]["params"] < 110  # the run that made the set has more
+    assert summary["outside_information"] == []
+    assert sum(summary["class_histogram"]) > 0
+    made = dreamstill.synthesize(str(out), n=5)  # what it learnt from, taken up from its own folder
+    known = {row.numpy().tobytes() for row in data.load(stored).pixels}
+    assert all(row.numpy().tobytes() in known for row in load_file(made)["pixels"])
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+def test_the_stored_logits_are_what_is_learnt(runs, stored):
+    found = transfer.read_parquet(stored, tiny_network((6, 8), 0))
+    with torch.no_grad():
+        said = tiny_network((6, 8), 0)(found.pixels / 255)
+    assert torch.allclose(found.logits, said, atol=1e-5)
+    assert found.sha256 == weights.sha256(runs / "set.parquet")
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+def test_sets_that_do_not_fit(runs, stored, tmp_path):
+    for other, words in (
+        (tiny_network((6, 8), 1), "the teacher with SHA-256"),
+        (tiny_network((6, 8), 0, num_classes=5), "a number of classes of 4, and here it is 5"),
+        (tiny_network((6, 8), 0, image_size=16), "images of 1x8x8, and here it is 1x16x16"),
+    ):
+        with pytest.raises(InputError, match=words):
+            transfer.read_parquet(stored, other)
+    (tmp_path / "text.parquet").write_text("no parquet")
+    table = pq.read_table(stored).replace_schema_metadata(None)
+    pq.write_table(table, tmp_path / "bare.parquet")
+    for name in ("text.parquet", "bare.parquet", "nothing.parquet"):
+        with pytest.raises(InputError, match="is not a transfer set"):
+            distil(runs, transfer=str(tmp_path / name))
+    with pytest.raises(InputError, match="none was given: name it with --transfer"):
+        distil(runs)
+    with pytest.raises(InputError, match="leave out --transfer"):
+        distil(runs, transfer=stored, method="noise")
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+def test_a_run_goes_on_with_its_own_set_only(runs, stored, tmp_path):
+    mine, out = tmp_path / "mine.parquet", tmp_path / "run"
+    mine.write_bytes((runs / "set.parquet").read_bytes())
+    distil(runs, transfer=str(mine), out=str(out))
+    (out / "report.html").unlink()
+    dreamstill.synthesize(str(runs / "soft"), n=12, out=str(mine))
+    with pytest.raises(InputError, match="not the one that the run"):
+        distil(runs, out=str(out), resume=True)

@@ -31,6 +31,7 @@ def distill(
     data_root: str | None = None,
     real: str | None = None,
     collected: str | None = None,
+    transfer: str | None = None,
     out: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
@@ -73,6 +74,7 @@ def distill(
         collected: a few real, unlabelled look-alikes for the methods that need some: a folder of images, a parquet
             file or folder, a name under --data-root, or hub:owner/name. Labels are not read, files that cannot be read
             are left out, images of other sizes resized.
+        transfer: a transfer set that dreamstill synthesize wrote (.parquet), for the method transfer only.
         out: the run folder; without it a new one under runs/.
         resume: go on with the run in --out from its last checkpoint, with its own settings.
         dry_run: only estimate time, memory and disk.
@@ -300,6 +302,7 @@ def bench(
     suite: str,
     data_root: str | None = None,
     seeds: list[int] | None = None,
+    tables: list[str] | None = None,
     rows: list[str] | None = None,
     jobs: int = 1,
     quiet: bool = False,
@@ -312,11 +315,12 @@ def bench(
     Args:
         suite: a name in benchmarks/, or a suite's YAML file.
         data_root: the folder that holds the named sets.
-        seeds: run only these seeds.
+        seeds: run only these of the seeds.
+        tables: run only these tables of a suite that has several.
         rows: run only these rows.
         jobs: runs side by side, each in a process with its share of the cores.
         quiet: no progress display.
     """
     from dreamstill.bench import run_bench
 
-    return run_bench(suite, data_root, seeds, rows, jobs, quiet)
+    return run_bench(suite, data_root, seeds, tables, rows, jobs, quiet)

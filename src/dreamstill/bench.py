@@ -31,14 +31,16 @@ class Row:
     name: str
     recipe: str
     published: str = ""
+    seeds: tuple[int, ...] | None = None  # in place of the table's
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Suite:
-    """A suite's file, read: rows, seeds and what all rows share."""
+class Table:
+    """One table of a suite: rows, seeds and what all rows share."""
 
-    path: Path
+    path: Path  # of the suite
+    key: str  # within the suite; empty in a suite of one table
     title: str
     note: str
     seeds: tuple[int, ...]
@@ -50,14 +52,25 @@ class Suite:
         """The folder that recipes and checkpoints are relative to."""
         return self.path.parent.parent
 
+    @property
+    def mark(self) -> str:
+        """What the readme calls it: ``cpu:fashion``."""
+        return f"{self.path.stem}:{self.key}" if self.key else self.path.stem
+
+    def runs(self) -> list[tuple[Row, int]]:
+        """All that are to be made, the first seed of every row first."""
+        seeds = {row.name: list(row.seeds or self.seeds) for row in self.rows}
+        most = max(map(len, seeds.values()), default=0)
+        return [(row, seeds[row.name][i]) for i in range(most) for row in self.rows if i < len(seeds[row.name])]
+
     def record(self, row: Row, seed: int) -> Path:
         """Where a run's record lies."""
-        stem = "".join(c if c.isalnum() else "-" for c in row.name.lower()).strip("-")
+        stem = "".join(c if c.isalnum() else "-" for c in f"{self.key} {row.name}".lower()).strip("-")
         return self.path.parent / "records" / self.path.stem / f"{stem}-seed{seed}.json"
 
 
-def read_suite(path: Path) -> Suite:
-    """Read ``benchmarks/NAME.yaml``.
+def read_suite(path: Path) -> tuple[Table, ...]:
+    """Read ``benchmarks/NAME.yaml``: one table, or several by their keys under ``tables``.
 
     Raises:
         InputError: not there, or a key is missing or unknown.
@@ -68,55 +81,87 @@ def read_suite(path: Path) -> Suite:
         raise InputError(
             f"the suite {path} cannot be read ({error}): give a file as benchmarks/fashion.yaml"
         ) from error
+    tables = content["tables"] if set(content) == {"tables"} else {"": content}
+    return tuple(_table(path, key, content) for key, content in tables.items())
+
+
+def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
+    where = f"{path}, table {key}," if key else str(path)
     unknown = set(content) - {"title", "note", "seeds", "shared", "rows"}
     if unknown or not {"title", "rows", "seeds"} <= set(content):
-        raise InputError(f"{path} has the keys {', '.join(content)}: expected title, note, seeds, shared and rows")
+        raise InputError(
+            f"{where} has the keys {', '.join(content)}: expected title, note, seeds, "
+            "shared and rows, or tables with these"
+        )
     try:
         rows = tuple(Row(**row) for row in content["rows"])
     except TypeError as error:
-        raise InputError(f"{path} has a row with other keys than name, recipe, published, settings: {error}") from error
+        raise InputError(
+            f"{where} has a row with other keys than name, recipe, published, seeds, settings: {error}"
+        ) from error
     shared = content.get("shared") or {}
-    return Suite(path, content["title"], content.get("note", ""), tuple(content["seeds"]), shared, rows)
+    return Table(path, key, content["title"], content.get("note", ""), tuple(content["seeds"]), shared, rows)
 
 
 def run_bench(
-    suite: str, data_root: str | None, seeds: list[int] | None, rows: list[str] | None, jobs: int, quiet: bool
+    suite: str,
+    data_root: str | None,
+    seeds: list[int] | None,
+    tables: list[str] | None,
+    rows: list[str] | None,
+    jobs: int,
+    quiet: bool,
 ) -> str:
     """Carry out :func:`dreamstill.api.bench`."""
     path = Path(suite) if suite.endswith(".yaml") else Path("benchmarks") / f"{suite}.yaml"
-    plan = read_suite(path)
-    wanted = [r for r in plan.rows if rows is None or r.name in rows]
-    if rows and len(wanted) != len(rows):
-        raise InputError(f"{path} has the rows {', '.join(r.name for r in plan.rows)}, not all of {', '.join(rows)}")
-    todo = [(row, seed) for seed in seeds or plan.seeds for row in wanted if not plan.record(row, seed).exists()]
+    plans = read_suite(path)
+    _all_there(path, "tables", tables, [plan.key for plan in plans])
+    _all_there(path, "rows", rows, [row.name for plan in plans for row in plan.rows])
+    planned = sorted({seed for plan in plans for _, seed in plan.runs()})
+    _all_there(path, "seeds", None if seeds is None else [str(s) for s in seeds], [str(s) for s in planned])
+    todo = [
+        (plan, row, seed)
+        for plan in plans
+        if tables is None or plan.key in tables
+        for row, seed in plan.runs()
+        if (seeds is None or seed in seeds)
+        if (rows is None or row.name in rows) and not plan.record(row, seed).exists()
+    ]
     if jobs > 1 and len(todo) > 1:
-        _run_side_by_side(plan, todo, data_root, jobs, quiet)
+        _run_side_by_side(todo, data_root, jobs, quiet)
     else:
-        for row, seed in todo:
+        for plan, row, seed in todo:
             _run(plan, row, seed, data_root, quiet)
-    text = table(plan)
+    texts = [table(plan) for plan in plans]
+    text = "\n".join(texts)
     atomic_write(path.with_suffix(".md"), text)
-    _into_readme(plan, text)
-    _into_results(plan.root)
+    for plan, made in zip(plans, texts, strict=True):
+        _into_readme(plan, made)
+    _into_results(plans[0].root)
     if not quiet:
         print(text)
     return text
 
 
-def _run_side_by_side(
-    plan: Suite, todo: Sequence[tuple[Row, int]], data_root: str | None, jobs: int, quiet: bool
-) -> None:
+def _all_there(path: Path, what: str, wanted: Sequence[str] | None, there: Sequence[str]) -> None:
+    if wanted is not None and not set(wanted) <= set(there):
+        raise InputError(f"{path} has the {what} {', '.join(there)}, not all of {', '.join(wanted)}")
+
+
+def _run_side_by_side(todo: Sequence[tuple[Table, Row, int]], data_root: str | None, jobs: int, quiet: bool) -> None:
     """Each run in a process of its own with its share of the cores: two that use all of them hinder each other."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
 
-    def one(job: tuple[Row, int]) -> str | None:
-        row, seed = job
+    def one(job: tuple[Table, Row, int]) -> str | None:
+        plan, row, seed = job
         words = [sys.executable, "-m", "dreamstill", "bench", str(plan.path), "--rows", json.dumps([row.name])]
-        words += ["--seeds", f"[{seed}]", "--quiet"] + (["--data-root", data_root] if data_root else [])
+        words += ["--tables", json.dumps([plan.key]), "--seeds", f"[{seed}]", "--quiet"]
+        words += ["--data-root", data_root] if data_root else []
         done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.PIPE, text=True)
+        name = f"{plan.key} {row.name}".strip() + f", seed {seed}"
         if not quiet:
-            print(f"{row.name}, seed {seed}: {'failed' if done.returncode else 'done'}", flush=True)
-        return f"{row.name}, seed {seed}: {done.stderr.strip()[-300:]}" if done.returncode else None
+            print(f"{name}: {'failed' if done.returncode else 'done'}", flush=True)
+        return f"{name}: {done.stderr.strip()[-300:]}" if done.returncode else None
 
     with ThreadPoolExecutor(jobs) as pool:
         failed = [said for said in pool.map(one, todo) if said]
@@ -124,7 +169,7 @@ def _run_side_by_side(
         raise InputError(f"{len(failed)} of {len(todo)} runs failed, the others are recorded; {'; '.join(failed)}")
 
 
-def _run(plan: Suite, row: Row, seed: int, data_root: str | None, quiet: bool) -> None:
+def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -> None:
     """One run, resumed where an earlier attempt was stopped, and its record."""
     settings = {**plan.shared, **yaml.safe_load((plan.root / row.recipe).read_text()), **row.settings, "seed": seed}
     for key in ("teacher_checkpoint", "student_checkpoint"):
@@ -145,10 +190,10 @@ def _run(plan: Suite, row: Row, seed: int, data_root: str | None, quiet: bool) -
     write_json(record, {**about, "teacher_sha256": manifest["teacher_sha256"], "summary": kept})
 
 
-def _into_readme(plan: Suite, text: str) -> None:
+def _into_readme(plan: Table, text: str) -> None:
     """Put the table where the readme has a place for it, so that no figure there is typed by hand."""
     readme = plan.root / "README.md"
-    begin, end = f"<!-- bench:{plan.path.stem} -->", "<!-- /bench -->"
+    begin, end = f"<!-- bench:{plan.mark} -->", "<!-- /bench -->"
     content = readme.read_text() if readme.exists() else ""
     if begin in content:
         before, _, rest = content.partition(begin)
@@ -167,14 +212,15 @@ def _into_results(root: Path) -> None:
     atomic_write(root / "RESULTS.md", head + "\n".join(text.replace("### ", "## ", 1) for text in tables))
 
 
+# "relative": the student's accuracy over its teacher's, as CGDD's abstract has it.
 _COLUMNS = (
-    "method", "published", "accuracy, %", "last step, %", "agreement with teacher, %", "largest class of its images, %",
-    "student steps", "operations", "time a run", "seeds",
+    "method", "published", "accuracy, %", "relative, %", "last step, %", "agreement with teacher, %",
+    "largest class of its images, %", "student steps", "operations", "time a run", "seeds",
 )  # fmt: skip
 
 
-def table(plan: Suite) -> str:
-    """The suite's table as Markdown, from the records that are there."""
+def table(plan: Table) -> str:
+    """The table as Markdown, from the records that are there."""
     lines = [
         f"### {plan.title}",
         "",
@@ -183,9 +229,13 @@ def table(plan: Suite) -> str:
     ]
     first: dict[str, Any] | None = None
     for row in plan.rows:
-        found = [json.loads(p.read_text())["summary"] for s in plan.seeds if (p := plan.record(row, s)).exists()]
+        found = [
+            json.loads(p.read_text())["summary"] for s in row.seeds or plan.seeds if (p := plan.record(row, s)).exists()
+        ]
         first = first or (found[0] if found else None)
         lines.append(_line(row, found))
+    if first is not None and "miou" in first["student"]:
+        lines[2] = lines[2].replace("accuracy", "mean IoU").replace("its images", "its images' pixels")
     if first is not None:
         teacher, student, machine = first["teacher"], first["student"], first["machine"]
         lines += [
@@ -205,6 +255,7 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
     cells = [
         row.published,
         _spread([100 * _score(s["student"]) for s in found]),
+        _spread([100 * _score(s["student"]) / _score(s["teacher"]) for s in found]),
         _spread([100 * _score(s["student"], "_last") for s in found]),
         _spread([100 * s["agreement"] for s in found]),
         _spread([100 * max(s["class_histogram"]) / sum(s["class_histogram"]) for s in found]),

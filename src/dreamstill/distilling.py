@@ -22,9 +22,11 @@ from dreamstill.errors import InputError
 from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
+from dreamstill.obeyed import obeyed
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import new_folder
 from dreamstill.tasks import check_batch, check_set, task_of
+from dreamstill.transfer import TransferSet, read_parquet
 
 DEFAULT_STEPS = 5_000
 # Not in config.yaml: where and how it runs; and trust in a file is not handed on to whoever repeats the run.
@@ -42,7 +44,10 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     _check(method, teacher, student)
     test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
     collected = collected_images(settings, method, teacher)
+    stored = transfer_set(settings, method, teacher)
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
+    if stored is not None:
+        given.transfer_pixels, given.transfer_logits = stored.pixels, stored.logits
     hardware, steps = _budget(settings, method, given, test, began)
     if steps is None:
         return None
@@ -50,7 +55,7 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     plan = Plan(
         "distill", _resolved(settings, method, teacher, student, hardware, steps), out, settings["resume"],
         settings["quiet"], method, given, test, steps, "student.safetensors", _file_facts(settings, teacher),
-        began=began, collected=collected,
+        began=began, collected=collected, stored=stored,
     )  # fmt: skip
     if settings["resume"]:
         _same_inputs(plan)
@@ -157,6 +162,19 @@ def collected_images(settings: dict[str, Any], method: Method, teacher: Network)
     return collected
 
 
+def transfer_set(settings: dict[str, Any], method: Method, teacher: Network) -> TransferSet | None:
+    """The stored transfer set, for the method that learns from one; None for all others."""
+    source = settings.get("transfer")
+    name = type(method).__name__
+    if "transfer" not in method.needs:
+        if source is not None:
+            raise InputError(f"{name} makes its own images: leave out --transfer {source}, or take --method transfer")
+        return None
+    if source is None:
+        raise InputError(f"{name} learns from a stored transfer set and none was given: name it with --transfer")
+    return read_parquet(source, teacher)
+
+
 def _check(method: Method, teacher: Network, student: Network) -> None:
     """Everything that can be known before the first step is written."""
     doctor.check_output(teacher)
@@ -229,8 +247,8 @@ def _resolved(
 ) -> dict[str, Any]:
     """What goes into config.yaml: no ``auto`` and no ``minutes`` left in it, and paths that hold from anywhere."""
     config = {k: v for k, v in settings.items() if k not in _UNSAVED}
-    for key in ("teacher_checkpoint", "student_checkpoint", "data_root"):
-        if config[key] is not None:
+    for key in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer"):
+        if config.get(key) is not None:
             config[key] = str(Path(config[key]).resolve())
     if config["collected"] is not None and Path(config["collected"]).exists() and config["collected"] not in data.KNOWN:
         config["collected"] = str(Path(config["collected"]).resolve())
@@ -261,6 +279,11 @@ def _same_inputs(plan: Plan) -> None:
         raise InputError(
             f"the collected images in {plan.collected.source} are not those that the run in {plan.out} began with: put "
             "the same ones there, or start a new run in another --out"
+        )
+    if plan.stored is not None and manifest.get("transfer_sha256") != plan.stored.sha256:
+        raise InputError(
+            f"the transfer set is not the one that the run in {plan.out} began with: give the same file, or start a "
+            "new run in another --out"
         )
     recorded = manifest.get("teacher_sha256")
     if recorded != plan.teacher_file["sha256"]:
@@ -300,6 +323,7 @@ def _look_at_images(done: Finished) -> dict[str, Any]:
         "class_histogram": torch.bincount(predicted.flatten(), minlength=k).tolist(),
         "clipped_share": float(((images < 0) | (images > 1)).double().mean()),
         "agreement_synthetic": float((task.predict(done.network, images) == predicted).double().mean()),
+        **obeyed(plan.method, done.engine),
     }
 
 

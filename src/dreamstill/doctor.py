@@ -25,7 +25,7 @@ from dreamstill.tasks import task_of
 
 Kind = Literal["logits", "probabilities", "log_probabilities"]
 _SPOKEN = {"logits": "logits", "probabilities": "probabilities", "log_probabilities": "log-probabilities"}
-_NOT_THE_TEACHERS = {"real", "collected"}  # needs that data fulfils, not the teacher
+_NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs that data fulfils, not the teacher
 _TIMED_BATCH = 128
 
 # ---------------------------------------------------------------- what comes out

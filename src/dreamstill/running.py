@@ -26,6 +26,7 @@ from dreamstill.report import write_report
 from dreamstill.state import Checkpoints, RunFolder, manifest
 from dreamstill.tasks import Task
 from dreamstill.track import Tracker
+from dreamstill.transfer import TransferSet
 from dreamstill.weights import save_network
 
 SELECTION = "average of the weights over the last fiftieth of the schedule (EMA); no labelled image chose it"
@@ -53,10 +54,13 @@ class Plan:
     compare: bool = True  # whether there is a teacher to compare with
     began: float = field(default_factory=time.monotonic)  # when the command did
     collected: Collected | None = None  # images somebody gathered, where the method needs some
+    stored: TransferSet | None = None  # images somebody made before, where the method learns from those
 
     @property
     def outside(self) -> list[str]:
         """Outside information used: the method's own word on it, exact where images were collected."""
+        if self.stored is not None:
+            return self.stored.outside
         return list(self.method.outside) if self.collected is None else [self.collected.outside]
 
 
@@ -115,6 +119,8 @@ def _begin(plan: Plan) -> None:
         about["collected_sha256"] = plan.collected.sha256
         for note in plan.collected.notes:
             print(note, flush=True)
+    if plan.stored is not None:
+        about["transfer_sha256"] = plan.stored.sha256
     write_json(plan.out / "manifest.json", about)
     write_config(plan.out / "config.yaml", plan.command, plan.config)
 

@@ -14,7 +14,13 @@ from dreamstill import metrics, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.config import build_method, read_config
-from dreamstill.distilling import collected_images, real_images, resolve_student, resolve_teacher
+from dreamstill.distilling import (
+    collected_images,
+    real_images,
+    resolve_student,
+    resolve_teacher,
+    transfer_set,
+)
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
@@ -43,6 +49,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
             f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
             ".safetensors, which holds the images with the teacher's class of every pixel"
         )
+    about |= {"teacher_sha256": weights.fingerprint(teacher.module), "outside": _outside(folder)}
     if path.suffix == ".parquet":
         made = _kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
         seen = ((pixels, metrics.predict(teacher, pixels)) for pixels in made)
@@ -72,7 +79,9 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     student = resolve_student({**settings, "student_checkpoint": None}, teacher)
     collected = collected_images(settings, method, teacher)
     gathered = None if collected is None else collected.pixels
-    given = Given(teacher, student, *real_images(settings, method, teacher), gathered)
+    stored = transfer_set(settings, method, teacher)
+    pixels, logits = (None, None) if stored is None else (stored.pixels, stored.logits)
+    given = Given(teacher, student, *real_images(settings, method, teacher), gathered, pixels, logits)
     engine = Engine(given, device=config["device"], precision=config["precision"], seed=seed, steps=config["steps"])
     method.setup(engine)
     state = Checkpoints(folder / "checkpoint").load(engine.banks)
@@ -94,6 +103,11 @@ def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
     """``n`` images made in pieces (uint8 ``b c h w``)."""
     for start in range(0, n, ROWS):
         yield to_uint8(method.synthesise(engine, min(ROWS, n - start))).cpu()
+
+
+def _outside(folder: Path) -> list[str]:
+    """The outside information that the run used, as its manifest says."""
+    return list(json.loads((folder / "manifest.json").read_text())["outside_information"])
 
 
 def _classes(folder: Path, teacher: Network) -> list[str]:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from dreamstill import weights
+from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 from dreamstill.files import replacing
 
@@ -70,6 +74,58 @@ def write_parquet(
         if not written:
             raise InputError("there is no image to write: the run must have made some")
     return written
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """A transfer set read back."""
+
+    pixels: Tensor  # uint8 ``n c h w``
+    logits: Tensor  # float32 ``n k``
+    sha256: str  # of the file
+    outside: list[str]  # the outside information used in making it
+
+
+def read_parquet(path: Path | str, teacher: Network) -> TransferSet:
+    """Read what :func:`write_parquet` wrote, for this teacher, a row group at a time.
+
+    Raises:
+        InputError: not such a file; or it is another teacher's, or of another image size or number of classes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    try:
+        file = pq.ParquetFile(path)
+        about = json.loads((file.schema_arrow.metadata or {})[b"dreamstill"])
+        recorded, outside = about["teacher_sha256"], about["outside"]
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} is not a transfer set ({type(error).__name__}: {error}): give a .parquet that dreamstill "
+            "synthesize wrote"
+        ) from error
+    size = (about["channels"], *about["image_size"])
+    for what, theirs, ours in (
+        ("images of", "x".join(map(str, size)), "x".join(map(str, (teacher.channels, *teacher.image_size)))),
+        ("a number of classes of", about["num_classes"], teacher.num_classes),
+        ("the teacher with SHA-256", recorded, weights.fingerprint(teacher.module)),
+    ):
+        if theirs != ours:
+            raise InputError(
+                f"the transfer set {path} was made for {what} {theirs}, and here it is {ours}: give the teacher that "
+                "it was made from, or make a set from this one"
+            )
+    pixels = torch.empty(file.metadata.num_rows, *size, dtype=torch.uint8)
+    logits = torch.empty(len(pixels), about["num_classes"])
+    at = 0
+    for batch in file.iter_batches(ROWS, columns=["image", "logits"]):
+        for row in batch.to_pylist():
+            image = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
+            pixels[at] = torch.from_numpy(image.copy()).view(*size[1:], size[0]).permute(2, 0, 1)
+            logits[at] = torch.tensor(row["logits"])
+            at += 1
+    return TransferSet(pixels, logits, weights.sha256(path), list(outside))
 
 
 def png(image: Tensor) -> bytes:

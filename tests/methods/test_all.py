@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import Silent, dense_network, tiny_network
 
-from dreamstill import methods
+from dreamstill import budget, methods
 from dreamstill.adapters import Network
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine, Given, Hardware
 from dreamstill.errors import DivergedError
 from dreamstill.loop import Cadence, run
+from dreamstill.obeyed import obeyed
 from dreamstill.state import Checkpoints
 
 # A tiny untrained teacher's soft targets hardly differ, and the method says so.
@@ -48,7 +49,7 @@ def make(name, **overrides):
 def engine(seed=0, steps=15, **kwargs):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images)
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(50, 4))
     return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
 
 
@@ -144,6 +145,45 @@ def test_what_is_delivered_and_shown(name, tmp_path):
     assert outcome.ema.network(images).shape == (20, 4)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_trial_of_a_budget_goes_through_every_phase(name):
+    e = engine()
+    trial = budget.measure(lambda: make(name), e.given, Hardware("cpu", "32", False), 0, patience=0.1)
+    phases = make(name).phases(15)
+    assert trial.seconds.keys() >= {p.name for p in phases}
+    assert all(s > 0 for s in trial.seconds.values())
+    assert trial.total(make(name), 1000) > trial.total(make(name), 100) > 0
+
+
+@pytest.mark.parametrize("name", ["cpsc", "cgdd", "hidfd", "cgdd two_stage", "cpsc unconditional", "ddad"])
+def test_preset_labels_are_counted_where_there_are_any(name, tmp_path):
+    method, e, _, _ = go(name, tmp_path)
+    modes = [m.training for m in e.modules.values()]
+    e.begin(e.iteration, 1.0)
+    drawn = e.drawn
+    found = obeyed(method, e, 100)
+    assert e.drawn == drawn  # the student has not seen these
+    assert [m.training for m in e.modules.values()] == modes
+    if name in ("cpsc unconditional", "ddad"):
+        assert found == {}
+        return
+    images, shares = 0, {}
+    e.begin(e.iteration, 1.0)  # the same draws again
+    y, said = [], []
+    while images < 100:
+        batch, labels = method.preset(e)
+        y.append(labels)
+        said.append(e.given.teacher(batch).argmax(1))
+        images += len(batch)
+    y, said = torch.cat(y), torch.cat(said)
+    for c in range(4):
+        shares[c] = (said[y == c] == c).float().mean().item()
+    assert found["preset"]["images"] == images
+    assert found["preset"]["share"] == pytest.approx((said == y).float().mean().item())
+    assert found["preset"]["worst"]["share"] == pytest.approx(min(shares.values()))
+    assert shares[found["preset"]["worst"]["class"]] == min(shares.values())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_bf16_trains(name, tmp_path):
     _, _, _, log = go(name, tmp_path, e=engine(precision="bf16"))
@@ -154,7 +194,7 @@ def test_bf16_trains(name, tmp_path):
 def test_what_it_says_of_itself(name):
     cls = methods.get(name)
     assert cls.paper
-    assert cls.needs <= {"bn", "input_gradient", "linear_head", "real", "collected"}
+    assert cls.needs <= {"bn", "input_gradient", "linear_head", "real", "collected", "transfer"}
     assert "classification" in cls.tasks
     for field in cls.__dataclass_fields__:
         if not field.startswith("_") and field not in ("paper", "needs", "outside", "tasks"):
@@ -196,7 +236,9 @@ SWITCHES = {
 
 def test_which_methods_take_maps():
     assert DENSE == ["ddad", "noise", "random_generator", "real_data"]
-    assert {n for n in NAMES if n not in DENSE} == {"cgdd", "collected_only", "cpsc", "hidfd", "soft_target"}
+    assert {n for n in NAMES if n not in DENSE} == {
+        "cgdd", "collected_only", "cpsc", "hidfd", "soft_target", "transfer"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*DENSE, *SWITCHES])

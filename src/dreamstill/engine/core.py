@@ -45,6 +45,8 @@ class Given:
     real_pixels: Tensor | None = None  # uint8 n c h w
     real_labels: Tensor | None = None  # int64 n, or uint8 n h w
     collected: Tensor | None = None  # uint8 n c h w, without labels
+    transfer_pixels: Tensor | None = None  # uint8 n c h w
+    transfer_logits: Tensor | None = None  # n k, the teacher's of just these images
 
 
 def _hash(*parts: object) -> int:
@@ -172,6 +174,14 @@ class Engine:
                 "this method learns from collected images and none were given: name a folder or set with --collected"
             )
         return self.given.collected.to(self.device)
+
+    def transfer(self) -> tuple[Tensor, Tensor]:
+        """The images (uint8 ``n c h w``) of a stored transfer set and the teacher's logits of them (``n k``)."""
+        if self.given.transfer_pixels is None or self.given.transfer_logits is None:
+            raise InputError(
+                "this method learns from a stored transfer set and none was given: name it with --transfer"
+            )
+        return self.given.transfer_pixels.to(self.device), self.given.transfer_logits.to(self.device, self.dtype)
 
     def _place(self, module: nn.Module) -> None:
         module.to(device=self.device, dtype=self.dtype)

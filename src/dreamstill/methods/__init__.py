@@ -35,12 +35,13 @@ class Phase:
 class Method(Protocol):
     """What the loop needs. Class attributes say what is needed and known; they are not hyper-parameters.
 
-    Two more may be there: ``needed``, a property, what these settings need where that is less than ``needs``; and
-    ``transfer_set()``, the image bank of a method that makes its images once and keeps them.
+    Three more may be there: ``needed``, a property, what these settings need where that is less than ``needs``;
+    ``transfer_set()``, the image bank of a method that makes its images once and keeps them; and ``preset(engine)``, of
+    a method with a conditional generator: a batch of its images in eval mode and the labels asked for (None without).
     """
 
     paper: ClassVar[str]
-    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, real, collected
+    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, real, collected, transfer
     outside: ClassVar[tuple[str, ...]]  # outside information used besides the teacher's weights
     tasks: ClassVar[frozenset[str]]
 

@@ -39,7 +39,7 @@ class CGDD:
     ``L_S = KL_tau(T(x) || S(x)) + w_lab CE(S(x), y) [only x that T takes for y] + w_at L_AT(x)``
     ``L_AT = sum over stages of ||q_S - q_T||_2``, ``q`` the unit-length map of mean squared activation.
 
-    A logged ``student/kept`` is no loss: the share of images that the teacher takes for their preset class.
+    The log's ``student/kept`` is the share of images that the teacher takes for their preset class.
 
     Attributes:
         mode: ``alternating`` (v4's adversarial framework), or ``two_stage`` (v1: the generator is trained alone, then
@@ -212,7 +212,9 @@ class CGDD:
         if self.crop or self.flip:
             shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
             images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
-        engine.minimise(self.loss_s, *self.learners, inputs=(images, y))
+        kept = engine.minimise(self.loss_s, *self.learners, inputs=(images, y))
+        if kept is not None:
+            engine.observe("student", {"kept": kept})
 
     def loss_g(self, z: Tensor, y: Tensor, ramp: Tensor | None = None) -> Terms:
         """Generator: the teacher takes an image for its preset label and its BN layers know it; the student differs.
@@ -237,24 +239,25 @@ class CGDD:
                 terms["adversarial_maps"] = ramp * self.w_adv_maps * self.adversarial(distance)
         return terms
 
-    def loss_s(self, images: Tensor, y: Tensor) -> Terms:
-        """Student: the teacher's outputs, the preset labels, the teacher's attention."""
+    def loss_s(self, images: Tensor, y: Tensor) -> tuple[Terms, Tensor | None]:
+        """Student: the teacher's outputs, the preset labels, the teacher's attention. Also the share ``kept``."""
         with torch.no_grad():
             t = self.teacher(images)
         s = self.student(images)
         terms = {"kd": kl(s.logits, t.logits, self.tau) if self.kd == "kl" else l1(s.logits, t.logits)}
+        kept = None
         if self.labelled:
             agrees = (t.logits.argmax(1) == y).to(s.logits.dtype)
+            kept = agrees.mean()
             if self.w_lab > 0:
                 terms["label"] = self.w_lab * self.label_loss(s.logits, y, agrees if self.mask else None)
-            terms["kept"] = agrees.mean()  # without a gradient: to be logged
         if self.w_at > 0:
             ours, theirs = self.compared(s, t)
             if self.feat == "hint":
                 terms["hint"] = self.w_at * hint_distance(self.adapters(ours), theirs)
             else:
                 terms["attention"] = self.w_at * attention_distance(ours, theirs, self.at_form)
-        return terms
+        return terms, kept
 
     def label_loss(self, s: Tensor, y: Tensor, kept: Tensor | None) -> Tensor:
         """Cross-entropy of logits ``b k`` and labels ``b``, mean over those ``kept`` (``b``, 0 or 1); 0 if none."""
@@ -279,6 +282,16 @@ class CGDD:
         z, y = self.draw(engine)
         self.generator.train(self.alternating)
         return engine.make(self.generator, z, y), y
+
+    def preset(self, engine: Engine) -> tuple[Tensor, Tensor] | None:
+        """A batch as the finished generator makes it, in eval mode, and the classes asked for."""
+        if not self.labelled:
+            return None
+        z, y = self.draw(engine)
+        self.generator.eval()
+        images = engine.make(self.generator, z, y)
+        self.generator.train(self.alternating)
+        return images, y
 
     def deliver(self) -> Network:
         """The student."""

@@ -246,6 +246,16 @@ class CPSC:
         """Of the whole batch's error, since a mean of logarithms over ranks is another thing."""
         return (self.average(error) + (0.0 if self.variant == "released" else 1e-6)).log()
 
+    def preset(self, engine: Engine) -> tuple[Tensor, Tensor] | None:
+        """A batch as the finished generator makes it, in eval mode, and the classes asked for."""
+        if self.condition == "none":
+            return None
+        z, y = self.draw(engine)
+        self.generator.eval()
+        images = engine.make(self.generator, z, y)
+        self.generator.train()
+        return images, y
+
     def deliver(self) -> Network:
         """The student."""
         return self.network

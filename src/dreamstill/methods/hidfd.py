@@ -263,14 +263,19 @@ class HiDFD:
 
     def fresh(self, engine: Engine) -> Tensor:
         """A batch of made images, classes uniform, noise not truncated."""
+        return self.preset(engine)[0]
+
+    def preset(self, engine: Engine) -> tuple[Tensor, Tensor]:
+        """The same, and the classes asked for."""
         generator = self.average if self.sample_from == "ema" else self.generator
         generator.eval()
-        images = engine.make(generator, engine.noise(self.gan_batch, self.nz), engine.labels(self.gan_batch))
+        z, y = engine.noise(self.gan_batch, self.nz), engine.labels(self.gan_batch)
+        images = engine.make(generator, z, y)
         self.generator.train()
         if self.stretch:
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
             images = (images - low) / (high - low).clamp_min(1e-5)
-        return images
+        return images, y
 
     # ---------------------------------------------------------------- the student
 

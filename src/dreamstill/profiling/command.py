@@ -80,7 +80,8 @@ def given_of(recipe: dict[str, Any]) -> Given:
     real = torch.randint(256, (2048, teacher.channels, *teacher.image_size), dtype=torch.uint8)
     each = teacher.image_size if task_of(teacher).name == "segmentation" else ()
     labels = torch.randint(teacher.num_classes, (2048, *each))
-    return Given(teacher, resolve_student(recipe, teacher), real, labels, real)
+    logits = torch.randn(2048, teacher.num_classes)
+    return Given(teacher, resolve_student(recipe, teacher), real, labels, real, real, logits)
 
 
 def take_apart(method: Method, given: Given, hardware: Hardware) -> dict[str, Any]:

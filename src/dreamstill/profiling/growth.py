@@ -7,6 +7,7 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill import models
@@ -56,7 +57,15 @@ def _rebuilt(given: Given, side: int, k: int) -> Given | None:
     pixels = given.real_pixels
     assert pixels is not None
     blank = pixels.new_zeros(2048, *_shape(teacher))
-    return replace(given, teacher=teacher, student=student, real_pixels=blank, collected=blank)
+    return replace(
+        given,
+        teacher=teacher,
+        student=student,
+        real_pixels=blank,
+        collected=blank,
+        transfer_pixels=blank,
+        transfer_logits=torch.zeros(len(blank), teacher.num_classes),
+    )
 
 
 def _shape(n: Network) -> tuple[int, ...]:

@@ -195,6 +195,14 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
     if counts := summary.get("class_histogram"):
         seen = f"{sum(c > 0 for c in counts):,} of {len(counts):,}"
         rows.append(("Classes in the synthetic images", seen, "As the teacher sees them."))
+    if preset := summary.get("preset"):
+        worst, names = preset["worst"], summary.get("classes")
+        name = names[worst["class"]] if names else f"class {worst['class']}"
+        text = (
+            f"How often the teacher sees the class that the generator was asked for, in {preset['images']:,} fresh "
+            f"images; least often for {name}, {percent(worst['share'])}."
+        )
+        rows.append(("Preset labels obeyed", percent(preset["share"]), text))
     rows.append(("Which weights were delivered", "", _sentence_case(summary["selection"])))
     outside = summary["outside_information"]
     text = _sentence_case(listing(outside)) if outside else "Nothing but the teacher itself was used."
