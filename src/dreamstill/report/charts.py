@@ -83,10 +83,11 @@ def histogram(summary: dict[str, Any]) -> dict[str, Any] | None:
         {"name": n, "count": f"{c:,}", "width": f"{100 * c / most:.1f}"} for n, c in zip(names, counts, strict=True)
     ]
     many = len(counts) > NAMED_BARS
+    what = f"{'pixels of ' if summary.get('task') == 'segmentation' else ''}fresh synthetic images"
     title = f"Synthetic images a class, {len(counts)} classes, at most {most}"
     return {
         "total": f"{total:,}",
-        "warnings": _warnings(counts, names, total),
+        "warnings": _warnings(counts, names, total, what),
         "bars": [] if many else bars,
         "svg": Markup(plots.bars("synthesised", counts, title=title)) if many else None,
         "range": f"between {min(counts):,} and {most:,} a class",
@@ -94,19 +95,19 @@ def histogram(summary: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _warnings(counts: list[int], names: list[str], total: int) -> list[str]:
+def _warnings(counts: list[int], names: list[str], total: int, what: str) -> list[str]:
     warnings = []
     if missing := [n for n, c in zip(names, counts, strict=True) if c == 0]:
         verb = "appears" if len(missing) == 1 else "appear"
         warnings.append(
-            f"{len(missing):,} of the {len(counts):,} classes never {verb} among {total:,} fresh synthetic images: "
+            f"{len(missing):,} of the {len(counts):,} classes never {verb} among {total:,} {what}: "
             f"{listing(missing)}. Check the student on real images of "
             f"{'this class' if len(missing) == 1 else 'these classes'} before relying on it there."
         )
     if 2 * max(counts) > total:
         name = names[counts.index(max(counts))]
         warnings.append(
-            f"More than half of the fresh synthetic images are of one class: {name} ({percent(max(counts) / total)}). "
+            f"More than half of the {what} are of one class: {name} ({percent(max(counts) / total)}). "
             "The student has seen little of the others."
         )
     return warnings
