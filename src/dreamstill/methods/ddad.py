@@ -50,8 +50,8 @@ class DDAD:
         lr_s: SGD, DFAD's 0.1.
         momentum: of the student's SGD, DFAD's 0.9.
         weight_decay: DFAD's 5e-4.
-        schedule: ``step``: times 0.1 at 20 % and 40 % of the run, as DFAD's CIFAR script; ``thirds``: at a third and two
-            thirds, as its scripts for larger images; ``cosine``; ``constant``.
+        schedule: ``step``: times 0.1 at 20 % and 40 % of the run, as DFAD's CIFAR script; ``thirds``: at a third and
+            two thirds, as its scripts for larger images; ``cosine``; ``constant``.
         student_mode: the student's mode in the generator's step; DFAD leaves it in ``train``.
         clip: largest gradient norm of the generator's step; None leaves it alone. (-D is unbounded below.)
         w_onehot: DAFL's certainty term on the teacher's output, off: not part of DDAD.
