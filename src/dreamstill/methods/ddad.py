@@ -19,7 +19,7 @@ from dreamstill.adapters import Network
 from dreamstill.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.errors import InputError
-from dreamstill.generators import Generator, LargeGenerator
+from dreamstill.generators import Generator, Head, LargeGenerator
 from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import Form, bn_statistics
@@ -46,6 +46,8 @@ class DDAD:
         nz: noise length (DFAD: 256).
         width: the generator's ``ngf`` (DFAD: 64).
         size: ``small``: DFAD's generator for about 32 pixels; ``large``: its DCGAN type for 128 and about.
+        head: how the small generator ends: ``standardised`` (DFAD), or ``tanh``, as the large one, for a teacher whose
+            mean and std are not its images' own (0.5 and 0.5, say).
         lr_g: Adam, DFAD's 1e-3.
         lr_s: SGD, DFAD's 0.1.
         momentum: of the student's SGD, DFAD's 0.9.
@@ -81,6 +83,7 @@ class DDAD:
     nz: int = 256
     width: int = 64
     size: Literal["small", "large"] = "small"
+    head: Head = "standardised"
     lr_g: float = 1e-3
     lr_s: float = 0.1
     momentum: float = 0.9
@@ -121,8 +124,10 @@ class DDAD:
         steps = {"step": step_decay((0.2, 0.4), 0.1), "thirds": step_decay((1 / 3, 2 / 3), 0.1)}
         decay = {**steps, "cosine": cosine, "constant": constant}[self.schedule]
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
-        build = {"small": Generator, "large": LargeGenerator}[self.size]
-        generator = build(engine.given.teacher, self.nz, self.width)
+        teacher = engine.given.teacher
+        large = self.size == "large"
+        small = partial(Generator, head=self.head)
+        generator = (LargeGenerator if large else small)(teacher, self.nz, self.width)
         self.teacher = engine.frozen(engine.given.teacher, bn=self.alpha > 0, bn_pooled=self.bn_pooled)
         self.generator, self.opt_g = engine.own("generator", generator, partial(Adam, lr=self.lr_g), decay, self.clip)
         self.network = engine.given.student
