@@ -157,6 +157,21 @@ def test_generators_make_images_that_are_not_square(build, size):
     images.sum().backward()
 
 
+def test_a_tanh_head_stays_between_black_and_white_whatever_the_teachers_mean_and_std():
+    network = Network(nn.Identity(), num_classes=4, image_size=(8, 12), channels=3, mean=[0.5] * 3, std=[0.5] * 3)
+    torch.manual_seed(0)
+    z = torch.randn(32, 8)
+    free = Generator(network, nz=8, width=4)(z)
+    bound = Generator(network, nz=8, width=4, head="tanh")
+    images = bound(z)
+    assert 0 <= float(images.detach().min()) <= float(images.detach().max()) <= 1
+    assert float(free.detach().std((0, 2, 3)).mean()) == pytest.approx(
+        0.5, rel=0.01
+    )
+    assert not hasattr(bound, "norm3")
+    images.sum().backward()
+
+
 @pytest.mark.parametrize(
     ("build", "size", "words"),
     [
