@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill import models
 from dreamstill.errors import InputError
+from dreamstill.models.grey import GreyConv2d
 
 
 def build(name, **kwargs):
@@ -83,3 +84,39 @@ def test_convnet_takes_small_images(size):
 def test_wrong_requests(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(5, 0), (3, 1), (1, 0), (5, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_grey_convolution_is_a_convolution(kernel, padding, layout):
+    torch.manual_seed(0)
+    ours = GreyConv2d(3, kernel, padding).double().to(memory_format=layout)
+    plain = nn.Conv2d(1, 3, kernel, padding=padding).double()
+    plain.load_state_dict(ours.state_dict())
+    x = torch.rand(2, 1, 7, 6, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *ours.parameters()]
+    assert torch.autograd.gradcheck(lambda *_: ours(x), inputs)
+    theirs = torch.autograd.grad(plain(x).square().sum(), [x, *plain.parameters()])
+    for a, b in zip(torch.autograd.grad(ours(x).square().sum(), inputs), theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(ours(x.detach()), plain(x.detach()))
+
+
+def test_the_grey_convolution_compiles():
+    ours = GreyConv2d(3, 5, 0).requires_grad_(False)
+
+    def loss(x):
+        return ours(x).relu().square().sum()
+
+    x = torch.rand(2, 1, 9, 9, requires_grad=True)
+    (expected,) = torch.autograd.grad(loss(x), x)
+    (found,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(x), x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_frozen_grey_convolution_sends_a_gradient_to_the_image_only():
+    layer = GreyConv2d(2, 3, 1).requires_grad_(False)
+    x = torch.rand(2, 1, 5, 5, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from dreamstill.errors import InputError
+from dreamstill.models.grey import GreyConv2d
 
 
 class Block(nn.Sequential):
@@ -16,7 +17,9 @@ class Block(nn.Sequential):
         self, c_in: int, c_out: int, kernel: int = 3, padding: int = 1, stride: int = 1, bn: bool = True
     ) -> None:
         norm = [nn.BatchNorm2d(c_out)] if bn else []
-        super().__init__(nn.Conv2d(c_in, c_out, kernel, stride, padding), *norm, nn.ReLU(inplace=False))
+        grey = c_in == 1 and stride == 1
+        conv = GreyConv2d(c_out, kernel, padding) if grey else nn.Conv2d(c_in, c_out, kernel, stride, padding)
+        super().__init__(conv, *norm, nn.ReLU(inplace=False))
 
 
 class LeNet5(nn.Module):
