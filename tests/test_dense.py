@@ -165,9 +165,7 @@ def test_a_tanh_head_stays_between_black_and_white_whatever_the_teachers_mean_an
     bound = Generator(network, nz=8, width=4, head="tanh")
     images = bound(z)
     assert 0 <= float(images.detach().min()) <= float(images.detach().max()) <= 1
-    assert float(free.detach().std((0, 2, 3)).mean()) == pytest.approx(
-        0.5, rel=0.01
-    )
+    assert float(free.detach().std((0, 2, 3)).mean()) == pytest.approx(0.5, rel=0.01)
     assert not hasattr(bound, "norm3")
     images.sum().backward()
 
