@@ -2,7 +2,7 @@
 
 A set is named (``digits``, or one of :data:`KNOWN` under a root folder), or is a parquet file or folder in the
 Hugging Face image layout, a folder of class folders, or ``hub:owner/name``. Sets with a label a pixel are found in the
-same places, in the layouts of :mod:`dreamstill.scenes`.
+same places, in the layouts of :mod:`dreamstill.layouts`.
 """
 
 from __future__ import annotations
@@ -159,10 +159,10 @@ def _digits(split: str, size: tuple[int, int] | None, channels: int | None) -> I
 def _from_files(
     source: str, split: str, root: str | Path | None, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
-    from dreamstill import scenes  # it builds on what is here
+    from dreamstill import layouts, scenes  # they build on what is here
 
     files = _parquet_files(source, split, root)
-    maps = scenes.in_folder(Path(source), split) if files is None else scenes.in_parquet(files)
+    maps = layouts.in_folder(Path(source), split) if files is None else scenes.in_parquet(files)
     if maps is not None:
         return scenes.load_scenes(maps, source if source in KNOWN else Path(source).name, split, size, channels)
     if files is None:
