@@ -214,6 +214,13 @@ def test_what_a_list_names_and_the_folder_lacks(tmp_path):
         data.load(str(tmp_path), "train")
 
 
+def test_two_files_of_one_name(tmp_path):
+    segnet(tmp_path)
+    Image.fromarray(image()).save(tmp_path / "test" / "0001TP_0.jpg")
+    with pytest.raises(InputError, match=r"holds 0001TP_0\.jpg and 0001TP_0\.png: give every image a name of its own"):
+        data.load(str(tmp_path), "test")
+
+
 def test_a_split_that_is_not_there(tmp_path):
     segnet(tmp_path, "val")
     assert len(data.load(str(tmp_path), "test")) == 2  # scored on val, where test is kept back

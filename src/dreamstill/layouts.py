@@ -1,7 +1,7 @@
 """The folders in which sets with a label a pixel are handed out, recognised by what lies in them.
 
-CamVid as SegNet's tutorial has it (``train/`` and ``trainannot/``), lists of pairs (``train.txt``), NYUv2 with 13 classes,
-Pascal VOC, Cityscapes, and plain ``images/`` and ``labels/`` folders.
+CamVid as SegNet's tutorial has it (``train/`` and ``trainannot/``), lists of pairs (``train.txt``), NYUv2 with 13
+classes, Pascal VOC, Cityscapes, and plain ``images/`` and ``labels/`` folders.
 """
 
 from __future__ import annotations
@@ -157,7 +157,12 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _stems(folder: Path) -> dict[str, Path]:
-    return {f.stem: f for f in _pictures(folder)} if folder.is_dir() else {}
+    found: dict[str, Path] = {}
+    for f in _pictures(folder):
+        if f.stem in found:
+            raise InputError(f"{folder} holds {found[f.stem].name} and {f.name}: give every image a name of its own")
+        found[f.stem] = f
+    return found
 
 
 def _numbers(folder: Path) -> dict[str, Path]:

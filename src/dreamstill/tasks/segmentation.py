@@ -33,7 +33,10 @@ class Segmentation:
     def label_loss(
         self, logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
     ) -> Tensor:
-        """Cross-entropy of logits (``b k h w``) with labels (``b h w``, any integers), mean over what is not void."""
+        """Cross-entropy of logits (``b k h w``) with labels (``b h w``, any integers), mean over what is not void.
+
+        Under several ranks each takes the mean over its own share, whose numbers of void pixels may differ.
+        """
         return F.cross_entropy(logits, labels.long(), weight=weights, ignore_index=VOID, label_smoothing=smoothing)
 
     def crop_flip(
