@@ -76,8 +76,8 @@ def smp_network(
         )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"segmentation_models_pytorch cannot build {architecture} on {encoder} with {channels} channels ({error}): "
-            "see its documentation for what it has"
+            f"segmentation_models_pytorch cannot build {architecture} on {encoder} with {channels} channels "
+            f"({str(error)[:150]}...): see its documentation for what it has"
         ) from error
 
 
@@ -87,5 +87,5 @@ def _imported(module: str, extra: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise InputError(
-            f"this network is {package}'s, which is not installed ({error}): pip install 'dreamstill[{extra}]'"
+            f"this network is {package}'s, which cannot be imported ({error}): pip install 'dreamstill[{extra}]'"
         ) from error
