@@ -1,7 +1,9 @@
 """A suite runs what is not recorded yet, and its table says what the records say."""
 
+import inspect
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,8 +11,11 @@ from conftest import tiny_network
 
 from dreamstill import api
 from dreamstill.bench import read_suite, table
+from dreamstill.config import build_method
 from dreamstill.errors import InputError
 from dreamstill.weights import save_network
+
+ROOT = Path(__file__).parent.parent
 
 
 def record(accuracy, histogram=(5, 5), **changes):
@@ -126,6 +131,35 @@ def test_a_row_may_have_seeds_of_its_own(suite):
     plan.record(plan.rows[1], 0).write_text(record(0.1))
     plan.record(plan.rows[1], 5).write_text(record(0.7))
     assert "| other |  | 70.0 |" in table(plan)
+
+
+def test_a_table_without_any_record(suite):
+    (plan,) = read_suite(suite)
+    assert table(plan) == (
+        "### A title\n\nNot measured yet: One row, other.\n\n`dreamstill bench small --data-root DIR`\n"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.yaml")), ids=lambda p: p.stem)
+def test_the_suites_that_come_with_it_can_be_run(path):
+    known = inspect.signature(api.distill).parameters
+    for plan in read_suite(path):
+        records = [plan.record(row, seed) for row, seed in plan.runs()]
+        assert len(set(records)) == len(records)
+        for row in plan.rows:
+            settings = {**plan.shared, **yaml.safe_load((ROOT / row.recipe).read_text()), **row.settings}
+            assert settings.keys() <= known.keys()
+            build_method(settings["method"])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*.yaml")), ids=lambda p: p.stem)
+def test_the_recipes_that_come_with_it_are_valid(path):
+    recipe = yaml.safe_load(path.read_text())
+    assert recipe.keys() <= inspect.signature(api.distill).parameters.keys()
+    build_method(recipe["method"])
+    checkpoint = recipe["teacher_checkpoint"]
+    assert checkpoint.startswith("runs/") or (ROOT / checkpoint).exists()
+    assert path.read_text().startswith("# ")  # what it is and what it gave
 
 
 def test_mistakes(suite):

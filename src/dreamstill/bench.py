@@ -220,7 +220,10 @@ _COLUMNS = (
 
 
 def table(plan: Table) -> str:
-    """The table as Markdown, from the records that are there."""
+    """The table as Markdown, from the records that are there; of one without any only what it would hold."""
+    if not any(plan.record(row, seed).exists() for row, seed in plan.runs()):
+        names = ", ".join(row.name for row in plan.rows)
+        return f"### {plan.title}\n\nNot measured yet: {names}.\n\n`{_command(plan)}`\n"
     lines = [
         f"### {plan.title}",
         "",
@@ -244,8 +247,13 @@ def table(plan: Table) -> str:
             f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}; delivered weights: "
             f"{first['selection']}. {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}.",
         ]
-    lines += ["", plan.note.strip(), "", f"`dreamstill bench {plan.path.stem} --data-root DIR`", ""]
+    lines += ["", plan.note.strip(), "", f"`{_command(plan)}`", ""]
     return "\n".join(lines)
+
+
+def _command(plan: Table) -> str:
+    chosen = f" --tables '[{plan.key}]'" if plan.key else ""
+    return f"dreamstill bench {plan.path.stem}{chosen} --data-root DIR"
 
 
 def _line(row: Row, found: list[dict[str, Any]]) -> str:

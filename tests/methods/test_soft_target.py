@@ -245,6 +245,12 @@ def test_other_starts_and_other_ranges():
     flat = method.canvas.images.detach().flatten()
     assert abs(flat.mean() - 0.3) < 0.06
     assert abs(flat.std() - 0.4) < 0.06
+    method, engine = made(lr_x=0.0, init="mean", pixels="free")
+    synthesise(method, engine)
+    flat = method.canvas.images.detach().flatten()
+    assert abs(flat.mean() - 0.3) < 0.01
+    assert abs(flat.std() - 0.05) < 0.01
+    assert 0 <= flat.min() <= flat.max() <= 1
     canvas = Pixels(2, 1, 1, 2)
     for how, expected in (("free", [-1.0, 0.0, 1.0, 3.0]), ("clamp", [0, 0, 1, 1]), ("rescale", [0, 0.25, 0.5, 1])):
         with torch.no_grad():

@@ -92,7 +92,9 @@ class SoftTarget:
         iterations: Adam steps a batch (inferred, a small budget; ZSKD code: 1,500).
         lr_x: Adam on the pixels, in [0, 1] units, halved at 60 % and 80 % (inferred: in a few hundred iterations it
             comes nearer than 0.01; ZSKD code: 1e-3).
-        init: the images' start: ``uniform`` in [0, 1] (ZSKD code), or ``normal``, around the teacher's mean (port).
+        init: the images' start: ``uniform`` in [0, 1] (ZSKD code); ``normal``, around the teacher's mean (port); or
+            ``mean``, close around it (inferred: what the optimisation does not touch of white noise stays in the image,
+            and the student has to learn to look past it).
         pixels: after a step ``clamp`` to [0, 1]; ``rescale`` the whole batch by its extremes (ZSKD code); or ``free``.
         batch_size: images a student step (inferred: 256).
         lr_s: Adam of the student, along a cosine (the author's later code: 5e-3, on LeNet 1e-3; ZSKD code: 1e-3).
@@ -130,7 +132,7 @@ class SoftTarget:
     synthesis_batch: int = 256
     iterations: int = 500
     lr_x: float = 0.03
-    init: Literal["uniform", "normal"] = "uniform"
+    init: Literal["uniform", "normal", "mean"] = "uniform"
     pixels: Literal["clamp", "rescale", "free"] = "clamp"
     batch_size: int = 256
     lr_s: float = 5e-3
@@ -251,8 +253,9 @@ class SoftTarget:
         """A new batch: noise images, an optimiser without memory, targets that stay."""
         network, z = engine.given.teacher, engine.gather(engine.noise(self.synthesis_batch, *self.shape))
         with torch.no_grad():  # the normal distribution's own function makes normal noise uniform
-            first = torch.special.ndtr(z) if self.init == "uniform" else z * network.std + network.mean
-            self.canvas.images.copy_(first)
+            spread = 0.05 if self.init == "mean" else network.std
+            first = torch.special.ndtr(z) if self.init == "uniform" else z * spread + network.mean
+            self.canvas.images.copy_(first.clamp(0, 1) if self.init == "mean" else first)
         engine.restart(self.opt_x)
         self.wanted.copy_(self.draw(engine, self.synthesis_batch))
         share = targets.shares(self.wanted)
