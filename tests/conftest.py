@@ -26,6 +26,20 @@ def tiny_network(widths, seed, num_classes=4, image_size=8, dtype=torch.float32)
     return network.to(dtype).eval()
 
 
+def dense_network(width, seed, num_classes=4, image_size=(16, 32)):
+    """A tiny segmentation network, with running statistics of some images."""
+    torch.manual_seed(seed)
+    module = models.build("encoder_decoder", num_classes=num_classes, channels=1, image_size=image_size, width=width)
+    network = Network(
+        module, num_classes=num_classes, image_size=image_size, channels=1, mean=[0.3], std=[0.4],
+        name="encoder_decoder", kwargs={"width": width},
+    )  # fmt: skip
+    network.train()
+    for _ in range(5):
+        network(torch.rand(16, 1, *image_size))
+    return network.eval()
+
+
 class Silent:
     """A log that remembers."""
 

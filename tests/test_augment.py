@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamstill.augment import crop_flip, roll_flip
+from dreamstill.augment import crop_flip, relight, resized_crop, resized_crops, roll_flip
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7))
 
@@ -66,3 +66,32 @@ def test_each_image_is_numpys_mirror_and_roll(shape, reach, seed):
     for image, (down, right), mirrored, out in zip(images.numpy(), shift.tolist(), flip, got.numpy(), strict=True):
         image = image[:, :, ::-1] if mirrored else image
         assert np.array_equal(out, np.roll(image, (down, right), (1, 2)))
+
+
+def test_what_is_padded_has_the_value_asked_for():
+    label = torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8)
+    moved = crop_flip(label, torch.tensor([[2, 1]]), None, 1, fill=255)
+    assert moved.dtype == torch.uint8
+    assert moved.tolist() == [[[[3, 4], [255, 255]]]]
+
+
+def test_rectangles_of_several_things_are_those_of_one():
+    draw = torch.Generator().manual_seed(0)
+    images, uniform = torch.rand(4, 3, 6, 8, generator=draw), torch.rand(4, 4, generator=draw)
+    flip = torch.tensor([True, False, True, False])
+    first, second = resized_crops([(images, "bilinear"), (images, "nearest")], uniform, flip, 0.3)
+    assert torch.equal(first, resized_crop(images, uniform, flip, 0.3))
+    assert not torch.equal(first, second)
+    assert torch.isin(second, images).all()
+
+
+def test_relighting_stays_an_image_and_does_what_it_says():
+    images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    assert torch.equal(relight(images, torch.rand(5, 2), 0.0), images)
+    brighter = relight(images, torch.tensor([[1.0, 0.5]]).expand(5, 2), 0.2)
+    assert torch.allclose(brighter, images + 0.1, atol=1e-6)
+    flatter = relight(images, torch.tensor([[0.5, 0.0]]).expand(5, 2), 0.5)
+    assert torch.allclose(flatter.std((1, 2, 3)), images.std((1, 2, 3)) / 2)
+    assert torch.allclose(flatter.mean((1, 2, 3)), images.mean((1, 2, 3)))
+    wild = relight(torch.rand(50, 3, 4, 4), torch.rand(50, 2), 1.0)
+    assert 0 <= float(wild.min()) <= float(wild.max()) <= 1

@@ -55,6 +55,18 @@ def test_mean_and_spread_over_seeds(suite):
     assert missing.count("|") == row.count("|")
 
 
+def test_networks_that_give_maps_are_judged_by_mean_iou(suite):
+    (plan,) = read_suite(suite)
+    student = {"name": "s", "params": 10, "miou": 0.3, "miou_last": 0.2, "pixel_accuracy": 0.9}
+    teacher = {"name": "t", "params": 100, "miou": 0.4}
+    plan.record(plan.rows[0], 0).write_text(record(0.5, student=student, teacher=teacher))
+    text = table(plan)
+    assert "| mean IoU, % |" in text
+    assert "accuracy, %" not in text
+    assert "| One row |  | 30.0 | 75.0 | 20.0 | 50.0 |" in text
+    assert "100 parameters, 40.00%" in text
+
+
 @pytest.mark.slow
 def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

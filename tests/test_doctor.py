@@ -111,7 +111,10 @@ def map_output(y):
     [
         (lambda y: y.softmax(1), {}, "returns probabilities, expected logits: remove its last softmax"),
         (lambda y: y.log_softmax(1), {}, "returns log-probabilities.*last log_softmax"),
-        (map_output, {}, "2 x 4 x 8 x 8.*segmentation"),
+        (lambda y: y[:, :, None], {}, "2 x 4 x 1 for 2 images.*or for segmentation a map"),
+        (lambda y: map_output(y.softmax(1)), {}, "returns probabilities"),
+        (lambda y: map_output(y.log_softmax(1)), {}, "returns log-probabilities"),
+        (map_output, {"num_classes": 7}, "4 outputs an image and num_classes is 7"),
         (lambda y: y.mean(), {}, "a single number for 2 images"),
         (lambda y: y[:1], {}, "1 x 4 for 2 images"),
         (lambda y: y, {"num_classes": 7}, "4 outputs an image and num_classes is 7"),
@@ -215,6 +218,7 @@ def test_missing_says_what_to_do_and_names_only_methods_that_exist():
 
     class Demanding:
         needs = frozenset({"bn", "input_gradient", "linear_head", "collected"})
+        tasks = frozenset({"classification"})
 
     lacking = doctor.missing(Demanding, lenet)
     assert len(lacking) == 1
@@ -350,7 +354,7 @@ def test_examine_a_good_teacher(standardised):
     ("network", "kind", "words"),
     [
         (lambda: ending(lambda y: y.softmax(1)), "probabilities", "softmax"),
-        (lambda: ending(map_output), None, "segmentation"),
+        (lambda: ending(lambda y: y[:, :, None]), None, "segmentation"),
         (lambda: ending(lambda y: y, channels=3), None, "3 channels"),
     ],
 )

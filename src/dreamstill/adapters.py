@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamstill.errors import InputError
 
 
 class Network(nn.Module):
-    """A classifier from images in [0, 1] (``b c h w``) to logits (``b k``, at least float32).
+    """A network from images in [0, 1] (``b c h w``) to logits (``b k``, of a dense one ``b k h w``; at least float32).
+
+    A dense network's smaller map of logits is enlarged to the images' size (bilinear, corners not aligned).
 
     Args:
         module: any network that takes standardised images and returns logits, a mapping with ``"logits"`` or
@@ -69,8 +72,11 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (``b k``) of images in [0, 1] (``b c h w``)."""
-        return logits_of(self.module((images - self.mean) / self.std))
+        """Logits (``b k`` or ``b k h w``) of images in [0, 1] (``b c h w``)."""
+        logits = logits_of(self.module((images - self.mean) / self.std))
+        if logits.dim() == 4 and logits.shape[2:] != images.shape[2:]:
+            logits = F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+        return logits
 
     def description(self) -> dict[str, Any]:
         """All that is needed to build the same network again, as plain JSON types."""

@@ -51,7 +51,7 @@ def distill(
 
     Args:
         teacher: the trained network: a built-in name, package.module:factory, or in Python any nn.Module.
-        student: the network to train, given in the same ways.
+        student: the network to train, given in the same ways; for segmentation as the teacher is.
         teacher_checkpoint: the teacher's weights: .safetensors, a .pt state_dict, or a run folder.
         teacher_args: arguments for building the teacher, as {width: 0.5}.
         student_checkpoint: weights for the student to start from; fresh ones without it.
@@ -92,7 +92,7 @@ def distill(
 
 
 def synthesize(run: str, n: int | None = None, out: str | None = None, seed: int = 0, unsafe_load: bool = False) -> str:
-    """Write the synthetic images of a run with the teacher's logits.
+    """Write the synthetic images of a run with the teacher's logits, or for segmentation its class of every pixel.
 
     New ones of its generator, or the transfer set of a method that keeps one. A file that ends in .parquet has the
     Hugging Face image layout (image, label, logits), which dreamstill reads again as a labelled set.
@@ -122,7 +122,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a student (or any network dreamstill wrote) on a real labelled set.
 
-    Prints and returns accuracy, calibration error and, when the teacher is known, agreement with it.
+    Prints and returns accuracy and calibration error, or for segmentation mean IoU and pixel accuracy, and, when the
+    teacher is known, agreement with it.
 
     Args:
         run: a run folder, or a .safetensors file that dreamstill wrote.
@@ -156,6 +157,9 @@ def train(
     label_smoothing: float = 0.0,
     crop: int = 4,
     flip: bool | None = None,
+    scale: float = 1.0,
+    relight: float = 0.0,
+    class_weights: Literal["none", "median", "root"] = "none",
     limit: int | None = None,
     seed: int = 0,
     precision: Precision = "auto",
@@ -188,6 +192,10 @@ def train(
         label_smoothing: 0 to 1.
         crop: pad-and-crop shift in pixels.
         flip: mirror at random; without it, only for sets of 3-channel photographs.
+        scale: below 1, in place of crop: a random rectangle of at least that share of the area, scaled up.
+        relight: random change of brightness and contrast, 0 to 1.
+        class_weights: of the cross-entropy: none; median: rare classes count more, by the median class's share of the
+            labels over their own; root: by its square root.
         limit: only the first so many training images.
         seed: of everything random.
         precision: 32, bf16 (mixed), 64, or auto.

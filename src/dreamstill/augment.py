@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 
-def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> Tensor:
-    """Zero-pad by ``pad``, crop back to size at each image's own offset, mirror where asked.
+def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int, fill: float = 0) -> Tensor:
+    """Pad by ``pad``, crop back to size at each image's own offset, mirror where asked.
 
     Args:
         images: ``b c h w`` in [0, 1]. Differentiable with respect to them.
         shift: ``b 2`` integers in [0, 2 pad]: row and column where the crop starts; ``pad`` is no shift.
         flip: ``b`` booleans, or None.
         pad: pixels, >= 0.
+        fill: the value of what is padded.
     """
     with record_function("augmentation"):
-        return _crop_flip(images, shift, flip, pad)
+        return _crop_flip(images, shift, flip, pad, fill)
 
 
 def roll_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
@@ -38,9 +41,9 @@ def roll_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int) -> Tensor:
+def _crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int, fill: float) -> Tensor:
     b, _, h, w = images.shape
-    padded = torch.nn.functional.pad(images, [pad] * 4)
+    padded = torch.nn.functional.pad(images, [pad] * 4, value=fill)
     rows = shift[:, :1] + torch.arange(h, device=images.device)
     columns = torch.arange(w, device=images.device).expand(b, w)
     if flip is not None:
@@ -66,6 +69,25 @@ def resized_crop(
         scale: least share of the area.
         ratio: largest ratio of the sides, >= 1.
     """
+    return resized_crops([(images, "bilinear")], uniform, flip, scale, ratio)[0]
+
+
+def resized_crops(
+    layers: Sequence[tuple[Tensor, Literal["bilinear", "nearest"]]],
+    uniform: Tensor,
+    flip: Tensor | None,
+    scale: float = 0.08,
+    ratio: float = 4 / 3,
+) -> list[Tensor]:
+    """The same rectangles of several things, an image and its labels say, each with its own way between pixels.
+
+    Args:
+        layers: ``b c h w``, all of one h and w, floating point.
+        uniform: as in :func:`resized_crop`, and so the others.
+        flip: ``b`` booleans, or None.
+        scale: least share of the area.
+        ratio: largest ratio of the sides, >= 1.
+    """
     with record_function("augmentation"):
         area = scale + (1 - scale) * uniform[:, 0]
         shape = ((2 * uniform[:, 1] - 1) * math.log(ratio)).exp()
@@ -77,5 +99,23 @@ def resized_crop(
             width = torch.where(flip, -width, width)
         nothing = torch.zeros_like(x)
         rows = torch.stack([width, nothing, x, nothing, height, y], dim=1).view(-1, 2, 3)
-        grid = torch.nn.functional.affine_grid(rows, list(images.shape), align_corners=False)
-        return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        grid = torch.nn.functional.affine_grid(rows, list(layers[0][0].shape), align_corners=False)
+        return [
+            torch.nn.functional.grid_sample(x, grid, mode=mode, padding_mode="border", align_corners=False)
+            for x, mode in layers
+        ]
+
+
+def relight(images: Tensor, uniform: Tensor, strength: float) -> Tensor:
+    """Each image darker or lighter and of less or more contrast, kept in [0, 1].
+
+    Args:
+        images: ``b c h w`` in [0, 1].
+        uniform: ``b 2`` in [0, 1): brightness and contrast.
+        strength: 0 to 1: brightness is shifted by up to half of it, contrast multiplied by 1 -+ it.
+    """
+    with record_function("augmentation"):
+        drawn = (2 * uniform - 1) * strength
+        mean = images.mean((1, 2, 3), keepdim=True)
+        contrast = 1 + drawn[:, 1, None, None, None]
+        return ((images - mean) * contrast + mean + drawn[:, 0, None, None, None] / 2).clamp(0, 1)

@@ -237,11 +237,13 @@ def table(plan: Table) -> str:
         ]
         first = first or (found[0] if found else None)
         lines.append(_line(row, found))
+    if first is not None and "miou" in first["student"]:
+        lines[2] = lines[2].replace("accuracy", "mean IoU").replace("its images", "its images' pixels")
     if first is not None:
         teacher, student, machine = first["teacher"], first["student"], first["machine"]
         lines += [
             "",
-            f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {teacher['accuracy']:.2%}; student "
+            f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {_score(teacher):.2%}; student "
             f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}; delivered weights: "
             f"{first['selection']}. {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}.",
         ]
@@ -260,9 +262,9 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
     flops = [s.get("total_flops") or 0.0 for s in found]
     cells = [
         row.published,
-        _spread([100 * s["student"]["accuracy"] for s in found]),
-        _spread([100 * s["student"]["accuracy"] / s["teacher"]["accuracy"] for s in found]),
-        _spread([100 * s["student"]["accuracy_last"] for s in found]),
+        _spread([100 * _score(s["student"]) for s in found]),
+        _spread([100 * _score(s["student"]) / _score(s["teacher"]) for s in found]),
+        _spread([100 * _score(s["student"], "_last") for s in found]),
         _spread([100 * s["agreement"] for s in found]),
         _spread([100 * max(s["class_histogram"]) / sum(s["class_histogram"]) for s in found]),
         f"{found[0]['steps']:,}",
@@ -271,6 +273,11 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
         str(len(found)),
     ]
     return f"| {row.name} | {' | '.join(cells)} |"
+
+
+def _score(network: Mapping[str, Any], which: str = "") -> float:
+    """What a network is judged by: mean IoU where its outputs are maps, else accuracy."""
+    return network[f"miou{which}"] if "miou" in network else network[f"accuracy{which}"]
 
 
 def _spread(values: list[float]) -> str:

@@ -1,7 +1,8 @@
 """Real images: for teachers, for evaluation and for controls. uint8 tensors, decoded once.
 
 A set is named (``digits``, or one of :data:`KNOWN` under a root folder), or is a parquet file or folder in the
-Hugging Face image layout, a folder of class folders, or ``hub:owner/name``.
+Hugging Face image layout, a folder of class folders, or ``hub:owner/name``. Sets with a label a pixel are found in the
+same places, in the layouts of :mod:`dreamstill.layouts`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from torch import Tensor
 
 from dreamstill.errors import InputError
 
-KNOWN = ("mnist", "fashion-mnist", "cifar10", "cifar100", "caltech101", "collected32")
+KNOWN = ("mnist", "fashion-mnist", "cifar10", "cifar100", "caltech101", "collected32", "camvid")
+VOID = 255  # in labels a pixel: no class, counted nowhere
 
 # Per-channel mean and standard deviation of the training images, in [0, 1] units. MNIST and Fashion-MNIST: of the
-# unpadded 28x28 images; digits: computed here from its training split; Caltech-101: DFAD's convention.
+# unpadded 28x28 images; digits: computed here from its training split; Caltech-101, CamVid: DFAD's convention.
 NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "digits": ((0.3053,), (0.3758,)),
     "mnist": ((0.1307,), (0.3081,)),
@@ -35,14 +37,18 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "caltech101": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "collected32": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "camvid": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 _SPLITS = {"train", "test", "val", "valid", "validation"}
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images (uint8 ``n c h w``) with labels (int64 ``n``; None when unlabelled) and class names."""
+    """Images (uint8 ``n c h w``) with labels and class names.
+
+    Labels are one an image (int64 ``n``), one a pixel (uint8 ``n h w``, with :data:`VOID`), or None.
+    """
 
     pixels: Tensor
     labels: Tensor | None
@@ -92,9 +98,10 @@ def load(
         found = _from_files(source, split, root, shape, channels)
     if limit is not None and limit < len(found):
         found = found.subset(torch.arange(limit))
-    if found.labels is not None and not 0 <= int(found.labels.min()) <= int(found.labels.max()) < len(found.classes):
+    labels = found.labels if found.labels is None or found.labels.dim() == 1 else None  # maps were looked at in scenes
+    if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < len(found.classes):
         raise InputError(
-            f"{source} has labels from {int(found.labels.min())} to {int(found.labels.max())} and {len(found.classes)} "
+            f"{source} has labels from {int(labels.min())} to {int(labels.max())} and {len(found.classes)} "
             "classes: labels must be 0 to classes - 1"
         )
     return found
@@ -121,10 +128,10 @@ def encoded(source: str, split: str, root: str | Path | None) -> Iterator[tuple[
     files = _parquet_files(source, split, root)
     if files is not None:
         for file in files:
-            _parquet_columns(file)
+            parquet_schema(file)
         return _parquet_images(files)
     base = Path(source) / split if (Path(source) / split).is_dir() else Path(source)
-    paths = [f for f in sorted(base.rglob("*")) if f.suffix.lower() in _SUFFIXES and f.is_file()]
+    paths = [f for f in sorted(base.rglob("*")) if f.suffix.lower() in SUFFIXES and f.is_file()]
     paths = [f for f in paths if not any(part.startswith(".") for part in f.relative_to(base).parts)]
     if not paths:
         raise InputError(f"{base} holds neither parquet files nor images (png, jpg, webp, bmp)")
@@ -146,19 +153,24 @@ def _digits(split: str, size: tuple[int, int] | None, channels: int | None) -> I
     chosen = np.sort(index[split == "test"])
     arrays = (fit(Image.fromarray(p), size or (8, 8), channels or 1) for p in pixels[chosen])
     labels = torch.from_numpy(bunch.target[chosen]).long()
-    return ImageSet(_stack(arrays, len(chosen)), labels, tuple("0123456789"), "digits", split)
+    return ImageSet(stack(arrays, len(chosen)), labels, tuple("0123456789"), "digits", split)
 
 
 def _from_files(
     source: str, split: str, root: str | Path | None, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
+    from dreamstill import layouts, scenes  # they build on what is here
+
     files = _parquet_files(source, split, root)
+    maps = layouts.in_folder(Path(source), split) if files is None else scenes.in_parquet(files)
+    if maps is not None:
+        return scenes.load_scenes(maps, source if source in KNOWN else Path(source).name, split, size, channels)
     if files is None:
         return _class_folders(Path(source), split, size, channels)
     labels, classes, count = _parquet_labels(files)
     key = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    pixels = _cached(
-        (key, size, channels), lambda: _stack(_decode_all(_parquet_images(files), source, size, channels), count)
+    pixels = cached(
+        (key, size, channels), lambda: stack(_decode_all(_parquet_images(files), source, size, channels), count)
     )
     return ImageSet(pixels, labels, classes, source if source in KNOWN else Path(source).name, split)
 
@@ -208,7 +220,7 @@ def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], 
     names: tuple[str, ...] = ()
     for file in files:
         try:
-            schema = _parquet_columns(file)
+            schema = parquet_schema(file)
             count += pq.read_metadata(file).num_rows
             if "label" in schema.names:
                 column = pq.read_table(file, columns=["label"])["label"]
@@ -227,7 +239,7 @@ def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], 
     return joined, names or tuple(str(i) for i in range(int(joined.max()) + 1)), count
 
 
-def _parquet_columns(file: Path) -> Any:
+def parquet_schema(file: Path) -> Any:
     """The schema of a file that holds images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -259,13 +271,11 @@ def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, chann
         raise InputError(f"{folder} has no split {split!r}: its folders are {', '.join(sorted(names))}")
     # "10" comes after "9", not after "1": a label must be the teacher's class number.
     names.sort(key=(lambda n: int(n)) if all(n.isdigit() for n in names) else str)
-    files = [
-        (f, i) for i, n in enumerate(names) for f in sorted((base / n).rglob("*")) if f.suffix.lower() in _SUFFIXES
-    ]
+    files = [(f, i) for i, n in enumerate(names) for f in sorted((base / n).rglob("*")) if f.suffix.lower() in SUFFIXES]
     if not files:
         raise InputError(f"{base} holds neither parquet files nor class folders with images (png, jpg, webp, bmp)")
     named = ((str(f), f.read_bytes()) for f, _ in files)
-    pixels = _stack(_decode_all(named, str(folder), size, channels), len(files))
+    pixels = stack(_decode_all(named, str(folder), size, channels), len(files))
     return ImageSet(pixels, torch.tensor([i for _, i in files]), tuple(names), folder.name, split)
 
 
@@ -307,22 +317,26 @@ def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarra
     if picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255 of 65535
         picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
     picture = picture.convert("L" if channels == 1 else "RGB")
-    h, w = size
     if (picture.height, picture.width) == (28, 28) and size == (32, 32):
         array = np.pad(np.asarray(picture), [(2, 2), (2, 2)] + [(0, 0)] * (channels == 3))
     else:
         if (picture.height, picture.width) != size:
-            scale = max(h / picture.height, w / picture.width)
-            picture = picture.resize(
-                (max(w, round(picture.width * scale)), max(h, round(picture.height * scale))), Image.Resampling.BILINEAR
-            )
-            left, top = (picture.width - w) // 2, (picture.height - h) // 2
-            picture = picture.crop((left, top, left + w, top + h))
+            scaled, box = scaled_box(picture.width, picture.height, size)
+            picture = picture.resize(scaled, Image.Resampling.BILINEAR).crop(box)
         array = np.asarray(picture)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def _stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
+def scaled_box(width: int, height: int, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Width and height of a picture scaled until it covers ``size`` (h, w), and the box of its centre that is kept."""
+    h, w = size
+    scale = max(h / height, w / width)
+    wide, high = max(w, round(width * scale)), max(h, round(height * scale))
+    left, top = (wide - w) // 2, (high - h) // 2
+    return (wide, high), (left, top, left + w, top + h)
+
+
+def stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
     """Fill one tensor as the images come, so that no second copy of the set is held."""
     out: Tensor | None = None
     for i, array in enumerate(arrays):
@@ -334,7 +348,7 @@ def _stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
     return out
 
 
-def _cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
+def cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
     """``make()``, or its earlier result from the cache folder. A cache that cannot be used is no error."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))

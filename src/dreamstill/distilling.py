@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreamstill import api, budget, cost, data, doctor, metrics, weights
+from dreamstill import api, budget, cost, data, doctor, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import to_uint8
 from dreamstill.collected import Collected, enough, load_collected
@@ -23,9 +23,9 @@ from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
-from dreamstill.pictures import sample_grid
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import new_folder
+from dreamstill.tasks import check_batch, check_set, task_of
 from dreamstill.transfer import TransferSet, read_parquet
 
 DEFAULT_STEPS = 5_000
@@ -41,10 +41,10 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     method = build_method(settings["method"])
     teacher = resolve_teacher(settings)
     student = resolve_student(settings, teacher)
+    _check(method, teacher, student)
     test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
     collected = collected_images(settings, method, teacher)
     stored = transfer_set(settings, method, teacher)
-    _check(method, teacher, student)
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
     if stored is not None:
         given.transfer_pixels, given.transfer_logits = stored.pixels, stored.logits
@@ -121,7 +121,7 @@ def _test_set(settings: dict[str, Any], teacher: Network) -> data.ImageSet | Non
     )
     if test.labels is None:
         raise InputError(f"{settings['data']} has no labels: --data is for scoring and needs them")
-    metrics.fits(test, teacher.num_classes)
+    check_set(test, teacher)
     return test
 
 
@@ -138,7 +138,7 @@ def real_images(settings: dict[str, Any], method: Method, teacher: Network) -> t
     real = data.load(
         settings["real"], "train", root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
     )
-    metrics.fits(real, teacher.num_classes)
+    check_set(real, teacher)
     labels = real.labels if real.labels is not None else torch.zeros(len(real), dtype=torch.int64)
     return real.pixels, labels
 
@@ -182,6 +182,13 @@ def _check(method: Method, teacher: Network, student: Network) -> None:
     lacking = doctor.missing(method, teacher)
     if lacking:
         raise InputError(f"{type(method).__name__} needs of its teacher: {'; '.join(lacking)}")
+    theirs, mine = task_of(teacher), task_of(student)
+    if theirs.name != mine.name:
+        raise InputError(
+            f"the teacher {teacher.name} gives {theirs.output} and the student {student.name} {mine.output}: give a "
+            f"student for {theirs.name}"
+        )
+    check_batch(student, getattr(method, "batch_size", 2))
 
 
 # ---------------------------------------------------------------- the budget
@@ -225,11 +232,12 @@ def _work(method: Method, given: Given) -> float:
 def _evaluation_seconds(test: data.ImageSet | None, evaluations: int, given: Given) -> float:
     if test is None:
         return 0.0
-    some = test.pixels[:256]
+    task = task_of(given.teacher)
+    some = test.pixels[: min(256, task.looked_at)]
     started = time.perf_counter()
-    metrics.predict(given.student, some)
+    task.predict(given.student, some)
     student = time.perf_counter() - started
-    metrics.predict(given.teacher, some)
+    task.predict(given.teacher, some)
     both = time.perf_counter() - started
     return (evaluations * min(len(test), CURVE_IMAGES) * student + len(test) * (both + student)) / len(some)
 
@@ -306,15 +314,15 @@ def _look_at_images(done: Finished) -> dict[str, Any]:
     plan, images = done.plan, done.images
     teacher, k = plan.given.teacher, plan.given.teacher.num_classes
     assert images is not None
+    task = done.engine.task
     # As the student saw them: what a picture has to clip may be a good part of what the teacher goes by.
-    theirs = metrics.predict(teacher, images)
-    predicted = theirs.argmax(1)
+    predicted = task.predict(teacher, images)
     classes: Sequence[str] | None = plan.test.classes if plan.test is not None else None
-    atomic_write(plan.out / "samples.png", sample_grid(to_uint8(images).cpu(), predicted, k, classes))
+    atomic_write(plan.out / "samples.png", task.samples(to_uint8(images).cpu(), predicted, k, classes))
     return {
-        "class_histogram": torch.bincount(predicted, minlength=k).tolist(),
+        "class_histogram": torch.bincount(predicted.flatten(), minlength=k).tolist(),
         "clipped_share": float(((images < 0) | (images > 1)).double().mean()),
-        "agreement_synthetic": metrics.agreement(metrics.predict(done.network, images), theirs),
+        "agreement_synthetic": float((task.predict(done.network, images) == predicted).double().mean()),
         **obeyed(plan.method, done.engine),
     }
 
@@ -327,6 +335,10 @@ def table(out: Path) -> str:
     rows += [(k, f"{teacher[k]:,}", f"{student[k]:,}") for k in ("params", "flops")]
     if "accuracy" in student:
         rows.append(("accuracy", f"{teacher['accuracy']:.2%}", f"{student['accuracy']:.2%}"))
+    elif "miou" in student:
+        for key, name in (("miou", "mean IoU"), ("pixel_accuracy", "pixel accuracy")):
+            rows.append((name, f"{teacher[key]:.2%}", f"{student[key]:.2%}"))
+    if "agreement" in summary:
         rows.append(("agreement", "", f"{summary['agreement']:.2%}"))
     else:
         rows.append(("agreement on synthetic images", "", f"{summary['agreement_synthetic']:.2%}"))

@@ -20,7 +20,8 @@ from dreamstill import cost, methods
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 from dreamstill.normalisation import first_line, normalisation_check, plain_copy
-from dreamstill.probes import bn_layers, last_linear
+from dreamstill.probes import bn_layers, last_linear, pooled_bn
+from dreamstill.tasks import task_of
 
 Kind = Literal["logits", "probabilities", "log_probabilities"]
 _SPOKEN = {"logits": "logits", "probabilities": "probabilities", "log_probabilities": "log-probabilities"}
@@ -33,14 +34,17 @@ _TIMED_BATCH = 128
 def output_kind(outputs: Tensor) -> Kind:
     """What a batch of outputs is.
 
-    Rows of probabilities lie in [0, 1] and sum to 1; rows of log-probabilities have a logsumexp of 0; all others
-    count as logits. Rounding to bf16 or fp16 is allowed for, but only where the rows differ from each other: one row,
-    or a small network's nearly constant rows, may come that near by chance.
+    Of a map (``b k h w``) every pixel is a row. Rows of probabilities lie in [0, 1] and sum to 1; rows of
+    log-probabilities have a logsumexp of 0; all others count as logits. Rounding to bf16 or fp16 is allowed for, but
+    only where the rows differ from each other: one row, or a small network's nearly constant rows, may come that near
+    by chance.
 
     Args:
-        outputs: ``b k``, any floating type.
+        outputs: ``b k`` or ``b k h w``, any floating type.
     """
     x = outputs.detach().double()
+    if x.dim() == 4:
+        x = x.permute(0, 2, 3, 1).flatten(0, 2)
     # Values that survive a cast to half precision were computed in it, whatever type they arrive in.
     half = next((t for t in (torch.bfloat16, torch.float16) if torch.equal(x.to(t).double(), x)), None)
     tight = 1e-5
@@ -57,7 +61,7 @@ def output_kind(outputs: Tensor) -> Kind:
 
 
 def check_output(network: Network, role: str = "teacher") -> None:
-    """Run two small batches of noise and refuse a network whose output is not logits (``b k``).
+    """Run two small batches of noise and refuse a network whose output is not logits (``b k`` or ``b k h w``).
 
     Args:
         network: left as it is; a copy runs on the CPU in float32.
@@ -79,7 +83,7 @@ def check_output(network: Network, role: str = "teacher") -> None:
         except Exception as error:  # whatever somebody's forward() raises
             then = "make it take any batch size" if n > 2 else "give the channels and the image size it was trained on"
             raise InputError(f"{who} failed when fed {fed}, with {first_line(error)!r}: {then}") from error
-        _check_shape(who, outputs, n, network.num_classes)
+        _check_shape(who, outputs, n, network)
         kind = output_kind(outputs)
         if kind != "logits":
             last = "softmax" if kind == "probabilities" else "log_softmax"
@@ -93,17 +97,13 @@ def check_output(network: Network, role: str = "teacher") -> None:
             )
 
 
-def _check_shape(who: str, outputs: Tensor, n: int, num_classes: int) -> None:
-    shape = " x ".join(str(d) for d in outputs.shape)
-    if outputs.dim() == 4:
-        raise InputError(
-            f"{who} returns {shape} (b k h w), as a dense prediction or segmentation network does, expected one row of "
-            f"logits an image (b k, {n} x {num_classes}): give a network that classifies whole images"
-        )
-    if outputs.dim() != 2 or len(outputs) != n:
+def _check_shape(who: str, outputs: Tensor, n: int, network: Network) -> None:
+    shape, num_classes = " x ".join(str(d) for d in outputs.shape), network.num_classes
+    if outputs.dim() not in (2, 4) or len(outputs) != n:
         raise InputError(
             f"{who} returns {shape or 'a single number'} for {n} images, expected one row of logits an image "
-            f"(b k, {n} x {num_classes}): wrap it in a module that returns them"
+            f"(b k, {n} x {num_classes}), or for segmentation a map of them (b k h w): wrap it in a module that "
+            "returns them"
         )
     if outputs.shape[1] != num_classes:
         raise InputError(
@@ -160,7 +160,7 @@ def missing(method: Any, network: Network) -> list[str]:
         method: its class, or an object whose settings may make it need less (``needed``).
         network: the teacher.
     """
-    return _lacking(method, offers(network), network.num_classes)
+    return _lacking(method, offers(network), network.num_classes, task_of(network).name)
 
 
 def _ordered() -> list[str]:
@@ -169,18 +169,25 @@ def _ordered() -> list[str]:
     return sorted(known, key=lambda name: (known[name].endswith("controls"), name))
 
 
-def _lacking(method: Any, offered: frozenset[str], num_classes: int) -> list[str]:
+def _lacking(method: Any, offered: frozenset[str], num_classes: int, task: str) -> list[str]:
     method_cls: Any = method if isinstance(method, type) else type(method)
     needs = method.needs if method is method_cls else getattr(method, "needed", method.needs)
     instead = []
     for name in _ordered():
         cls = methods.get(name)
         # Noise images are a yardstick, not an advice; a method that needs data is none to who has no data.
+        if task not in cls.tasks:  # what does not fit anyway is no advice
+            continue
         if cls is not method_cls and name != "noise" and cls.needs <= offered:
             instead.append(name)
         elif name == "ddad" and cls.needs - offered == {"bn"}:
             instead.append("ddad with alpha 0")
     take = f"take {' or '.join(instead[:3])}" if instead else "no other method fits it either"
+    if task not in method_cls.tasks:
+        shape = {"classification": "one row of logits an image", "segmentation": "a map of logits an image"}
+        every = [name for name in _ordered() if task in methods.get(name).tasks]
+        expected = " or ".join(shape[t] for t in sorted(method_cls.tasks))
+        return [f"{expected} (this teacher gives {shape[task]}; {', '.join(every)} can learn from {task} networks)"]
     texts = {
         "bn": f"batch-norm layers with running statistics (this teacher has none: {take})",
         "input_gradient": "a gradient that reaches the images (none arrives: take no_grad, detach, rounding or argmax "
@@ -232,12 +239,13 @@ def examine(network: Network, sha256: str | None = None) -> dict[str, Any]:
         "bytes": sum(t.numel() * t.element_size() for t in tensors),
         "bn_layers": len(layers),
         "bn_names": layers[:3],
+        "bn_pooled": [] if problems else pooled_bn(network),
         "taps": list(getattr(network.module, "taps", ())),
         "output": _kind_of(copied),
         "offers": sorted(offered),
         "normalisation": normalisation_check(network),
         "milliseconds": milliseconds,
-        "methods": _fitting(offered, network.num_classes, bool(problems)),
+        "methods": _fitting(offered, network, bool(problems)),
         "problems": problems,
     }
 
@@ -246,18 +254,17 @@ def _kind_of(copied: Network) -> str | None:
     try:
         with torch.no_grad():
             outputs = copied(_noise(copied, 8))
-        return output_kind(outputs) if outputs.dim() == 2 else None
+        return output_kind(outputs) if outputs.dim() in (2, 4) else None
     except Exception:  # check_output has reported it
         return None
 
 
-def _fitting(offered: frozenset[str], num_classes: int, broken: bool) -> list[dict[str, Any]]:
-    found = []
+def _fitting(offered: frozenset[str], network: Network, broken: bool) -> list[dict[str, Any]]:
+    found, task = [], "" if broken else task_of(network).name
     for name in _ordered():
         # What a network offers whose forward pass fails says nothing of the methods.
-        why = "; ".join(
-            ["usable logits (see problems)"] if broken else _lacking(methods.get(name), offered, num_classes)
-        )
+        lacking = [] if broken else _lacking(methods.get(name), offered, network.num_classes, task)
+        why = "usable logits (see problems)" if broken else "; ".join(lacking)
         found.append({"name": name, "fits": not why, "why": f"needs {why}" if why else ""})
     return found
 
@@ -312,11 +319,12 @@ def render(report: dict[str, Any]) -> None:
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
-    times, check = report["milliseconds"], report["normalisation"]
+    times, check, pooled = report["milliseconds"], report["normalisation"], report["bn_pooled"]
     height, width = report["image_size"]
     names = ", ".join(report["bn_names"]) + (", ..." if report["bn_layers"] > len(report["bn_names"]) else "")
     flops = f", {report['flops'] / 1e6:,.1f} MFLOPs an image" if report["flops"] is not None else ""
     colour = {"plausible": "green", "implausible": "red", "unknown": "yellow"}[check["verdict"]]
+    note = f" ({', '.join(pooled)}: one value a channel and image, left out of the batch-norm term)" if pooled else ""
     rows = [
         ("network", _plain(report["name"])),
         ("size", f"{report['params']:,} parameters{flops}, {report['bytes'] / 1e6:,.2f} MB"),
@@ -324,7 +332,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("mean, std", _plain(f"{report['mean']}, {report['std']}")),
         ("", f"[{colour}]{check['verdict']}[/]: {_plain(check['why'])}"),
         ("output", "no logits" if report["output"] is None else _SPOKEN[report["output"]]),
-        ("batch norm", _plain(f"{report['bn_layers']} layers: {names}" if report["bn_layers"] else "none")),
+        ("batch norm", _plain(f"{report['bn_layers']} layers: {names}{note}" if report["bn_layers"] else "none")),
         ("taps", _plain(", ".join(report["taps"]) or "none declared")),
         ("offers", ", ".join(report["offers"]) or "nothing"),
     ]

@@ -28,7 +28,8 @@ _TALKATIVE = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxruntime")
 def export_onnx(network: Network, path: Path | str) -> dict[str, Any]:
     """Write a network to one ONNX file, mean and std inside.
 
-    Input ``images`` (float32 ``b c h w``, [0, 1], any batch size), output ``logits`` (``b k``). The file's metadata
+    Input ``images`` (float32 ``b c h w``, [0, 1], any batch size), output ``logits`` (``b k``, of a dense network
+    ``b k h w``). The file's metadata
     holds the network's description as JSON under ``dreamstill``.
 
     Args:

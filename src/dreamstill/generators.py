@@ -19,6 +19,7 @@ from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 
 Condition = Literal["none", "concat", "multiply", "ccbn"]
+Head = Literal["standardised", "tanh"]
 
 
 class Destandardise(nn.Module):
@@ -100,24 +101,32 @@ class Generator(nn.Module):
     """Linear, then twice (double, convolve), then tanh and a batch norm: DAFL's and DFAD's generator.
 
     Args:
-        network: the teacher the images are for: gives size, channels, classes, mean and standard deviation.
+        network: the teacher the images are for: gives size (square or not), channels, classes, mean and standard
+            deviation.
         nz: length of the noise vector.
         width: channels of the last hidden map (``ngf``); the earlier ones have twice as many.
         condition: ``none``; ``concat`` (one-hot label beside the noise); ``multiply`` (the noise times an embedding
             of the label); ``ccbn`` (class-conditional batch norms in place of all plain ones, the last one included).
+        head: ``standardised``: the last batch norm gives every channel the teacher's mean and standard deviation, which
+            is right where those are its images' own; ``tanh``: no batch norm after the tanh, whose range is black to
+            white, for teachers that take any images by 0.5 and 0.5.
 
     Raises:
         InputError: a side is not a multiple of 4.
     """
 
-    def __init__(self, network: Network, nz: int = 256, width: int = 64, condition: Condition = "none") -> None:
+    def __init__(
+        self,
+        network: Network,
+        nz: int = 256,
+        width: int = 64,
+        condition: Condition = "none",
+        head: Head = "standardised",
+    ) -> None:
         super().__init__()
         h, w = network.image_size
-        if h % 4 or w % 4:
-            raise InputError(
-                f"this generator doubles a small map twice, so it cannot make {h}x{w} images: use sides that are "
-                "multiples of 4"
-            )
+        _check_sides(h, w, 4)
+        self.head = head
         self.condition = condition
         self.num_classes = network.num_classes
         self.seed_shape = (2 * width, h // 4, w // 4)
@@ -128,7 +137,9 @@ class Generator(nn.Module):
         self.conv3 = nn.Conv2d(width, network.channels, 3, padding=1)
         norm = partial(_norm, num_classes=network.num_classes, condition=condition)
         self.norm0, self.norm1 = norm(2 * width), norm(2 * width)
-        self.norm2, self.norm3 = norm(width), norm(network.channels, affine=False)
+        self.norm2 = norm(width)
+        if head == "standardised":
+            self.norm3 = norm(network.channels, affine=False)
         self.to_pixels = Destandardise(network)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -137,7 +148,8 @@ class Generator(nn.Module):
         x = self.norm0(self.linear(self.label(z, y)).view(-1, *self.seed_shape), *at)
         x = F.leaky_relu(self.norm1(self.conv1(x), *at), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(x), *at), 0.2)
-        return self.to_pixels(self.norm3(torch.tanh(self.conv3(x)), *at))
+        x = torch.tanh(self.conv3(x))
+        return (x + 1) / 2 if self.head == "tanh" else self.to_pixels(self.norm3(x, *at))
 
 
 class LargeGenerator(nn.Module):
@@ -160,11 +172,7 @@ class LargeGenerator(nn.Module):
     def __init__(self, network: Network, nz: int = 256, width: int = 64, condition: Condition = "none") -> None:
         super().__init__()
         h, w = network.image_size
-        if h % 16 or w % 16:
-            raise InputError(
-                f"this generator doubles a small map four times, so it cannot make {h}x{w} images: use sides that are "
-                "multiples of 16"
-            )
+        _check_sides(h, w, 16)
         self.condition = condition
         widths = [8 * width, 4 * width, 2 * width, width, width]
         self.seed_shape = (widths[0], h // 16, w // 16)
@@ -183,6 +191,16 @@ class LargeGenerator(nn.Module):
         for conv, norm in zip(self.convs, self.norms[1:], strict=True):
             x = F.leaky_relu(norm(conv(x), *at), 0.2)
         return (torch.tanh(self.conv(x)) + 1) / 2
+
+
+def _check_sides(h: int, w: int, multiple: int) -> None:
+    """Refuse sides that doubling a small map does not give."""
+    if h % multiple or w % multiple:
+        nearest = "x".join(str(max(multiple, multiple * ((side + multiple // 2) // multiple))) for side in (h, w))
+        raise InputError(
+            f"this generator makes images whose sides are multiples of {multiple}, and the teacher takes {h}x{w} ones: "
+            f"give an image_size that it can make, {nearest} is the nearest"
+        )
 
 
 def _norm(features: int, num_classes: int, condition: Condition, affine: bool = True) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dreamstill.banks import to_float
-from dreamstill.data import ImageSet
+from dreamstill.data import VOID, ImageSet
 from dreamstill.errors import InputError
 
 
@@ -47,7 +47,7 @@ def _batches(pixels: Tensor, size: int) -> Iterator[Tensor]:
 def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """Accuracy, calibration error (15 bins), negative log-likelihood, Brier score, accuracy a class, confusion."""
     k = logits.shape[1]
-    _labels_fit(labels, k)
+    labels_fit(labels, k)
     probs, predicted = logits.softmax(1), logits.argmax(1)
     confusion = torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
     per_class = confusion.diag() / confusion.sum(1)
@@ -70,14 +70,19 @@ def fits(images: ImageSet, num_classes: int) -> None:
         InputError: a label is beyond them.
     """
     if images.labels is not None:
-        _labels_fit(images.labels, num_classes)
+        labels_fit(images.labels, num_classes)
 
 
-def _labels_fit(labels: Tensor, k: int) -> None:
-    if int(labels.max()) >= k:
-        raise InputError(
-            f"the set has labels up to {int(labels.max())} and the network has {k} classes: it is another task"
-        )
+def labels_fit(labels: Tensor, k: int) -> None:
+    """Make sure that labels (``n``, or ``n h w`` with void) are among ``k`` classes.
+
+    Raises:
+        InputError: one is not.
+    """
+    # Void is a value of maps alone: of an image as a whole 255 may be a class.
+    highest = int(torch.where(labels == VOID, 0, labels).max()) if labels.dim() == 3 else int(labels.max())
+    if highest >= k:
+        raise InputError(f"the set has labels up to {highest} and the network has {k} classes: it is another task")
 
 
 def agreement(a: Tensor, b: Tensor) -> float:

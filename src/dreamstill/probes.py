@@ -6,6 +6,7 @@ compiled call never fires. It returns what it saw; it keeps nothing between call
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -118,6 +119,26 @@ def _tapped(network: Network, tap: str) -> tuple[nn.Module, bool]:
     return modules[name], bool(side)
 
 
+def pooled_bn(network: Network) -> list[str]:
+    """Names of a dense network's batch norms that see one value a channel and image, DeepLab's image pooling say.
+
+    Of a classifier none: there it is usual. A copy of the network is run on two blank images.
+    """
+    copied = copy.deepcopy(network).cpu().float().eval()
+    without_probes(copied)
+    found: list[str] = []
+
+    def look(name: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].dim() == 4 and inputs[0].shape[2] * inputs[0].shape[3] == 1:
+            found.append(name)
+
+    for name, layer in bn_layers(copied.module).items():
+        layer.register_forward_pre_hook(partial(look, name))
+    with torch.no_grad():
+        outputs = copied(torch.zeros(2, network.channels, *network.image_size))
+    return found if outputs.dim() == 4 else []
+
+
 class Probe(nn.Module):
     """A network whose call returns :class:`Observed` instead of bare logits.
 
@@ -127,6 +148,9 @@ class Probe(nn.Module):
             enters a layer (of the classifier: the penultimate features, pooled and flat, of any network).
         bn: whether batch-norm statistics will be asked for.
         average: mean over ranks of a per-rank moment, differentiable; the engine gives it.
+        bn_pooled: whether to read a dense network's batch norms of one value a channel and image too
+            (:func:`pooled_bn`): a batch gives such a layer no more values than it has images. Of a classifier all
+            layers are read.
     """
 
     def __init__(
@@ -135,6 +159,7 @@ class Probe(nn.Module):
         taps: Sequence[str] = (),
         bn: bool = False,
         average: Callable[[Tensor], Tensor] = _no_average,
+        bn_pooled: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -150,8 +175,10 @@ class Probe(nn.Module):
             else:
                 layer.register_forward_hook(_Hook(partial(self._keep_output, tap)))
         layers = bn_layers(network.module) if bn else {}
-        for layer in layers.values():
-            layer.register_forward_pre_hook(_Hook(self._read))
+        left_out = pooled_bn(network) if bn and not bn_pooled else []
+        for name, layer in layers.items():
+            if name not in left_out:
+                layer.register_forward_pre_hook(_Hook(self._read))
 
     def forward(self, images: Tensor, stats: bool = False) -> Observed:
         """Logits, tapped features and, with ``stats``, batch-norm moments of images (``b c h w``, [0, 1])."""

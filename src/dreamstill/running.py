@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamstill import cost, methods, metrics
+from dreamstill import cost, methods
 from dreamstill.adapters import Network
 from dreamstill.collected import Collected
 from dreamstill.config import SCHEMA, read_config, write_config
@@ -20,10 +20,11 @@ from dreamstill.data import ImageSet
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
-from dreamstill.files import write_json
+from dreamstill.files import atomic_write, write_json
 from dreamstill.loop import Cadence, Outcome, run
 from dreamstill.report import write_report
 from dreamstill.state import Checkpoints, RunFolder, manifest
+from dreamstill.tasks import Task
 from dreamstill.track import Tracker
 from dreamstill.transfer import TransferSet
 from dreamstill.weights import save_network
@@ -133,7 +134,7 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
         checkpoint_steps=config.get("checkpoint_steps", 0),
         evaluations=config["evaluations"] if plan.test is not None else 0,
     )
-    evaluate = _curve(plan) if cadence.evaluations else None
+    evaluate = _curve(plan, engine.task) if cadence.evaluations else None
     try:
         return run(plan.method, engine, Checkpoints(plan.out / "checkpoint"), tracker, cadence, plan.resume, evaluate)
     finally:
@@ -142,7 +143,7 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
 
 def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
     """Some images to look at and count, made by all ranks together: batch norm in a generator needs them all."""
-    n = min(max(1000, 20 * plan.given.teacher.num_classes), 5000)
+    n = min(max(engine.task.looked_at, 20 * plan.given.teacher.num_classes), 5000)
     drawn = engine.drawn
     engine.begin(outcome.iterations, 1.0)
     images = engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
@@ -155,7 +156,7 @@ def _title(plan: Plan) -> str:
     return f"{teacher} to {student}" if plan.compare else student
 
 
-def _curve(plan: Plan) -> Callable[[Ema], dict[str, float]]:
+def _curve(plan: Plan, task: Task) -> Callable[[Ema], dict[str, float]]:
     """Score the averaged network on an even part of the test set."""
     assert plan.test is not None
     assert plan.test.labels is not None
@@ -166,12 +167,12 @@ def _curve(plan: Plan) -> Callable[[Ema], dict[str, float]]:
     theirs: list[Tensor] = []
 
     def evaluate(ema: Ema) -> dict[str, float]:
-        logits = metrics.predict(ema.network, part.pixels)
-        values = {"eval/accuracy": float((logits.argmax(1) == labels).double().mean())}
+        mine = task.predict(ema.network, part.pixels)
+        values = {f"eval/{task.headline}": task.headline_of(mine, labels, ema.network.num_classes)}
         if plan.compare:
             if not theirs:
-                theirs.append(metrics.predict(plan.given.teacher, part.pixels))
-            values["eval/agreement"] = metrics.agreement(logits, theirs[0])
+                theirs.append(task.predict(plan.given.teacher, part.pixels))
+            values["eval/agreement"] = float((mine == theirs[0]).double().mean())
         return values
 
     return evaluate
@@ -185,6 +186,7 @@ def _finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
     for side in ("teacher", "student"):
         if f"{side}_scores" in summary:
             summary[side] = {**summary[side], **summary.pop(f"{side}_scores")}
+    _compare(done)
     outcome = done.outcome
     summary["seconds"] = {
         "setup": done.setup,
@@ -198,6 +200,19 @@ def _finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
     write_report(plan.out)
 
 
+def _compare(done: Finished) -> None:
+    """A picture of real images as the networks see them, where the task has one."""
+    plan = done.plan
+    if plan.test is None or plan.test.labels is None:
+        return
+    networks = [("student" if plan.compare else "network", done.network)]
+    if plan.compare:
+        networks.insert(0, ("teacher", plan.given.teacher))
+    picture = done.engine.task.comparison(plan.test, networks)
+    if picture is not None:
+        atomic_write(plan.out / "comparison.png", picture)
+
+
 def _facts(done: Finished) -> dict[str, Any]:
     plan, engine = done.plan, done.engine
     steps = {name: owned.steps for name, owned in engine.owned.items()}
@@ -207,6 +222,7 @@ def _facts(done: Finished) -> dict[str, Any]:
         "name": plan.out.name,
         "method": plan.config["method"]["name"] if plan.compare else "supervised",
         "paper": plan.method.paper,
+        "task": engine.task.name,
         "student": _describe(done.network),  # what is delivered: a method may have built on what was given
     }
     if plan.compare:
@@ -239,10 +255,12 @@ def _scores(done: Finished) -> dict[str, Any]:
     if test is None:
         return {}
     assert test.labels is not None
-    result = metrics.evaluate(done.network, test, plan.given.teacher if plan.compare else None)
-    last = metrics.predict(plan.method.deliver(), test.pixels)
-    mine = {k: result[k] for k in ("accuracy", "ece", "nll", "brier", "per_class")}
-    mine["accuracy_last"] = float((last.argmax(1) == test.labels).double().mean())
+    task = done.engine.task
+    result = task.evaluate(done.network, test, plan.given.teacher if plan.compare else None)
+    last = task.predict(plan.method.deliver(), test.pixels)
+    theirs = result.get("teacher", {})
+    mine: dict[str, Any] = {k: v for k, v in result.items() if k not in ("confusion", "agreement", "teacher")}
+    mine[f"{task.headline}_last"] = task.headline_of(last, test.labels, done.network.num_classes)
     found: dict[str, Any] = {
         "student_scores": mine,
         "confusion": result["confusion"],
@@ -251,9 +269,9 @@ def _scores(done: Finished) -> dict[str, Any]:
     }
     if plan.compare:
         found["agreement"] = result["agreement"]
-        found["teacher_scores"] = {k: result["teacher"][k] for k in ("accuracy", "ece", "nll", "brier")}
-        if result["teacher"]["accuracy"] > 0:
-            found["relative_accuracy"] = result["accuracy"] / result["teacher"]["accuracy"]
+        found["teacher_scores"] = {k: v for k, v in theirs.items() if k not in ("confusion", "per_class")}
+        if theirs[task.headline] > 0:
+            found[f"relative_{task.headline}"] = result[task.headline] / theirs[task.headline]
     return found
 
 

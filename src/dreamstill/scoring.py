@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dreamstill import data, doctor, methods, metrics, weights
+from dreamstill import data, doctor, methods, weights
 from dreamstill.adapters import Network
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
+from dreamstill.tasks import check_set, task_of
 
 
 def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
@@ -25,15 +26,17 @@ def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
         settings["data"], settings["split"], root=settings["data_root"], image_size=network.image_size,
         channels=network.channels, limit=settings["limit"],
     )  # fmt: skip
-    metrics.fits(images, network.num_classes)
+    check_set(images, network)
     teacher = _teacher_of(settings, network)
     if images.labels is None and teacher is None:
         raise InputError(
             f"{settings['data']} has no labels and there is no teacher to agree with: name one by --teacher"
         )
-    result = metrics.evaluate(network, images, teacher)
+    task = task_of(network)
+    result = task.evaluate(network, images, teacher)
     rows = [(network.name, result)] + ([(f"{teacher.name} (teacher)", result.get("teacher", {}))] if teacher else [])
-    _print_scores(f"{images.name}, {images.split}, {len(images)} images", rows, result.get("agreement"))
+    columns = _FIGURES[task.name]
+    _print_scores(f"{images.name}, {images.split}, {len(images)} images", rows, columns, result.get("agreement"))
     return result
 
 
@@ -55,14 +58,22 @@ def _teacher_of(settings: dict[str, Any], network: Network) -> Network | None:
     return weights.resolve(name, checkpoint, kwargs=kwargs, unsafe=settings["unsafe_load"], **facts)
 
 
-def _print_scores(title: str, rows: list[tuple[str, dict[str, Any]]], agreement: float | None) -> None:
+_FIGURES = {
+    "classification": {"accuracy": "accuracy", "ece": "calibration error"},
+    "segmentation": {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy"},
+}
+
+
+def _print_scores(
+    title: str, rows: list[tuple[str, dict[str, Any]]], figures: dict[str, str], agreement: float | None
+) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("network")
-    for column in ("accuracy", "calibration error", "agreement"):
+    for column in (*figures.values(), "agreement"):
         table.add_column(column, justify="right")
     for i, (name, scores) in enumerate(rows):
         same = f"{agreement:.2%}" if agreement is not None and i == 0 else ""
-        cells = [f"{scores[k]:.2%}" if k in scores else "" for k in ("accuracy", "ece")]
+        cells = [f"{scores[k]:.2%}" if k in scores else "" for k in figures]
         table.add_row(name, *cells, same)
     Console().print(table)
 
@@ -130,8 +141,9 @@ def list_methods(as_json: bool) -> list[dict[str, Any]]:
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        table = Table("method", "paper", "needs of the teacher", "outside information")
+        table = Table("method", "paper", "tasks", "needs of the teacher", "outside information")
         for row in found:
-            table.add_row(row["name"], row["paper"], ", ".join(row["needs"]), ", ".join(row["outside"]) or "none")
+            outside = ", ".join(row["outside"]) or "none"
+            table.add_row(row["name"], row["paper"], ", ".join(row["tasks"]), ", ".join(row["needs"]), outside)
         Console().print(table)
     return found

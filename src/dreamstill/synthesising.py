@@ -26,6 +26,7 @@ from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
 from dreamstill.state import Checkpoints
+from dreamstill.tasks import task_of
 from dreamstill.transfer import ROWS, write_parquet
 
 DEFAULT_IMAGES = 1000
@@ -42,16 +43,27 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     bank: ImageBank | None = keeps() if keeps is not None else None
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
     about = {"run": folder.name, "seed": seed, **teacher.description()}
+    task = task_of(teacher)
+    if path.suffix == ".parquet" and task.name == "segmentation":
+        raise InputError(
+            f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
+            ".safetensors, which holds the images with the teacher's class of every pixel"
+        )
     about |= {"teacher_sha256": weights.fingerprint(teacher.module), "outside": _outside(folder)}
     if path.suffix == ".parquet":
         made = _kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
         seen = ((pixels, metrics.predict(teacher, pixels)) for pixels in made)
         count = write_parquet(path, seen, _classes(folder, teacher), {**about, "method": config["method"]})
     else:
-        pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu()
-        logits, count = metrics.predict(teacher, pixels), len(pixels)
-        atomic_write(path, save({"pixels": pixels, "logits": logits}, metadata={"dreamstill": json.dumps(about)}))
-    print(f"{count} images and the teacher's logits: {path}")
+        pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu().contiguous()
+        count = len(pixels)
+        if task.name == "segmentation":  # maps of logits would be hundreds of times as large as the images
+            answers = {"labels": task.predict(teacher, pixels)}
+        else:
+            answers = {"logits": metrics.predict(teacher, pixels)}
+        atomic_write(path, save({"pixels": pixels, **answers}, metadata={"dreamstill": json.dumps(about)}))
+    what = "classes of every pixel" if task.name == "segmentation" else "logits"
+    print(f"{count} images and the teacher's {what}: {path}")
     return str(path)
 
 

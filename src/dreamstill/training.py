@@ -7,16 +7,15 @@ import time
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 
 from dreamstill import api, data, weights
 from dreamstill.adapters import Network
-from dreamstill.augment import crop_flip
+from dreamstill.augment import relight
 from dreamstill.banks import to_float
 from dreamstill.cost import count
 from dreamstill.engine import Engine, Given, Terms, choose
@@ -25,8 +24,16 @@ from dreamstill.methods import Phase
 from dreamstill.running import Plan, carry_out, resumed
 from dreamstill.schedules import warm_cosine
 from dreamstill.state import new_folder
+from dreamstill.tasks import check_batch, check_set
 
-PHOTOGRAPHS = {"cifar10", "cifar100", "caltech101", "collected32"}  # sets in which a mirrored image is as good
+ClassWeights = Literal["none", "median", "root"]
+PHOTOGRAPHS = {
+    "cifar10",
+    "cifar100",
+    "caltech101",
+    "collected32",
+    "camvid",
+}  # sets in which a mirrored image is as good
 
 
 @dataclass
@@ -42,12 +49,17 @@ class Supervised:
         label_smoothing: 0 to 1.
         crop: pad-and-crop shift in pixels.
         flip: mirror at random.
+        scale: below 1, in place of ``crop``: a random rectangle of at least that share of the area, scaled up.
+        relight: random change of brightness and contrast, 0 to 1.
+        class_weights: of the cross-entropy: ``none``; ``median``: the median of the classes' shares of the labels over
+            a class's own (Eigen and Fergus, arXiv:1411.4734), so that rare classes count more; ``root``: its square
+            root.
     """
 
     paper: ClassVar[str] = "ordinary supervised training"
     needs: ClassVar[frozenset[str]] = frozenset({"real"})
     outside: ClassVar[tuple[str, ...]] = ("real training images and their labels",)
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
     batch_size: int = 128
     lr: float = 0.1
@@ -57,12 +69,17 @@ class Supervised:
     label_smoothing: float = 0.0
     crop: int = 4
     flip: bool = False
+    scale: float = 1.0
+    relight: float = 0.0
+    class_weights: ClassWeights = "none"
 
     def setup(self, engine: Engine) -> None:
         """The real images on the device, and the network."""
         sgd = partial(SGD, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=True)
         self.pixels, self.labels = engine.real()
-        self.network = engine.given.student
+        self.task, self.network = engine.task, engine.given.student
+        k = engine.given.teacher.num_classes
+        self.weights = class_weights(self.labels, k, self.class_weights, engine.dtype)
         self.student, self.opt = engine.own("student", self.network, sgd, warm_cosine(self.warmup))
 
     def phases(self, steps: int) -> list[Phase]:
@@ -72,15 +89,26 @@ class Supervised:
     def step(self, engine: Engine) -> None:
         """The next batch of the epoch's order, cropped and mirrored."""
         index = engine.sweep(len(self.pixels), self.batch_size)
-        images = to_float(self.pixels[index], engine.dtype)
-        if self.crop or self.flip:
+        images, labels = to_float(self.pixels[index], engine.dtype), self.labels[index]
+        if self.scale < 1:
+            flip = engine.coins(self.batch_size) if self.flip else None
+            images, labels = self.task.resized_crop(images, labels, self.uniform(engine, 4), flip, self.scale)
+        elif self.crop or self.flip:
             shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
-            images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
-        engine.minimise(self.loss, self.opt, inputs=(images, self.labels[index]))
+            flip = engine.coins(self.batch_size) if self.flip else None
+            images, labels = self.task.crop_flip(images, labels, shift, flip, self.crop)
+        if self.relight:
+            images = relight(images, self.uniform(engine, 2), self.relight)
+        engine.minimise(self.loss, self.opt, inputs=(images, labels))
+
+    def uniform(self, engine: Engine, n: int) -> Tensor:
+        """``n`` draws from [0, 1) for each image of the batch."""
+        return engine.integers(1 << 16, self.batch_size, n).to(engine.dtype) / (1 << 16)
 
     def loss(self, images: Tensor, labels: Tensor) -> Terms:
         """Cross-entropy with the labels."""
-        return {"cross_entropy": F.cross_entropy(self.student(images), labels, label_smoothing=self.label_smoothing)}
+        logits = self.student(images)
+        return {"cross_entropy": self.task.label_loss(logits, labels, self.label_smoothing, self.weights)}
 
     def deliver(self) -> Network:
         """The network."""
@@ -89,6 +117,23 @@ class Supervised:
     def synthesise(self, engine: Engine, n: int) -> Tensor:
         """Real images, as a draw."""
         return to_float(self.pixels[engine.integers(len(self.pixels), n)], engine.dtype)
+
+
+def class_weights(labels: Tensor, k: int, kind: ClassWeights, dtype: torch.dtype) -> Tensor | None:
+    """One weight a class (``k``): the median share of the classes that occur over the class's own; 0 if it does not.
+
+    Args:
+        labels: integers, ``n`` or ``n h w`` with void.
+        k: number of classes.
+        kind: ``none`` gives None, ``root`` the square roots.
+        dtype: of the weights.
+    """
+    if kind == "none":
+        return None
+    counts = sum(torch.bincount(part.long().flatten(), minlength=256)[:k] for part in labels.split(64))
+    assert isinstance(counts, Tensor)
+    weights = torch.where(counts > 0, counts[counts > 0].double().median() / counts.clamp_min(1), 0.0)
+    return (weights.sqrt() if kind == "root" else weights).to(dtype)
 
 
 def run_training(settings: dict[str, Any]) -> Network:
@@ -106,6 +151,8 @@ def run_training(settings: dict[str, Any]) -> Network:
         raise InputError(f"{settings['data']} has no labels: training needs a label column or class folders")
     torch.manual_seed(settings["seed"])
     network = _network(settings, images)
+    check_set(images, network)
+    check_batch(network, settings["batch_size"])
     flip = settings["flip"] if settings["flip"] is not None else images.name in PHOTOGRAPHS
     if settings["epochs"] <= 0 or settings["batch_size"] > len(images):
         raise InputError(

@@ -346,9 +346,9 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
         return shared.rebuilt(base, facts["num_classes"], kwargs)
     if ":" not in name:
         h, w = facts["image_size"]
-        if h != w:
-            raise InputError(f"the built-in networks take square images, not {h}x{w}: give package.module:factory")
-        return models.build(name, num_classes=facts["num_classes"], channels=facts["channels"], image_size=h, **kwargs)
+        return models.build(
+            name, num_classes=facts["num_classes"], channels=facts["channels"], image_size=(h, w), **kwargs
+        )
     module_name, _, factory_name = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import Silent, tiny_network
+from conftest import Silent, dense_network, tiny_network
 
 from dreamstill import budget, methods
 from dreamstill.adapters import Network
@@ -50,6 +50,15 @@ def engine(seed=0, steps=15, **kwargs):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(50, 4))
+    return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
+
+
+def dense_engine(seed=0, steps=15, **kwargs):
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randint(256, (50, 1, 16, 32), dtype=torch.uint8, generator=draw)
+    labels = torch.randint(4, (50, 16, 32), dtype=torch.uint8, generator=draw)
+    labels[:, 0] = 255  # void
+    given = Given(dense_network(6, 0), dense_network(3, 1), images, labels, images)
     return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
 
 
@@ -214,3 +223,54 @@ def test_a_nan_stops_with_the_name_of_the_term_and_keeps_the_last_good_state(tmp
     assert state["progress"]["iteration"] == 4
     fresh.load(state["engine"])
     assert all(torch.isfinite(t).all() for t in fresh.modules["student"].parameters())
+
+
+# ---------------------------------------------------------------- the same contract where the teacher gives maps
+
+DENSE = [name for name in NAMES if "segmentation" in methods.get(name).tasks]
+SWITCHES = {
+    "ddad alpha 0": {"alpha": 0.0}, "ddad large": {"size": "large"}, "ddad replay": {"replay": 0.4, "crop": 1},
+    "ddad priors": {"w_onehot": 0.1, "w_balance": 0.1}, "real_data labels": {"loss": "labels", "flip": True},
+}  # fmt: skip
+
+
+def test_which_methods_take_maps():
+    assert DENSE == ["ddad", "noise", "random_generator", "real_data"]
+    assert {n for n in NAMES if n not in DENSE} == {
+        "cgdd", "collected_only", "cpsc", "hidfd", "soft_target", "transfer"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*DENSE, *SWITCHES])
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_maps_are_learnt_too(name, precision, tmp_path):
+    e = dense_engine(precision=precision)
+    teacher, student = copy.deepcopy(e.given.teacher), copy.deepcopy(e.given.student)
+    method, e, outcome, log = go(name, tmp_path, e=e, **SWITCHES.get(name, {}))
+    assert e.task.name == "segmentation"
+    assert same(teacher, e.given.teacher)
+    assert not same(student, method.deliver())
+    assert all(torch.isfinite(torch.tensor(v)) for _, row in log.rows for v in row.values())
+    images = method.synthesise(e, 20)
+    assert images.shape == (20, 1, 16, 32)
+    assert outcome.ema.network(images.float()).shape == (20, 4, 16, 32)
+
+
+@pytest.mark.parametrize("name", ["ddad", "ddad replay", "real_data"])
+def test_a_stopped_and_resumed_run_on_maps_has_the_same_bits(name, tmp_path):
+    whole, *_ = go(name, tmp_path / "whole", e=dense_engine(), **SWITCHES.get(name, {}))
+
+    class Halt(Exception):
+        pass
+
+    class Halting(Silent):
+        def progress(self, done, values):
+            if done == 2:
+                raise Halt
+
+    e, method = dense_engine(), make(name, **SWITCHES.get(name, {}))
+    method.setup(e)
+    with pytest.raises(Halt):
+        run(method, e, Checkpoints(tmp_path / "cut"), Halting(), Cadence(log=1, checkpoint_steps=1))
+    resumed, *_ = go(name, tmp_path / "cut", e=dense_engine(), resume=True, **SWITCHES.get(name, {}))
+    assert same(whole.deliver(), resumed.deliver())

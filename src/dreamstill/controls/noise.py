@@ -32,7 +32,7 @@ class Noise:
     paper: ClassVar[str] = "control: Gaussian noise images (a row of DFAD's table, arXiv:1912.11006)"
     needs: ClassVar[frozenset[str]] = frozenset()
     outside: ClassVar[tuple[str, ...]] = ()
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
     tau: float = 4.0
     batch_size: int = 256

@@ -44,7 +44,7 @@ class RandomGenerator:
     paper: ClassVar[str] = "control: untrained generators with a bank (what one peer's released code does)"
     needs: ClassVar[frozenset[str]] = frozenset()
     outside: ClassVar[tuple[str, ...]] = ()
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
     every: int = 5
     bank: int = 50_000

@@ -7,12 +7,10 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD
 
 from dreamstill.adapters import Network
-from dreamstill.augment import crop_flip
 from dreamstill.banks import to_float
 from dreamstill.engine import Engine, Terms
 from dreamstill.losses.distillation import kl
@@ -38,7 +36,7 @@ class RealData:
     paper: ClassVar[str] = "control: distillation with the real data (Hinton et al., arXiv:1503.02531)"
     needs: ClassVar[frozenset[str]] = frozenset({"real"})
     outside: ClassVar[tuple[str, ...]] = ("real training images", "their labels, with loss=labels")
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
     loss: Literal["kd", "labels"] = "kd"
     tau: float = 4.0
@@ -54,7 +52,7 @@ class RealData:
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         self.pixels, self.labels = engine.real()
         self.teacher = engine.frozen(engine.given.teacher)
-        self.network = engine.given.student
+        self.task, self.network = engine.task, engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, cosine)
 
     def phases(self, steps: int) -> list[Phase]:
@@ -66,13 +64,14 @@ class RealData:
         index = engine.integers(len(self.pixels), self.batch_size)
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
         flip = engine.coins(self.batch_size) if self.flip else None
-        images = crop_flip(to_float(self.pixels[index], engine.dtype), shift, flip, self.crop)
-        engine.minimise(self.loss_s, self.opt_s, inputs=(images, self.labels[index]))
+        images = to_float(self.pixels[index], engine.dtype)
+        images, labels = self.task.crop_flip(images, self.labels[index], shift, flip, self.crop)
+        engine.minimise(self.loss_s, self.opt_s, inputs=(images, labels))
 
     def loss_s(self, images: Tensor, labels: Tensor) -> Terms:
         """Student: agree with the teacher, or with the labels."""
         if self.loss == "labels":
-            return {"cross_entropy": F.cross_entropy(self.student(images), labels)}
+            return {"cross_entropy": self.task.label_loss(self.student(images), labels)}
         with torch.no_grad():
             t = self.teacher(images).logits
         return {"kl": kl(self.student(images), t, self.tau)}

@@ -31,7 +31,7 @@ from dreamstill.engine.readings import Readings
 from dreamstill.errors import InputError
 from dreamstill.probes import Probe, Rest
 from dreamstill.schedules import Schedule, constant
-from dreamstill.tasks.classification import Classification
+from dreamstill.tasks import Task, task_of
 
 Terms = dict[str, Tensor]
 
@@ -43,7 +43,7 @@ class Given:
     teacher: Network
     student: Network
     real_pixels: Tensor | None = None  # uint8 n c h w
-    real_labels: Tensor | None = None  # int64 n
+    real_labels: Tensor | None = None  # int64 n, or uint8 n h w
     collected: Tensor | None = None  # uint8 n c h w, without labels
     transfer_pixels: Tensor | None = None  # uint8 n c h w
     transfer_logits: Tensor | None = None  # n k, the teacher's of just these images
@@ -80,7 +80,7 @@ class Engine:
         self.device, self.ranks, self.rank = self.fabric.device, self.fabric.world_size, self.fabric.global_rank
         self.dtype = torch.float64 if precision == "64" else torch.float32
         self.compiling = compile
-        self.task = Classification()
+        self.task: Task = task_of(given.teacher)
         self.modules: dict[str, nn.Module] = {}
         self.owned: dict[str, Owned] = {}
         self.buffers: dict[str, Tensor] = {}
@@ -131,12 +131,15 @@ class Engine:
             called = Probe(module, taps)
         return Cast(called, self.fabric), self.owned[name]
 
-    def frozen(self, network: Network, taps: Sequence[str] = (), bn: bool = False) -> Cast:
-        """Take a network that never learns: eval mode, no parameter gradients; its call returns ``Observed``."""
+    def frozen(self, network: Network, taps: Sequence[str] = (), bn: bool = False, bn_pooled: bool = False) -> Cast:
+        """Take a network that never learns: eval mode, no parameter gradients; its call returns ``Observed``.
+
+        ``bn_pooled``: see :class:`dreamstill.probes.Probe`.
+        """
         self._place(network)
         network.eval().requires_grad_(False)
         self.frozen_modules.append(network)
-        return Cast(Probe(network, taps, bn, self.average), self.fabric)
+        return Cast(Probe(network, taps, bn, self.average, bn_pooled), self.fabric)
 
     def rest(self, network: Network, tap: str) -> Cast:
         """What comes after a tap of a frozen network: its call takes the tap's value and returns logits."""

@@ -19,7 +19,7 @@ from dreamstill.adapters import Network
 from dreamstill.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.errors import InputError
-from dreamstill.generators import Generator
+from dreamstill.generators import Generator, Head, LargeGenerator
 from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import Form, bn_statistics
@@ -31,9 +31,13 @@ from dreamstill.schedules import constant, cosine, step_decay
 class DDAD:
     """``L_S = D(x)``;  ``L_G = -D(x) + alpha L_BN(x)``;  ``D(x) = mean |S(x) - T(x)|``,  ``x = G(z)``.
 
+    For dense prediction ``L_G = -log(1 + D(x)) + alpha L_BN(x)`` (DFAD), which is the task's to say.
+
     Attributes:
         alpha: weight of the layer-averaged batch-norm term (inferred: 1; 0 is DFAD).
         bn_form: ``norm`` (DeepInversion), ``squared`` or ``gaussian_kl``.
+        bn_pooled: whether a dense teacher's batch norms of one value a channel and image (DeepLab's image pooling) are
+            compared too: their batch statistics are of ``batch_size`` values only (inferred: off).
         discrepancy: ``l1`` on logits (DFAD), ``mse``, or ``kl`` at temperature ``tau``.
         tau: temperature of ``kl``.
         student_steps: student steps an iteration (DFAD: 5), each on its own batch.
@@ -41,11 +45,15 @@ class DDAD:
         batch_size: images a step (DFAD on CIFAR: 256).
         nz: noise length (DFAD: 256).
         width: the generator's ``ngf`` (DFAD: 64).
+        size: ``small``: DFAD's generator for about 32 pixels; ``large``: its DCGAN type for 128 and about.
+        head: how the small generator ends: ``standardised`` (DFAD), or ``tanh``, as the large one, for a teacher whose
+            mean and std are not its images' own (0.5 and 0.5, say).
         lr_g: Adam, DFAD's 1e-3.
         lr_s: SGD, DFAD's 0.1.
         momentum: of the student's SGD, DFAD's 0.9.
         weight_decay: DFAD's 5e-4.
-        schedule: ``step``: times 0.1 at 20 % and 40 % of the run, as DFAD's script; ``cosine``; ``constant``.
+        schedule: ``step``: times 0.1 at 20 % and 40 % of the run, as DFAD's CIFAR script; ``thirds``: at a third and
+            two thirds, as its scripts for larger images; ``cosine``; ``constant``.
         student_mode: the student's mode in the generator's step; DFAD leaves it in ``train``.
         clip: largest gradient norm of the generator's step; None leaves it alone. (-D is unbounded below.)
         w_onehot: DAFL's certainty term on the teacher's output, off: not part of DDAD.
@@ -62,10 +70,11 @@ class DDAD:
     paper: ClassVar[str] = "Zhao et al., Dual Discriminator Adversarial Distillation, arXiv:2104.05382, 2021"
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient"})
     outside: ClassVar[tuple[str, ...]] = ()
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
     alpha: float = 1.0
     bn_form: Form = "norm"
+    bn_pooled: bool = False
     discrepancy: Literal["l1", "mse", "kl"] = "l1"
     tau: float = 1.0
     student_steps: int = 5
@@ -73,11 +82,13 @@ class DDAD:
     batch_size: int = 256
     nz: int = 256
     width: int = 64
+    size: Literal["small", "large"] = "small"
+    head: Head = "standardised"
     lr_g: float = 1e-3
     lr_s: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["step", "cosine", "constant"] = "step"
+    schedule: Literal["step", "thirds", "cosine", "constant"] = "step"
     student_mode: Literal["train", "eval"] = "train"
     clip: float | None = None
     w_onehot: float = 0.0
@@ -105,10 +116,19 @@ class DDAD:
             raise InputError(
                 "reuse keeps the teacher's logits of whole images: leave out replay, crop and flip with it"
             )
-        decay = {"step": step_decay((0.2, 0.4), 0.1), "cosine": cosine, "constant": constant}[self.schedule]
+        if self.reuse and engine.task.name == "segmentation":
+            raise InputError(
+                "reuse stores the teacher's logits of whole images, and those of a segmentation teacher take many "
+                "times the images' memory: leave it out, or take replay, which stores images alone"
+            )
+        steps = {"step": step_decay((0.2, 0.4), 0.1), "thirds": step_decay((1 / 3, 2 / 3), 0.1)}
+        decay = {**steps, "cosine": cosine, "constant": constant}[self.schedule]
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
-        generator = Generator(engine.given.teacher, self.nz, self.width)
-        self.teacher = engine.frozen(engine.given.teacher, bn=self.alpha > 0)
+        teacher = engine.given.teacher
+        large = self.size == "large"
+        small = partial(Generator, head=self.head)
+        generator = (LargeGenerator if large else small)(teacher, self.nz, self.width)
+        self.teacher = engine.frozen(engine.given.teacher, bn=self.alpha > 0, bn_pooled=self.bn_pooled)
         self.generator, self.opt_g = engine.own("generator", generator, partial(Adam, lr=self.lr_g), decay, self.clip)
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, decay)

@@ -1,7 +1,7 @@
 """The literature's small networks, by name, with widths as arguments.
 
-Every network has ``taps`` (dotted names of the layers whose outputs are its stage feature maps) and ``classifier``
-(dotted name of its last linear layer).
+Every one built here has ``taps`` (dotted names of the layers whose outputs are its stage feature maps) and
+``classifier`` (dotted name of its last layer). torchvision's are looked up by their own names.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from torch import nn
 
 from dreamstill.errors import InputError
+from dreamstill.models.borrowed import smp_network, torchvision_network
+from dreamstill.models.dense import EncoderDecoder
 from dreamstill.models.plain import AlexNet, ConvNet, LeNet5, vgg
 from dreamstill.models.residual import ResNet, SmallResNet, WideResNet
 
@@ -36,19 +38,50 @@ def _builders() -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any], str
     }
 
 
+def _dense() -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any], str]]:
+    """The same for networks that answer for every pixel; they take images of any sides."""
+    return {
+        "encoder_decoder": (EncoderDecoder, {}, "segmentation: four stages down, and up again with sums; width=16"),
+        **{name: (torchvision_network, {"function": name}, text) for name, text in _TORCHVISION.items()},
+    }
+
+
+_TORCHVISION = {
+    "deeplabv3_resnet50": "segmentation: torchvision's DeepLabV3 on ResNet-50",
+    "deeplabv3_mobilenet_v3_large": "segmentation: torchvision's DeepLabV3 on MobileNetV3-Large",
+    "lraspp_mobilenet_v3_large": "segmentation: torchvision's LR-ASPP on MobileNetV3-Large",
+}
+
+
 _FAMILIES = {
     "wrn_D_K": "wide ResNet of depth D = 6n + 4 and width K, as wrn_40_2, wrn_16_1",
+    "smp_NAME": "segmentation: segmentation_models_pytorch's, as smp_unet; encoder=resnet34",
     "resnetD": "He et al.'s 16-32-64 ResNet of depth D = 6n + 2, as resnet8, resnet20",
 }
 
 
 def names() -> dict[str, str]:
     """Built-in names and families, each with a line of description."""
-    return {name: text for name, (_, _, text) in _builders().items()} | _FAMILIES
+    every = {**_builders(), **_dense()}
+    return {name: text for name, (_, _, text) in every.items()} | _FAMILIES
 
 
-def build(name: str, *, num_classes: int, channels: int = 3, image_size: int = 32, **kwargs: Any) -> nn.Module:
+def dense_names() -> tuple[str, ...]:
+    """Names of the networks that answer for every pixel."""
+    return tuple(_dense())
+
+
+def build(
+    name: str, *, num_classes: int, channels: int = 3, image_size: int | tuple[int, int] = 32, **kwargs: Any
+) -> nn.Module:
     """A fresh network, initialised from the global random stream.
+
+    Args:
+        name: one of :func:`names`.
+        num_classes: classes.
+        channels: of the images.
+        image_size: side, or height and width, which classifiers want equal.
+        kwargs: the network's own arguments.
 
     Raises:
         InputError: the name, an argument or the size does not fit.
@@ -60,15 +93,24 @@ def build(name: str, *, num_classes: int, channels: int = 3, image_size: int = 3
     if unknown:
         free = ", ".join(sorted(accepted - {"num_classes", "channels", "image_size"} - set(preset))) or "none"
         raise InputError(f"{name} takes no argument {', '.join(unknown)}: it takes {free}")
-    return builder(num_classes=num_classes, channels=channels, image_size=image_size, **arguments)
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if name in _dense() or builder is smp_network:
+        return builder(num_classes=num_classes, channels=channels, image_size=sides, **arguments)
+    if sides[0] != sides[1]:
+        raise InputError(
+            f"the built-in classifiers take square images, not {sides[0]}x{sides[1]}: give package.module:factory"
+        )
+    return builder(num_classes=num_classes, channels=channels, image_size=sides[0], **arguments)
 
 
 def _find(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
-    builders = _builders()
+    builders = {**_builders(), **_dense()}
     if name in builders:
         return builders[name][:2]
     if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):
         return WideResNet, {"depth": int(match[1]), "widen": int(match[2])}
+    if match := re.fullmatch(r"smp_([a-z]\w*)", name):
+        return smp_network, {"architecture": match[1]}
     if match := re.fullmatch(r"resnet(\d+)", name):
         return SmallResNet, {"depth": int(match[1])}
     close = difflib.get_close_matches(

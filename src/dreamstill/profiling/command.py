@@ -26,6 +26,7 @@ from dreamstill.profiling.record import Op, Recorder
 from dreamstill.profiling.steps import iterate, prepared
 from dreamstill.report.profile import write_profile
 from dreamstill.state import new_folder
+from dreamstill.tasks import task_of
 
 SCHEMA = 1
 WARM, ROUNDS = 2, 5
@@ -77,15 +78,10 @@ def given_of(recipe: dict[str, Any]) -> Given:
     """The recipe's networks; noise in place of real images, which cost the same."""
     teacher = resolve_teacher(recipe)
     real = torch.randint(256, (2048, teacher.channels, *teacher.image_size), dtype=torch.uint8)
-    return Given(
-        teacher,
-        resolve_student(recipe, teacher),
-        real,
-        torch.randint(teacher.num_classes, (2048,)),
-        real,
-        real,
-        torch.randn(2048, teacher.num_classes),
-    )
+    each = teacher.image_size if task_of(teacher).name == "segmentation" else ()
+    labels = torch.randint(teacher.num_classes, (2048, *each))
+    logits = torch.randn(2048, teacher.num_classes)
+    return Given(teacher, resolve_student(recipe, teacher), real, labels, real, real, logits)
 
 
 def take_apart(method: Method, given: Given, hardware: Hardware) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
-from dreamstill.report import charts, sections
+from dreamstill.report import charts, dense, sections
 from dreamstill.track import read_metrics
 
 SCHEMA = 1
@@ -25,8 +25,8 @@ def write_report(folder: Path) -> Path:
     """Write ``report.html`` from what a run left in its folder, and return where it is.
 
     The page is one file and asks nothing of the network. It is made of ``summary.json``, ``manifest.json``,
-    ``config.yaml``, ``metrics.csv`` and ``samples.png``. The last two may be missing, and so may what a run without
-    labelled images or without a teacher does not know: those parts are left out.
+    ``config.yaml``, ``metrics.csv``, ``samples.png`` and ``comparison.png``. The last three may be missing, and so may
+    what a run without labelled images or without a teacher does not know: those parts are left out.
 
     Raises:
         InputError: one of the first three is missing or cannot be read, or is of another schema.
@@ -71,7 +71,10 @@ def _page(
         "trust": sections.trust(summary) if "teacher" in summary else None,
         "curves": charts.learning_curves(rows, summary),
         "terms": charts.loss_terms(rows),
-        "samples": _samples(folder / "samples.png"),
+        "task": summary.get("task", "classification"),
+        "compared": _picture(folder / "comparison.png"),
+        "iou": dense.class_table(summary),
+        "samples": _picture(folder / "samples.png"),
         "synthesised": charts.histogram(summary),
         "classes": charts.classes(summary),
         "cost": sections.cost(summary),
@@ -80,8 +83,8 @@ def _page(
     }
 
 
-def _samples(path: Path) -> dict[str, Any] | None:
-    """The sheet of images as a data URI with its size, so that nothing on the page jumps."""
+def _picture(path: Path) -> dict[str, Any] | None:
+    """A sheet of images as a data URI with its size, so that nothing on the page jumps."""
     if not path.exists():
         return None
     content = path.read_bytes()

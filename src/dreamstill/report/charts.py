@@ -15,7 +15,11 @@ NAMED_BARS = 20  # up to so many classes are shown by name
 HEAT_MAP_CLASSES = 20
 WORST = 10  # of more classes than that, so many are listed
 _COLOURS = {"generator": 2, "student": 1, "lr": 3}
-_EVALUATED = {"eval/accuracy": "Accuracy of the student", "eval/agreement": "Agreement with the teacher"}
+_EVALUATED = {
+    "eval/accuracy": "Accuracy of the student",
+    "eval/miou": "Mean IoU of the student",
+    "eval/agreement": "Agreement with the teacher",
+}
 
 
 def class_names(summary: dict[str, Any], k: int) -> list[str]:
@@ -27,12 +31,12 @@ def class_names(summary: dict[str, Any], k: int) -> list[str]:
 def learning_curves(rows: Rows, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """What was measured on real images while the run went on."""
     found = []
-    names = {**_EVALUATED, **({} if "teacher" in summary else {"eval/accuracy": "Accuracy"})}
+    names = {**_EVALUATED, **({} if "teacher" in summary else {"eval/accuracy": "Accuracy", "eval/miou": "Mean IoU"})}
     for i, column in enumerate(sorted(c for c in _columns(rows) if c.startswith("eval/"))):
         steps, values = _series(rows, column)
         if not steps:
             continue
-        level = summary.get("teacher", {}).get("accuracy") if column == "eval/accuracy" else None
+        level = summary.get("teacher", {}).get(column.removeprefix("eval/"))
         shares = column in _EVALUATED
         name = names.get(column, column.removeprefix("eval/").replace("_", " "))
         drawn = plots.curve(f"eval{i}", steps, values, title=f"{name} over the iterations", percent=shares, level=level)
@@ -79,10 +83,11 @@ def histogram(summary: dict[str, Any]) -> dict[str, Any] | None:
         {"name": n, "count": f"{c:,}", "width": f"{100 * c / most:.1f}"} for n, c in zip(names, counts, strict=True)
     ]
     many = len(counts) > NAMED_BARS
+    what = f"{'pixels of ' if summary.get('task') == 'segmentation' else ''}fresh synthetic images"
     title = f"Synthetic images a class, {len(counts)} classes, at most {most}"
     return {
         "total": f"{total:,}",
-        "warnings": _warnings(counts, names, total),
+        "warnings": _warnings(counts, names, total, what),
         "bars": [] if many else bars,
         "svg": Markup(plots.bars("synthesised", counts, title=title)) if many else None,
         "range": f"between {min(counts):,} and {most:,} a class",
@@ -90,19 +95,19 @@ def histogram(summary: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _warnings(counts: list[int], names: list[str], total: int) -> list[str]:
+def _warnings(counts: list[int], names: list[str], total: int, what: str) -> list[str]:
     warnings = []
     if missing := [n for n, c in zip(names, counts, strict=True) if c == 0]:
         verb = "appears" if len(missing) == 1 else "appear"
         warnings.append(
-            f"{len(missing):,} of the {len(counts):,} classes never {verb} among {total:,} fresh synthetic images: "
+            f"{len(missing):,} of the {len(counts):,} classes never {verb} among {total:,} {what}: "
             f"{listing(missing)}. Check the student on real images of "
             f"{'this class' if len(missing) == 1 else 'these classes'} before relying on it there."
         )
     if 2 * max(counts) > total:
         name = names[counts.index(max(counts))]
         warnings.append(
-            f"More than half of the fresh synthetic images are of one class: {name} ({percent(max(counts) / total)}). "
+            f"More than half of the {what} are of one class: {name} ({percent(max(counts) / total)}). "
             "The student has seen little of the others."
         )
     return warnings
@@ -110,6 +115,8 @@ def _warnings(counts: list[int], names: list[str], total: int) -> list[str]:
 
 def classes(summary: dict[str, Any]) -> dict[str, Any] | None:
     """Which classes the student (or the trained network) gets right: a heat map, or the worst of many."""
+    if summary.get("task") == "segmentation":  # there it is a table of its own
+        return None
     confusion: list[list[int]] | None = summary.get("confusion")
     accuracies: list[float | None] | None = summary["student"].get("per_class")
     if accuracies is None and confusion is not None:

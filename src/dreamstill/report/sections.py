@@ -9,6 +9,7 @@ from typing import Any
 from dreamstill.report.numbers import count, duration, listing, percent, points, times, unit
 
 Summary = dict[str, Any]
+_HEADLINES = {"accuracy": "accuracy", "miou": "mean IoU"}
 
 
 # ---------------------------------------------------------------- head and result
@@ -20,8 +21,9 @@ def head(summary: Summary) -> dict[str, Any]:
     took = (duration(summary["wall_seconds"]), "time", _count(summary["steps"], "step"))
     if teacher is None:
         figures = [(count(student["params"]), "parameters", ""), (unit(student["flops"], "FLOP"), "an image", ""), took]
-        if "accuracy" in student:
-            figures.insert(0, (percent(student["accuracy"]), "accuracy", summary.get("data", "")))
+        for key, name in _HEADLINES.items():
+            if key in student:
+                figures.insert(0, (percent(student[key]), name, summary.get("data", "")))
         sentence = (
             f"{student['name']}, a network of {count(student['params'])} parameters, was trained on labelled images."
         )
@@ -67,10 +69,11 @@ def _count(n: int, noun: str) -> str:
 
 
 def _quality(student: Summary, teacher: Summary) -> tuple[str, str, str] | None:
-    if "accuracy" not in student:
+    key = next((k for k in _HEADLINES if k in student), None)
+    if key is None:
         return None
-    beside = f"teacher {percent(teacher['accuracy'])}" if "accuracy" in teacher else ""
-    return percent(student["accuracy"]), "accuracy of the student", beside
+    beside = f"teacher {percent(teacher[key])}" if key in teacher else ""
+    return percent(student[key]), f"{_HEADLINES[key]} of the student", beside
 
 
 def _agreement(summary: Summary) -> tuple[str, str, str] | None:
@@ -118,14 +121,18 @@ def result(summary: Summary, folder: Path) -> dict[str, Any]:
     for key, name in (
         ("accuracy", "Accuracy"),
         ("accuracy_last", "Accuracy of the last step, not averaged"),
+        ("miou", "Mean intersection over union (mIoU)"),
+        ("miou_last", "Mean IoU of the last step, not averaged"),
+        ("pixel_accuracy", "Pixel accuracy"),
         ("ece", "Calibration error (ECE)"),
     ):
         if key in student or key in (teacher or {}):
             both = teacher is not None and key in student and key in teacher
             difference = points(student[key] - teacher[key]) if both and teacher is not None else ""
             rows.append((name, *_cells(student, teacher, key, percent), difference))
-    if "relative_accuracy" in summary:
-        rows.append(("Relative accuracy, student over teacher", "", percent(summary["relative_accuracy"]), ""))
+    for key, name in _HEADLINES.items():
+        if f"relative_{key}" in summary:
+            rows.append((f"Relative {name}, student over teacher", "", percent(summary[f"relative_{key}"]), ""))
     return {
         "columns": [] if teacher is None else ["Teacher", "Student", "Difference"],
         "rows": [r[:1] + r[2:3] if teacher is None else r for r in rows],
@@ -164,10 +171,11 @@ def _files(summary: Summary, folder: Path) -> list[tuple[str, str]]:
 def trust(summary: Summary) -> list[tuple[str, str, str]]:
     """How far the student can be trusted: what was measured, its value, and what it means."""
     rows = []
+    of = " of the pixels" if summary.get("task") == "segmentation" else ""
     if "agreement" in summary:
         on = summary.get("data", "real images")
         rows.append(
-            ("Agreement on real images", percent(summary["agreement"]), f"Share on which both say the same ({on}).")
+            ("Agreement on real images", percent(summary["agreement"]), f"Share{of} on which both say the same ({on}).")
         )
     else:
         rows.append(

@@ -1,1 +1,116 @@
-"""Tasks: what an output is, how two networks are compared on it and how it is scored."""
+"""Tasks: what an output is, how two networks are compared on it, how it is scored and drawn.
+
+A run's task follows from its teacher's output (:func:`task_of`). Methods know it by ``engine.task`` and ask it for
+little: the generator's adversarial term and the loss of hard labels. Everything else is for what scores and reports.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from dreamstill import metrics
+from dreamstill.adapters import Network
+from dreamstill.data import ImageSet
+from dreamstill.errors import InputError
+from dreamstill.probes import pooled_bn
+from dreamstill.tasks.classification import Classification
+from dreamstill.tasks.segmentation import Segmentation
+
+
+class Task(Protocol):
+    """What a task owes; :class:`Classification` and :class:`Segmentation` are all there are."""
+
+    name: ClassVar[str]  # as in a method's ``tasks``
+    output: ClassVar[str]  # the shape of an output, in words of dimensions
+    headline: ClassVar[str]  # the figure a student is judged by, as its key in summary.json
+    looked_at: ClassVar[int]  # synthetic images that are made for the report, at least
+
+    def adversarial(self, discrepancy: Tensor) -> Tensor:
+        """The generator's loss for a discrepancy (0-d, >= 0) between teacher and student."""
+
+    def label_loss(
+        self, logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy with hard labels (0-d); ``weights``: one a class (``k``)."""
+
+    def crop_flip(
+        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int
+    ) -> tuple[Tensor, Tensor]:
+        """Images (``b c h w``) and their labels, moved and mirrored alike (:func:`dreamstill.augment.crop_flip`)."""
+
+    def resized_crop(
+        self, images: Tensor, labels: Tensor, uniform: Tensor, flip: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Rectangles of images and labels scaled up alike (:func:`dreamstill.augment.resized_crop`)."""
+
+    def predict(self, network: Network, pixels: Tensor) -> Tensor:
+        """The classes of images (uint8 or [0, 1], ``n c h w``), on the CPU: integers ``n`` or ``n h w``."""
+
+    def headline_of(self, predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+        """The headline figure of predicted classes against labels, a fraction."""
+
+    def evaluate(self, student: Network, images: ImageSet, teacher: Network | None = None) -> dict[str, Any]:
+        """All figures on a real set; ``agreement`` and ``teacher`` (its own) when there is one."""
+
+    def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:
+        """A PNG of images (uint8 ``n c h w``) by what the teacher takes them for."""
+
+    def comparison(self, images: ImageSet, networks: Sequence[tuple[str, Network]]) -> bytes | None:
+        """A PNG of some labelled images beside what named networks make of them; None where figures say it all."""
+
+
+def task_of(network: Network) -> Task:
+    """The task of a network, by the shape of what it returns for two blank images.
+
+    Args:
+        network: left as it is; a copy runs on the CPU in eval mode.
+
+    Raises:
+        InputError: its output is neither one row of logits an image nor one map of logits an image.
+    """
+    copied = copy.deepcopy(network).cpu().float().eval()
+    with torch.no_grad():
+        outputs = copied(torch.zeros(2, network.channels, *network.image_size))
+    tasks: dict[int, Task] = {2: Classification(), 4: Segmentation()}
+    if outputs.dim() not in tasks:
+        raise InputError(
+            f"{network.name} returns {' x '.join(str(d) for d in outputs.shape)} for 2 images: expected one row of "
+            "logits an image (b k) or a map of them (b k h w)"
+        )
+    return tasks[outputs.dim()]
+
+
+def check_set(images: ImageSet, network: Network) -> None:
+    """Make sure that a set's labels are of a network's task and classes.
+
+    Raises:
+        InputError: they are not.
+    """
+    if images.labels is None:
+        return
+    name = task_of(network).name
+    theirs = "segmentation" if images.labels.dim() == 3 else "classification"
+    if name != theirs:
+        kind = {"classification": "one label an image", "segmentation": "one label a pixel"}
+        raise InputError(
+            f"{images.name} has {kind[theirs]} and {network.name} is a network for {name}: give a set with {kind[name]}"
+        )
+    metrics.labels_fit(images.labels, network.num_classes)
+
+
+def check_batch(network: Network, batch_size: int) -> None:
+    """Refuse to train on batches that leave a batch norm one value a channel.
+
+    Raises:
+        InputError: the batch is one image and the network has an image-pooling batch norm.
+    """
+    if batch_size < 2 and (pooled := pooled_bn(network)):
+        raise InputError(
+            f"batch_size is {batch_size} and {network.name} normalises one value a channel and image over the batch "
+            f"({', '.join(pooled[:3])}): give a batch_size of at least 2"
+        )

@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
 from torch import Tensor
+
+from dreamstill import augment, metrics
+from dreamstill.adapters import Network
+from dreamstill.data import ImageSet
+from dreamstill.pictures import sample_grid
 
 
 class Classification:
-    """How two classifiers are compared. Dense prediction puts its own form in the same place."""
+    """How classifiers are compared, scored and drawn; what each function owes says :class:`dreamstill.tasks.Task`."""
 
-    name = "classification"
+    name: ClassVar[str] = "classification"
+    output: ClassVar[str] = "b k"
+    headline: ClassVar[str] = "accuracy"
+    looked_at: ClassVar[int] = 1000
 
     def adversarial(self, discrepancy: Tensor) -> Tensor:
         """The generator's loss for a discrepancy between teacher and student (DFAD: its negative)."""
         return -discrepancy
+
+    def label_loss(
+        self, logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of logits (``b k``) with labels (``b``)."""
+        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+
+    def crop_flip(
+        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int
+    ) -> tuple[Tensor, Tensor]:
+        """The images moved and mirrored; a label is the same wherever its image is."""
+        return augment.crop_flip(images, shift, flip, pad), labels
+
+    def resized_crop(
+        self, images: Tensor, labels: Tensor, uniform: Tensor, flip: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Rectangles of the images; a label is its whole image's."""
+        return augment.resized_crop(images, uniform, flip, scale), labels
+
+    def predict(self, network: Network, pixels: Tensor) -> Tensor:
+        """Classes (int64 ``n``) of images."""
+        return metrics.predict(network, pixels).argmax(1)
+
+    def headline_of(self, predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+        """Accuracy."""
+        return float((predicted == labels).double().mean())
+
+    def evaluate(self, student: Network, images: ImageSet, teacher: Network | None = None) -> dict[str, Any]:
+        """Accuracy, calibration and what else :func:`dreamstill.metrics.evaluate` finds."""
+        return metrics.evaluate(student, images, teacher)
+
+    def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:
+        """One row a class."""
+        return sample_grid(pixels, predicted, num_classes, classes)
+
+    def comparison(self, images: ImageSet, networks: Sequence[tuple[str, Network]]) -> bytes | None:
+        """None."""
+        return None
