@@ -114,6 +114,21 @@ def test_the_grey_convolution_compiles():
     torch.testing.assert_close(found, expected)
 
 
+def test_the_grey_convolution_under_autocast():
+    torch.manual_seed(0)
+    ours = GreyConv2d(4, 3, 1)
+    x = torch.rand(2, 1, 6, 6, requires_grad=True)
+    inputs = [x, *ours.parameters()]
+    exact = torch.autograd.grad(ours(x).square().sum(), inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = ours(x)
+        assert y.dtype == torch.bfloat16
+        loss = y.float().square().sum()
+    for rough, true in zip(torch.autograd.grad(loss, inputs), exact, strict=True):
+        assert rough.dtype == torch.float32
+        torch.testing.assert_close(rough, true, rtol=0.05, atol=0.05 * float(true.abs().max()))
+
+
 def test_frozen_grey_convolution_sends_a_gradient_to_the_image_only():
     layer = GreyConv2d(2, 3, 1).requires_grad_(False)
     x = torch.rand(2, 1, 5, 5, requires_grad=True)

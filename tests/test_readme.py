@@ -70,11 +70,13 @@ def test_recipes_are_settings_of_distill(recipe):
     settings = yaml.safe_load(text)
     assert set(settings) <= set(inspect.signature(api.distill).parameters)
     build_method(settings["method"])
+    checkpoint = settings["teacher_checkpoint"]
+    assert checkpoint.startswith("runs/") or (ROOT / checkpoint).exists()  # the former says how it is made
 
 
 def test_suites_name_recipes_that_are_there():
     from dreamstill.bench import read_suite
 
     for path in (ROOT / "benchmarks").glob("*.yaml"):
-        suite = read_suite(path)
-        assert all((suite.root / row.recipe).exists() for row in suite.rows)
+        for plan in read_suite(path):
+            assert all((plan.root / row.recipe).exists() for row in plan.rows)

@@ -42,8 +42,9 @@ class _GreyConvolution(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,), (x, weight), p = grads, ctx.saved_tensors, ctx.padding
         image, *others = ctx.needs_input_grad
+        weight = weight.to(g.dtype)  # under autocast the output, and so its gradient, has fewer bits
         grad_x = to_image(g, weight, p) if image else None
-        grad_w = conv2d_weight(x, list(weight.shape), g, padding=p) if others[0] else None
+        grad_w = conv2d_weight(x.to(g.dtype), list(weight.shape), g, padding=p) if others[0] else None
         return grad_x, grad_w, g.sum((0, 2, 3)) if others[1] else None, None
 
 
