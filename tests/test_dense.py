@@ -66,7 +66,6 @@ def test_sides_that_are_too_small():
 
 @pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
 def test_torchvisions(name):
-    pytest.importorskip("torchvision")
     network = Network(build(name), num_classes=5, image_size=(32, 48)).eval()
     with torch.no_grad():
         assert network(torch.rand(1, 3, 32, 48)).shape == (1, 5, 32, 48)
