@@ -190,6 +190,10 @@ def test_weights_are_linear_and_zero_leaves_a_term_out():
     assert one["bn"] > 0
     assert one["adversarial"] < 0
     assert terms_of(alpha=0.0) == {"adversarial": pytest.approx(one["adversarial"])}
+    assert terms_of(w_adv=0.0) == {"bn": pytest.approx(one["bn"])}
+    assert terms_of(w_adv=3.0)["adversarial"] == pytest.approx(3 * one["adversarial"])
+    with pytest.raises(InputError, match="the generator has no loss"):
+        made(alpha=0.0, w_adv=0.0)
     twice = terms_of(w_onehot=2.0, w_balance=4.0)
     assert twice["onehot"] == pytest.approx(2 * more["onehot"], rel=1e-5)
     assert twice["balance"] == pytest.approx(2 * more["balance"], rel=1e-5)

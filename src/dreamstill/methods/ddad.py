@@ -35,6 +35,7 @@ class DDAD:
 
     Attributes:
         alpha: weight of the layer-averaged batch-norm term (inferred: 1; 0 is DFAD).
+        w_adv: weight of the adversarial term (DFAD: 1); 0 leaves the first discriminator alone, an ablation.
         bn_form: ``norm`` (DeepInversion), ``squared`` or ``gaussian_kl``.
         bn_pooled: whether a dense teacher's batch norms of one value a channel and image (DeepLab's image pooling) are
             compared too: their batch statistics are of ``batch_size`` values only (inferred: off).
@@ -73,6 +74,7 @@ class DDAD:
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
     alpha: float = 1.0
+    w_adv: float = 1.0
     bn_form: Form = "norm"
     bn_pooled: bool = False
     discrepancy: Literal["l1", "mse", "kl"] = "l1"
@@ -112,6 +114,8 @@ class DDAD:
                 f"replay is {self.replay} of {self.student_steps} student steps an iteration: it must be below 1 and "
                 "make a whole number of steps"
             )
+        if self.alpha == 0 and self.w_adv == 0:
+            raise InputError("alpha and w_adv are 0, so the generator has no loss: give one of them")
         if self.reuse and (self.replay or self.crop or self.flip):
             raise InputError(
                 "reuse keeps the teacher's logits of whole images: leave out replay, crop and flip with it"
@@ -176,7 +180,9 @@ class DDAD:
         """Generator: find disagreement (second discriminator) among images the teacher's BN layers know (first)."""
         images = self.generator(z)
         t = self.teacher(images, stats=self.alpha > 0)
-        terms = {"adversarial": self.adversarial(self.distance(self.student(images), t.logits))}
+        terms = {}
+        if self.w_adv > 0:
+            terms["adversarial"] = self.w_adv * self.adversarial(self.distance(self.student(images), t.logits))
         if self.alpha > 0:
             terms["bn"] = self.alpha * bn_statistics(t.moments, self.bn_form)
         if self.w_onehot > 0:
