@@ -12,17 +12,18 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.load_profile("suite")
 
 
-def tiny_network(widths, seed, num_classes=4, image_size=8, dtype=torch.float32):
+def tiny_network(widths, seed, num_classes=4, image_size=8, dtype=torch.float32, channels=1):
     torch.manual_seed(seed)
-    module = models.build("convnet", num_classes=num_classes, channels=1, image_size=image_size, widths=widths)
+    module = models.build("convnet", num_classes=num_classes, channels=channels, image_size=image_size, widths=widths)
     network = Network(
-        module, num_classes=num_classes, image_size=image_size, channels=1, mean=[0.3], std=[0.4],
+        module, num_classes=num_classes, image_size=image_size, channels=channels, mean=[0.3] * channels,
+        std=[0.4] * channels,
         name="convnet", kwargs={"widths": list(widths)},
     )  # fmt: skip
     # Running statistics of some images, so that the BN terms mean something.
     network.train()
     for _ in range(5):
-        network(torch.rand(32, 1, image_size, image_size))
+        network(torch.rand(32, channels, image_size, image_size))
     return network.to(dtype).eval()
 
 

@@ -38,7 +38,9 @@ CASES = sorted({*methods.names(), *VARIANTS})
 def train(name):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images)
+    given = Given(
+        tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(len(images), 4)
+    )
     engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
     cls = methods.get(name.split()[0])
     settings = {**SMALL, **VARIANTS.get(name, {})}
