@@ -102,6 +102,13 @@ def test_the_grey_convolution_is_a_convolution(kernel, padding, layout):
     torch.testing.assert_close(ours(x.detach()), plain(x.detach()))
 
 
+def test_wide_grey_images_take_the_librarys_way():
+    layer = GreyConv2d(2, 3, 1)
+    for width, ours in ((128, True), (129, False)):
+        made = layer(torch.rand(1, 1, 4, width, requires_grad=True)).grad_fn
+        assert ("GreyConvolution" in type(made).__name__) == ours
+
+
 def test_the_grey_convolution_compiles():
     ours = GreyConv2d(3, 5, 0).requires_grad_(False)
 

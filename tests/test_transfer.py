@@ -3,6 +3,7 @@
 import io
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -172,6 +173,17 @@ def test_sets_that_do_not_fit(runs, stored, tmp_path):
     for name in ("text.parquet", "bare.parquet", "nothing.parquet"):
         with pytest.raises(InputError, match="is not a transfer set"):
             distil(runs, transfer=str(tmp_path / name))
+    table = pq.read_table(stored)
+    rows = table["image"].to_pylist()
+    rows[3] = {"bytes": rows[3]["bytes"][:20], "path": None}
+    pq.write_table(
+        table.set_column(0, "image", pa.array(rows, table.schema.field("image").type)), tmp_path / "cut.parquet"
+    )
+    with pytest.raises(InputError, match=r"image 3 of the transfer set .* cannot be read"):
+        distil(runs, transfer=str(tmp_path / "cut.parquet"))
+    pq.write_table(table.drop_columns(["logits"]), tmp_path / "half.parquet")
+    with pytest.raises(InputError, match=r"image 0 of the transfer set .* cannot be read"):
+        distil(runs, transfer=str(tmp_path / "half.parquet"))
     with pytest.raises(InputError, match="none was given: name it with --transfer"):
         distil(runs)
     with pytest.raises(InputError, match="leave out --transfer"):

@@ -99,16 +99,16 @@ def read_parquet(path: Path | str, teacher: Network) -> TransferSet:
     try:
         file = pq.ParquetFile(path)
         about = json.loads((file.schema_arrow.metadata or {})[b"dreamstill"])
-        recorded, outside = about["teacher_sha256"], about["outside"]
+        recorded, outside, size = about["teacher_sha256"], about["outside"], (about["channels"], *about["image_size"])
+        k = about["num_classes"]
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is not a transfer set ({type(error).__name__}: {error}): give a .parquet that dreamstill "
             "synthesize wrote"
         ) from error
-    size = (about["channels"], *about["image_size"])
     for what, theirs, ours in (
         ("images of", "x".join(map(str, size)), "x".join(map(str, (teacher.channels, *teacher.image_size)))),
-        ("a number of classes of", about["num_classes"], teacher.num_classes),
+        ("a number of classes of", k, teacher.num_classes),
         ("the teacher with SHA-256", recorded, weights.fingerprint(teacher.module)),
     ):
         if theirs != ours:
@@ -117,14 +117,20 @@ def read_parquet(path: Path | str, teacher: Network) -> TransferSet:
                 "it was made from, or make a set from this one"
             )
     pixels = torch.empty(file.metadata.num_rows, *size, dtype=torch.uint8)
-    logits = torch.empty(len(pixels), about["num_classes"])
+    logits = torch.empty(len(pixels), k)
     at = 0
-    for batch in file.iter_batches(ROWS, columns=["image", "logits"]):
-        for row in batch.to_pylist():
-            image = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
-            pixels[at] = torch.from_numpy(image.copy()).view(*size[1:], size[0]).permute(2, 0, 1)
-            logits[at] = torch.tensor(row["logits"])
-            at += 1
+    try:
+        for batch in file.iter_batches(ROWS, columns=["image", "logits"]):
+            for row in batch.to_pylist():
+                image = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
+                pixels[at] = torch.from_numpy(image.copy()).view(*size[1:], size[0]).permute(2, 0, 1)
+                logits[at] = torch.tensor(row["logits"])
+                at += 1
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, pa.ArrowException) as error:
+        raise InputError(
+            f"image {at} of the transfer set {path} cannot be read ({error}): write the set again with dreamstill "
+            "synthesize"
+        ) from error
     return TransferSet(pixels, logits, weights.sha256(path), list(outside))
 
 

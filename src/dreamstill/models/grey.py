@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+WIDEST = 128  # pixels: the product grows with the square of the width, and at 224 it lost (benchmarks/grey.py)
+
 
 class GreyConv2d(nn.Conv2d):
     """``nn.Conv2d`` for one input channel and stride 1: the same parameters and values, another way back to the image.
 
     The image's gradient of a convolution with one input channel is what the CPU library does worst (LeNet-5's first
-    layer: 2 GFLOP/s, eight times the pass forward), and synthesis goes that way in every step.
+    layer: 2 GFLOP/s, eight times the pass forward), and synthesis goes that way in every step. Images wider than
+    ``WIDEST`` take the library's way.
     """
 
     def __init__(self, c_out: int, kernel: int, padding: int) -> None:
@@ -23,7 +26,7 @@ class GreyConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``b 1 h w`` to ``b c h' w'``."""
-        if not x.requires_grad or x.device.type != "cpu":
+        if not x.requires_grad or x.device.type != "cpu" or x.shape[3] > WIDEST:
             return super().forward(x)
         y = _GreyConvolution.apply(x, self.weight, self.bias, self.padding[0])
         assert isinstance(y, Tensor)
