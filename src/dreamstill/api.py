@@ -28,6 +28,7 @@ def distill(
     compile: Compile = "auto",
     device: str = "auto",
     data: str | None = None,
+    split: str = "test",
     data_root: str | None = None,
     real: str | None = None,
     collected: str | None = None,
@@ -69,6 +70,7 @@ def distill(
         compile: whether to compile the steps with torch.compile: on, off or auto.
         device: cpu, cuda, mps or auto.
         data: a labelled set to score teacher and student on; never used for training or for choosing weights.
+        split: which split of it: settings that are chosen by their scores are best chosen on another than test.
         data_root: the folder that holds the named sets.
         real: real training images, for the control real_data only.
         collected: a few real, unlabelled look-alikes for the methods that need some: a folder of images, a parquet
@@ -144,6 +146,7 @@ def evaluate(
 def train(
     network: Any,
     data: str | None = None,
+    split: str = "test",
     data_root: str | None = None,
     network_args: dict[str, Any] | None = None,
     image_size: int | list[int] | None = None,
@@ -178,7 +181,8 @@ def train(
 
     Args:
         network: a built-in name, package.module:factory, or in Python any nn.Module.
-        data: the set to train on; its test split is scored.
+        data: the set to train on.
+        split: which split of it is scored; another than test where settings are chosen by their scores.
         data_root: the folder that holds the named sets.
         network_args: arguments for building the network.
         image_size: side of the images, or [height, width]; the set's own without it.
@@ -204,7 +208,7 @@ def train(
         out: the run folder; without it a new one under runs/.
         resume: go on with the run in --out from its last checkpoint.
         checkpoint_seconds: seconds between two checkpoints.
-        evaluations: how often along the run the test split is scored, for the curve.
+        evaluations: how often along the run the network is scored, for the curve.
         quiet: no progress display.
     """
     settings = dict(locals())

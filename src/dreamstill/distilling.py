@@ -117,8 +117,9 @@ def _test_set(settings: dict[str, Any], teacher: Network) -> data.ImageSet | Non
     if settings["data"] is None:
         return None
     test = data.load(
-        settings["data"], "test", root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
-    )
+        settings["data"], settings["split"], root=settings["data_root"], image_size=teacher.image_size,
+        channels=teacher.channels,
+    )  # fmt: skip
     if test.labels is None:
         raise InputError(f"{settings['data']} has no labels: --data is for scoring and needs them")
     check_set(test, teacher)

@@ -164,8 +164,9 @@ def run_training(settings: dict[str, Any]) -> Network:
     work = 3.0 * steps * method.batch_size * count(network, network.channels, network.image_size).flops
     hardware = choose(settings["device"], settings["precision"], settings["compile"], work)
     test = data.load(
-        settings["data"], "test", root=settings["data_root"], image_size=network.image_size, channels=network.channels
-    )
+        settings["data"], settings["split"], root=settings["data_root"], image_size=network.image_size,
+        channels=network.channels,
+    )  # fmt: skip
     config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet")} | {
         "network": network.name, "flip": flip, "device": hardware.device,
         "precision": hardware.precision, "compile": "on" if hardware.compile else "off",
