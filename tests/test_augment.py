@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamstill.augment import crop_flip, relight, resized_crop, resized_crops, roll_flip
+from dreamstill.augment import crop_flip, relight, resized_crop, resized_crops, roll_flip, starts
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7))
 
@@ -36,6 +36,36 @@ def test_no_shift_is_the_identity_and_two_flips_are_too(shape, pad, seed):
     assert torch.equal(crop_flip(images, still, None, pad), images)
     assert torch.equal(crop_flip(images, still, torch.zeros_like(flip), pad), images)
     assert torch.equal(crop_flip(crop_flip(images, still, flip, pad), still, flip, pad), images)
+
+
+@given(sizes, st.integers(0, 3), st.integers(0, 1000))
+def test_windows_of_larger_images_are_numpys_too(shape, pad, seed):
+    images, _, flip = draws(shape, pad, seed)
+    b, c, h, w = shape
+    size = (h - h // 2, w - w // 3)
+    generator = torch.Generator().manual_seed(seed)
+
+    def integers(high, *wanted):
+        return torch.randint(high, wanted, generator=generator)
+
+    shift = starts(integers, b, pad, images.shape, size)
+    got = crop_flip(images, shift, flip, pad, size=size)
+    assert got.shape == (b, c, *size)
+    for image, (top, left), mirrored, out in zip(images.numpy(), shift.tolist(), flip, got.numpy(), strict=True):
+        window = np.pad(image, [(0, 0), (pad, pad), (pad, pad)])[:, top : top + size[0], left : left + size[1]]
+        assert np.array_equal(out, window[:, :, ::-1] if mirrored else window)
+
+
+def test_windows_start_anywhere_that_is_inside():
+    generator = torch.Generator().manual_seed(0)
+
+    def integers(high, *wanted):
+        return torch.randint(high, wanted, generator=generator)
+
+    drawn = starts(integers, 500, 1, (8, 3, 10, 7), (6, 5))
+    assert [sorted(set(column.tolist())) for column in drawn.T] == [list(range(7)), list(range(5))]
+    same = starts(integers, 500, 1, (8, 3, 10, 7))
+    assert [sorted(set(column.tolist())) for column in same.T] == [[0, 1, 2]] * 2
 
 
 def test_known_values():

@@ -103,6 +103,35 @@ def test_from_training_to_a_report(tmp_path, capsys):
     assert "write .safetensors" in said
 
 
+def test_windows_out_of_larger_images(tmp_path, capsys):
+    data = scenes(tmp_path / "data")
+    common = ["--data", data, "--split", "train", "--set-size", "[16,32]", "--quiet", "--precision", "32"]
+    train = ["train", "encoder_decoder", "--network-args", "{width: 4}", "--epochs", "2", "--batch-size", "8"]
+    train += ["--image-size", "[16,20]", "--crop", "0", "--compile", "off", "--evaluations", "1"]
+    assert main([*train, *common, "--out", str(tmp_path / "teacher")]) == 0
+    trained = json.loads((tmp_path / "teacher" / "summary.json").read_text())
+    assert trained["data"] == "data, train, 24 images"
+    # Whole images are scored.
+    assert sum(map(sum, trained["confusion"])) == 24 * (SIZE[0] - 1) * SIZE[1]
+    distil = ["distill", "--teacher-checkpoint", str(tmp_path / "teacher"), "--student", "encoder_decoder"]
+    distil += ["--student-args", "{width: 2}", "--steps", "2", "--method", "real_data", "--real", data]
+    distil += ["--method.batch_size", "4", "--method.crop", "1", "--evaluations", "1", "--compile", "off"]
+    out = tmp_path / "out"
+    assert main([*distil, *common, "--out", str(out)]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["teacher"]["miou"] == trained["student"]["miou"]
+    assert summary["onnx"]["input"]["shape"] == ["batch", 3, 16, 20]
+    assert dreamstill.evaluate(str(out), data=data, split="train")["miou"] == pytest.approx(summary["student"]["miou"])
+    narrow = dreamstill.evaluate(str(out), data=data, split="train", set_size=[16, 20])
+    assert sum(map(sum, narrow["confusion"])) == 24 * (SIZE[0] - 1) * 20
+    capsys.readouterr()
+    words = [*train, "--data", data, "--out", str(tmp_path / "x")]
+    assert "give sides at least as large" in refused([*words, "--set-size", "[16,19]"], capsys)
+    assert "leave --scale at 1" in refused([*words, "--set-size", "[16,32]", "--scale", "0.5"], capsys)
+    assert "has no split 'val'" in refused([*words, "--split", "val"], capsys)
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("name", ["soft_target", "cpsc", "cgdd", "hidfd", "collected_only"])
 def test_methods_for_classification_name_those_that_can(name, teacher, tmp_path, capsys):
     words = ["distill", "--teacher-checkpoint", teacher, "--student", "encoder_decoder", "--method", name]

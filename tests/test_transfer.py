@@ -150,6 +150,14 @@ def test_a_student_of_another_size_learns_from_the_stored_set(runs, stored, meth
 
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
+def test_a_set_made_in_another_precision_is_of_the_same_teacher(runs, tmp_path):
+    method = {"name": "noise", "batch_size": 8}
+    distil(runs, method=method, precision="64", out=str(tmp_path / "run"))
+    made = dreamstill.synthesize(str(tmp_path / "run"), n=9, out=str(tmp_path / "set.parquet"))
+    assert len(transfer.read_parquet(made, tiny_network((6, 8), 0)).pixels) == 9
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
 def test_the_stored_logits_are_what_is_learnt(runs, stored):
     found = transfer.read_parquet(stored, tiny_network((6, 8), 0))
     with torch.no_grad():

@@ -29,6 +29,7 @@ def distill(
     device: str = "auto",
     data: str | None = None,
     split: str = "test",
+    set_size: int | list[int] | None = None,
     data_root: str | None = None,
     real: str | None = None,
     collected: str | None = None,
@@ -71,6 +72,8 @@ def distill(
         device: cpu, cuda, mps or auto.
         data: a labelled set to score teacher and student on; never used for training or for choosing weights.
         split: which split of it: settings that are chosen by their scores are best chosen on another than test.
+        set_size: sides that the images of --data and --real are brought to if not to image_size: larger ones, whose
+            whole is scored for segmentation and whose centre for classification, and of which real_data cuts windows.
         data_root: the folder that holds the named sets.
         real: real training images, for the control real_data only.
         collected: a few real, unlabelled look-alikes for the methods that need some: a folder of images, a parquet
@@ -117,6 +120,7 @@ def evaluate(
     data: str | None = None,
     data_root: str | None = None,
     split: str = "test",
+    set_size: int | list[int] | None = None,
     teacher: str | None = None,
     teacher_checkpoint: str | None = None,
     limit: int | None = None,
@@ -132,6 +136,7 @@ def evaluate(
         data: the set: digits, a name under --data-root, a parquet file or folder, class folders, or hub:owner/name.
         data_root: the folder that holds the named sets.
         split: which split of it.
+        set_size: sides that its images are brought to if not to the network's; the run's own without it.
         teacher: the teacher to compare with; the run's own if it can still be found.
         teacher_checkpoint: its weights.
         limit: only the first so many images.
@@ -150,6 +155,7 @@ def train(
     data_root: str | None = None,
     network_args: dict[str, Any] | None = None,
     image_size: int | list[int] | None = None,
+    set_size: int | list[int] | None = None,
     channels: int | None = None,
     epochs: float = 20.0,
     batch_size: int = 128,
@@ -186,6 +192,8 @@ def train(
         data_root: the folder that holds the named sets.
         network_args: arguments for building the network.
         image_size: side of the images, or [height, width]; the set's own without it.
+        set_size: sides that the set's images are brought to, larger than image_size: every step cuts windows of
+            image_size anywhere out of them; scored is the whole for segmentation, the centre for classification.
         channels: 1 or 3; the set's own without it.
         epochs: passes over the training images.
         batch_size: images a step.

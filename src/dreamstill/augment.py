@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.profiler import record_function
 
 
-def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int, fill: float = 0) -> Tensor:
+def crop_flip(
+    images: Tensor,
+    shift: Tensor,
+    flip: Tensor | None,
+    pad: int,
+    fill: float = 0,
+    size: tuple[int, int] | None = None,
+) -> Tensor:
     """Pad by ``pad``, crop back to size at each image's own offset, mirror where asked.
 
     Args:
@@ -20,9 +27,29 @@ def crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int, fill
         flip: ``b`` booleans, or None.
         pad: pixels, >= 0.
         fill: the value of what is padded.
+        size: of the crop, at most the images'; the images' own without it. The shifts then go up to 2 pad and what the
+            images have more (:func:`starts`).
     """
     with record_function("augmentation"):
-        return _crop_flip(images, shift, flip, pad, fill)
+        return _crop_flip(images, shift, flip, pad, fill, size or (images.shape[2], images.shape[3]))
+
+
+def starts(
+    integers: Callable[..., Tensor], b: int, pad: int, image: Sequence[int], size: tuple[int, int] | None = None
+) -> Tensor:
+    """Where the crops of :func:`crop_flip` start (``b 2`` integers), drawn evenly from all places.
+
+    Args:
+        integers: draws ``(high, b, n)``, the engine's.
+        b: number of images.
+        pad: pixels, >= 0.
+        image: the images' shape, which ends with h and w.
+        size: of the crop; the images' own without it.
+    """
+    h, w = size or (image[-2], image[-1])
+    if (h, w) == (image[-2], image[-1]):
+        return integers(2 * pad + 1, b, 2)
+    return torch.cat([integers(2 * pad + room + 1, b, 1) for room in (image[-2] - h, image[-1] - w)], dim=1)
 
 
 def roll_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
@@ -41,8 +68,10 @@ def roll_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _crop_flip(images: Tensor, shift: Tensor, flip: Tensor | None, pad: int, fill: float) -> Tensor:
-    b, _, h, w = images.shape
+def _crop_flip(
+    images: Tensor, shift: Tensor, flip: Tensor | None, pad: int, fill: float, size: tuple[int, int]
+) -> Tensor:
+    b, (h, w) = len(images), size
     padded = torch.nn.functional.pad(images, [pad] * 4, value=fill)
     rows = shift[:, :1] + torch.arange(h, device=images.device)
     columns = torch.arange(w, device=images.device).expand(b, w)

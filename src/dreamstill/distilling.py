@@ -25,7 +25,7 @@ from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import new_folder
-from dreamstill.tasks import check_batch, check_set, task_of
+from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size, task_of
 from dreamstill.transfer import TransferSet, read_parquet
 
 DEFAULT_STEPS = 5_000
@@ -116,13 +116,11 @@ def resolve_student(settings: dict[str, Any], teacher: Network) -> Network:
 def _test_set(settings: dict[str, Any], teacher: Network) -> data.ImageSet | None:
     if settings["data"] is None:
         return None
-    test = data.load(
-        settings["data"], settings["split"], root=settings["data_root"], image_size=teacher.image_size,
-        channels=teacher.channels,
-    )  # fmt: skip
+    test = load_scored(
+        teacher, settings["data"], settings["split"], root=settings["data_root"], set_size=settings["set_size"]
+    )
     if test.labels is None:
         raise InputError(f"{settings['data']} has no labels: --data is for scoring and needs them")
-    check_set(test, teacher)
     return test
 
 
@@ -136,9 +134,8 @@ def real_images(settings: dict[str, Any], method: Method, teacher: Network) -> t
         return None, None
     if settings["real"] is None:
         raise InputError(f"{type(method).__name__} trains on real images and none were given: name the set with --real")
-    real = data.load(
-        settings["real"], "train", root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
-    )
+    size = loaded_size(settings.get("set_size"), teacher.image_size)  # runs of earlier versions do not have it
+    real = data.load(settings["real"], "train", root=settings["data_root"], image_size=size, channels=teacher.channels)
     check_set(real, teacher)
     labels = real.labels if real.labels is not None else torch.zeros(len(real), dtype=torch.int64)
     return real.pixels, labels

@@ -21,9 +21,11 @@ def obeyed(method: Method, engine: Engine, images: int = IMAGES) -> dict[str, An
         method without preset labels.
     """
     preset = getattr(method, "preset", None)
+    if preset is None:
+        return {}
     teacher, k = engine.given.teacher, engine.given.teacher.num_classes
     asked, right, drawn = torch.zeros(k), torch.zeros(k), engine.drawn
-    while preset is not None and asked.sum() < images:
+    while asked.sum() < images:
         batch = preset(engine)
         if batch is None:
             return {}
@@ -31,8 +33,6 @@ def obeyed(method: Method, engine: Engine, images: int = IMAGES) -> dict[str, An
         hit = metrics.predict(teacher, batch[0]).argmax(1) == y
         asked += torch.bincount(y, minlength=k)
         right += torch.bincount(y[hit], minlength=k)
-    if preset is None:
-        return {}
     engine.drawn = drawn  # the account is of the run's images
     shares = right / asked.clamp_min(1)
     worst = int(torch.where(asked > 0, shares, 2.0).argmin())

@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dreamstill import data, doctor, methods, weights
+from dreamstill import doctor, methods, weights
 from dreamstill.adapters import Network
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
-from dreamstill.tasks import check_set, task_of
+from dreamstill.tasks import load_scored, task_of
 
 
 def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
@@ -22,11 +22,10 @@ def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["data"] is None:
         raise InputError("evaluate needs --data: digits, a name under --data-root, a parquet file, or class folders")
     network = weights.load_network(settings["run"], unsafe=settings["unsafe_load"])
-    images = data.load(
-        settings["data"], settings["split"], root=settings["data_root"], image_size=network.image_size,
-        channels=network.channels, limit=settings["limit"],
+    images = load_scored(
+        network, settings["data"], settings["split"], root=settings["data_root"],
+        set_size=settings["set_size"] or _config(settings["run"]).get("set_size"), limit=settings["limit"],
     )  # fmt: skip
-    check_set(images, network)
     teacher = _teacher_of(settings, network)
     if images.labels is None and teacher is None:
         raise InputError(
@@ -40,13 +39,18 @@ def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _config(run: str) -> dict[str, Any]:
+    """The settings of a run folder; of a single file there are none."""
+    path = Path(run) / "config.yaml"
+    return read_config(path) if path.exists() else {}
+
+
 def _teacher_of(settings: dict[str, Any], network: Network) -> Network | None:
     """The teacher named now, or the run's own if its file is still there."""
     name, checkpoint, kwargs = settings["teacher"], settings["teacher_checkpoint"], None
     about = network.description()
     if name is None and checkpoint is None:
-        path = Path(settings["run"]) / "config.yaml"
-        config = read_config(path) if path.exists() else {}
+        config = _config(settings["run"])
         name, checkpoint, kwargs = config.get("teacher"), config.get("teacher_checkpoint"), config.get("teacher_args")
         if checkpoint is None or not Path(checkpoint).exists():
             return None

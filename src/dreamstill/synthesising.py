@@ -37,7 +37,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     if n is not None and n < 1:
         raise InputError(f"n is {n}: make at least 1 image")
     folder = Path(run)
-    engine, method, config = _taken_up(folder, seed, unsafe_load)
+    engine, method, config, fingerprint = _taken_up(folder, seed, unsafe_load)
     teacher = engine.given.teacher
     keeps = getattr(method, "transfer_set", None)
     bank: ImageBank | None = keeps() if keeps is not None else None
@@ -49,7 +49,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
             f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
             ".safetensors, which holds the images with the teacher's class of every pixel"
         )
-    about |= {"teacher_sha256": weights.fingerprint(teacher.module), "outside": _outside(folder)}
+    about |= {"teacher_sha256": fingerprint, "outside": _outside(folder)}
     if path.suffix == ".parquet":
         made = _kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
         seen = ((pixels, metrics.predict(teacher, pixels)) for pixels in made)
@@ -67,8 +67,8 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     return str(path)
 
 
-def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, dict[str, Any]]:
-    """The run's engine and method, as its last checkpoint left them."""
+def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, dict[str, Any], str]:
+    """The run's engine and method, as its last checkpoint left them, its settings, and its teacher's fingerprint."""
     if not (folder / "config.yaml").exists():
         raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
     config = read_config(folder / "config.yaml")
@@ -76,6 +76,7 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
         weights.refuse_own_code(name, folder / "config.yaml")
     settings = {**config, "unsafe_load": unsafe_load}
     method, teacher = build_method(config["method"]), resolve_teacher(settings)
+    fingerprint = weights.fingerprint(teacher.module)  # before the engine gives it another precision
     student = resolve_student({**settings, "student_checkpoint": None}, teacher)
     collected = collected_images(settings, method, teacher)
     gathered = None if collected is None else collected.pixels
@@ -89,7 +90,7 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
         raise InputError(f"{folder} has no checkpoint: the run must have got as far as its first one")
     engine.load(state["engine"])
     engine.begin(state["progress"]["iteration"], 1.0)
-    return engine, method, config
+    return engine, method, config, fingerprint
 
 
 def _kept(bank: ImageBank, n: int | None) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from dreamstill import api, data, weights
 from dreamstill.adapters import Network
-from dreamstill.augment import relight
+from dreamstill.augment import relight, starts
 from dreamstill.banks import to_float
 from dreamstill.cost import count
 from dreamstill.engine import Engine, Given, Terms, choose
@@ -24,7 +24,7 @@ from dreamstill.methods import Phase
 from dreamstill.running import Plan, carry_out, resumed
 from dreamstill.schedules import warm_cosine
 from dreamstill.state import new_folder
-from dreamstill.tasks import check_batch, check_set
+from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size
 
 ClassWeights = Literal["none", "median", "root"]
 PHOTOGRAPHS = {
@@ -93,10 +93,11 @@ class Supervised:
         if self.scale < 1:
             flip = engine.coins(self.batch_size) if self.flip else None
             images, labels = self.task.resized_crop(images, labels, self.uniform(engine, 4), flip, self.scale)
-        elif self.crop or self.flip:
-            shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
+        elif self.crop or self.flip or self.pixels.shape[2:] != self.network.image_size:
+            size = self.network.image_size
+            shift = starts(engine.integers, self.batch_size, self.crop, self.pixels.shape, size)
             flip = engine.coins(self.batch_size) if self.flip else None
-            images, labels = self.task.crop_flip(images, labels, shift, flip, self.crop)
+            images, labels = self.task.crop_flip(images, labels, shift, flip, self.crop, size)
         if self.relight:
             images = relight(images, self.uniform(engine, 2), self.relight)
         engine.minimise(self.loss, self.opt, inputs=(images, labels))
@@ -143,14 +144,21 @@ def run_training(settings: dict[str, Any]) -> Network:
         raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
     if settings["resume"]:
         settings = resumed(api.train, settings)
+    if settings["set_size"] is not None and (settings["image_size"] is None or settings["scale"] < 1):
+        raise InputError(
+            "set_size is what windows of --image-size are cut out of: give --image-size too, and leave --scale at 1, "
+            "which makes rectangles of its own"
+        )
     images = data.load(
-        settings["data"], "train", root=settings["data_root"], image_size=settings["image_size"],
+        settings["data"], "train", root=settings["data_root"],
+        image_size=settings["set_size"] or settings["image_size"],
         channels=settings["channels"], limit=settings["limit"],
     )  # fmt: skip
     if images.labels is None:
         raise InputError(f"{settings['data']} has no labels: training needs a label column or class folders")
     torch.manual_seed(settings["seed"])
     network = _network(settings, images)
+    loaded_size(settings["set_size"], network.image_size)
     check_set(images, network)
     check_batch(network, settings["batch_size"])
     flip = settings["flip"] if settings["flip"] is not None else images.name in PHOTOGRAPHS
@@ -163,10 +171,9 @@ def run_training(settings: dict[str, Any]) -> Network:
     steps = max(1, round(settings["epochs"] * (len(images) // method.batch_size)))
     work = 3.0 * steps * method.batch_size * count(network, network.channels, network.image_size).flops
     hardware = choose(settings["device"], settings["precision"], settings["compile"], work)
-    test = data.load(
-        settings["data"], settings["split"], root=settings["data_root"], image_size=network.image_size,
-        channels=network.channels,
-    )  # fmt: skip
+    test = load_scored(
+        network, settings["data"], settings["split"], root=settings["data_root"], set_size=settings["set_size"]
+    )
     config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet")} | {
         "network": network.name, "flip": flip, "device": hardware.device,
         "precision": hardware.precision, "compile": "on" if hardware.compile else "off",
@@ -187,8 +194,9 @@ def run_training(settings: dict[str, Any]) -> Network:
 def _network(settings: dict[str, Any], images: data.ImageSet) -> Network:
     """The network with the set's own facts."""
     mean, std = data.normalisation(images)
+    size = settings["image_size"] if settings["set_size"] is not None else list(images.pixels.shape[2:])
     facts: dict[str, Any] = {
-        "num_classes": len(images.classes), "image_size": list(images.pixels.shape[2:]),
+        "num_classes": len(images.classes), "image_size": size,
         "channels": images.pixels.shape[1], "mean": mean, "std": std,
     }  # fmt: skip
     given = settings["network"]

@@ -84,13 +84,25 @@ def test_crops_and_mirrors_move_image_and_label_alike():
     images, labels = position_coded()
     shift = torch.tensor([[0, 0], [2, 2], [4, 4], [1, 3], [4, 0], [3, 2]])
     flip = torch.tensor([True, False, True, False, True, True])
-    moved, maps = TASK.crop_flip(images, labels, shift, flip, 2)
+    moved, maps = TASK.crop_flip(images, labels, shift, flip, 2, (8, 12))
     known = maps != VOID
     assert maps.dtype == torch.uint8
+    windows, parts = TASK.crop_flip(images, labels, shift, flip, 0, (4, 8))
+    assert torch.equal((windows[:, 0] * 255).round(), parts.float())
+    assert parts[1].tolist() == labels[1, 2:6, 2:10].tolist()
     assert torch.equal((moved[:, 0] * 255).round()[known], maps[known].float())
     assert bool((moved[:, 0][~known] == 0).all())
     assert not known.all()
     assert known[1].all()  # the second was not shifted
+
+
+def test_of_larger_images_a_map_is_scored_whole_and_a_class_in_the_centre():
+    pixels, labels = torch.arange(2 * 7 * 8, dtype=torch.uint8).view(2, 1, 7, 8), torch.tensor([0, 1])
+    images = ImageSet(pixels, labels, ("a", "b"), "x", "test")
+    assert TASK.scored(images, (4, 4)) is images
+    centre = Classification().scored(images, (4, 6))
+    assert torch.equal(centre.pixels, pixels[:, :, 1:5, 1:7])
+    assert centre.labels is labels
 
 
 def test_rectangles_are_the_same_for_image_and_label():

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from dreamstill.adapters import Network
+from dreamstill.augment import starts
 from dreamstill.banks import to_float
 from dreamstill.engine import Engine, Terms
 from dreamstill.losses.distillation import kl
@@ -26,7 +27,7 @@ class RealData:
         loss: ``kd`` (distil from the teacher) or ``labels`` (train on the labels, no teacher).
         tau: temperature of the distillation.
         batch_size: images a step.
-        crop: pad-and-crop shift in pixels.
+        crop: pad-and-crop shift in pixels; larger images are cut to the networks' size anywhere.
         flip: mirror at random; not for digits and letters.
         lr_s: SGD's learning rate, along a cosine.
         momentum: of SGD.
@@ -62,10 +63,11 @@ class RealData:
     def step(self, engine: Engine) -> None:
         """One batch of real images, drawn with replacement."""
         index = engine.integers(len(self.pixels), self.batch_size)
-        shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
+        size = self.network.image_size
+        shift = starts(engine.integers, self.batch_size, self.crop, self.pixels.shape, size)
         flip = engine.coins(self.batch_size) if self.flip else None
         images = to_float(self.pixels[index], engine.dtype)
-        images, labels = self.task.crop_flip(images, self.labels[index], shift, flip, self.crop)
+        images, labels = self.task.crop_flip(images, self.labels[index], shift, flip, self.crop, size)
         engine.minimise(self.loss_s, self.opt_s, inputs=(images, labels))
 
     def loss_s(self, images: Tensor, labels: Tensor) -> Terms:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from dreamstill import metrics
+from dreamstill import data, metrics
 from dreamstill.adapters import Network
 from dreamstill.data import ImageSet
 from dreamstill.errors import InputError
@@ -39,7 +39,7 @@ class Task(Protocol):
         """Cross-entropy with hard labels (0-d); ``weights``: one a class (``k``)."""
 
     def crop_flip(
-        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int
+        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Images (``b c h w``) and their labels, moved and mirrored alike (:func:`dreamstill.augment.crop_flip`)."""
 
@@ -47,6 +47,9 @@ class Task(Protocol):
         self, images: Tensor, labels: Tensor, uniform: Tensor, flip: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
         """Rectangles of images and labels scaled up alike (:func:`dreamstill.augment.resized_crop`)."""
+
+    def scored(self, images: ImageSet, size: tuple[int, int]) -> ImageSet:
+        """What is scored of images that are larger than a network's size (h, w)."""
 
     def predict(self, network: Network, pixels: Tensor) -> Tensor:
         """The classes of images (uint8 or [0, 1], ``n c h w``), on the CPU: integers ``n`` or ``n h w``."""
@@ -83,6 +86,52 @@ def task_of(network: Network) -> Task:
             "logits an image (b k) or a map of them (b k h w)"
         )
     return tasks[outputs.dim()]
+
+
+def loaded_size(set_size: int | Sequence[int] | None, size: tuple[int, int]) -> tuple[int, int]:
+    """The sides (h, w) that a set's images are brought to: ``set_size`` if there is one, else a network's ``size``.
+
+    Raises:
+        InputError: the set's images would be smaller than the network's.
+    """
+    if set_size is None:
+        return size
+    h, w = (set_size, set_size) if isinstance(set_size, int) else set_size
+    if h < size[0] or w < size[1]:
+        raise InputError(
+            f"set_size is {h}x{w} and the images of the network {size[0]}x{size[1]}: give sides at least as large"
+        )
+    return (h, w)
+
+
+def load_scored(
+    network: Network,
+    source: str,
+    split: str,
+    *,
+    root: str | None,
+    set_size: int | Sequence[int] | None = None,
+    limit: int | None = None,
+) -> ImageSet:
+    """A set to score a network on, in its channels and at its size, or what its task takes of larger images.
+
+    Args:
+        network: whose images, task and classes they must be of.
+        source: as in :func:`dreamstill.data.load`.
+        split: as there.
+        root: as there.
+        set_size: side, or height and width, that the images are brought to; the network's without it.
+        limit: only the first so many images.
+
+    Raises:
+        InputError: the set cannot be loaded or is not for this network.
+    """
+    images = data.load(
+        source, split, root=root, image_size=loaded_size(set_size, network.image_size), channels=network.channels,
+        limit=limit,
+    )  # fmt: skip
+    check_set(images, network)
+    return task_of(network).scored(images, network.image_size)
 
 
 def check_set(images: ImageSet, network: Network) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -33,16 +34,21 @@ class Classification:
         return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
 
     def crop_flip(
-        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int
+        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """The images moved and mirrored; a label is the same wherever its image is."""
-        return augment.crop_flip(images, shift, flip, pad), labels
+        return augment.crop_flip(images, shift, flip, pad, size=size), labels
 
     def resized_crop(
         self, images: Tensor, labels: Tensor, uniform: Tensor, flip: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
         """Rectangles of the images; a label is its whole image's."""
         return augment.resized_crop(images, uniform, flip, scale), labels
+
+    def scored(self, images: ImageSet, size: tuple[int, int]) -> ImageSet:
+        """The window in their centre."""
+        top, left = ((have - want) // 2 for have, want in zip(images.pixels.shape[2:], size, strict=True))
+        return replace(images, pixels=images.pixels[..., top : top + size[0], left : left + size[1]].contiguous())
 
     def predict(self, network: Network, pixels: Tensor) -> Tensor:
         """Classes (int64 ``n``) of images."""

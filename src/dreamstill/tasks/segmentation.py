@@ -40,11 +40,11 @@ class Segmentation:
         return F.cross_entropy(logits, labels.long(), weight=weights, ignore_index=VOID, label_smoothing=smoothing)
 
     def crop_flip(
-        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int
+        self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Images and labels (``b h w``) moved and mirrored by the same draws; what comes in from outside is void."""
-        moved = augment.crop_flip(labels[:, None], shift, flip, pad, fill=VOID)
-        return augment.crop_flip(images, shift, flip, pad), moved[:, 0]
+        moved = augment.crop_flip(labels[:, None], shift, flip, pad, fill=VOID, size=size)
+        return augment.crop_flip(images, shift, flip, pad, size=size), moved[:, 0]
 
     def resized_crop(
         self, images: Tensor, labels: Tensor, uniform: Tensor, flip: Tensor | None, scale: float
@@ -53,6 +53,10 @@ class Segmentation:
         maps = labels[:, None].to(images.dtype)
         images, maps = augment.resized_crops([(images, "bilinear"), (maps, "nearest")], uniform, flip, scale)
         return images, maps[:, 0].round().to(labels.dtype)
+
+    def scored(self, images: ImageSet, size: tuple[int, int]) -> ImageSet:
+        """The whole images: a network for maps takes any size."""
+        return images
 
     def predict(self, network: Network, pixels: Tensor) -> Tensor:
         """Classes (uint8 ``n h w``) of images."""
