@@ -76,6 +76,18 @@ def test_torchvisions(name):
         build(name, channels=1)
 
 
+@pytest.mark.parametrize(("name", "kwargs"), [("smp_unet", {"encoder": "resnet18"}), ("smp_deeplabv3plus", {})])
+def test_segmentation_models_pytorchs(name, kwargs):
+    network = Network(build(name, (64, 96), **kwargs), num_classes=5, image_size=(64, 96), name=name, kwargs=kwargs)
+    network.eval()
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, 64, 96)).shape == (1, 5, 64, 96)
+    doctor.check_output(network)
+    assert len(Probe(network, bn=True)(torch.rand(2, 3, 64, 96), stats=True).moments) > 10
+    with pytest.raises(InputError, match="cannot build nothing on resnet34"):
+        build("smp_nothing")
+
+
 @pytest.mark.parametrize(("name", "extra"), [("deeplabv3_resnet50", "models"), ("smp_unet", "segmentation")])
 def test_a_library_that_is_missing_is_named_with_its_extra(name, extra, monkeypatch):
     real = builtins.__import__
@@ -133,6 +145,8 @@ def test_a_dense_networks_pooled_batch_norm_is_left_out_unless_asked_for():
     assert len(Probe(network, bn=True)(images, stats=True).moments) == 1
     network = Network(Pooled(True), num_classes=4, image_size=(16, 24), channels=1).eval()
     assert len(Probe(network, bn=True, bn_pooled=True)(images, stats=True).moments) == 2
+    assert Probe(network, bn=True).left_out == ["pooled_norm"]
+    assert Probe(network, bn=True, bn_pooled=True).left_out == Probe(network).left_out == []
     assert "pooled_norm" in doctor.examine(network)["bn_pooled"]
 
 

@@ -299,6 +299,12 @@ def test_a_thousand_classes_make_a_page_of_ordinary_size(run):
     assert (run.folder / "report.html").stat().st_size < 1_000_000
 
 
+def test_batch_norms_that_no_term_reads_are_named(run):
+    text = run(bn_left_out=["classifier.0.convs.4.2"]).text
+    assert "Batch-norm statistics not used" in text
+    assert "classifier.0.convs.4.2" in text
+
+
 def test_outside_information_is_not_hidden(run):
     text = run(outside_information=["real training images", "class names"]).text
     assert "with outside information: real training images and class names" in text

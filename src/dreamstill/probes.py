@@ -151,6 +151,8 @@ class Probe(nn.Module):
         bn_pooled: whether to read a dense network's batch norms of one value a channel and image too
             (:func:`pooled_bn`): a batch gives such a layer no more values than it has images. Of a classifier all
             layers are read.
+
+    ``left_out`` names the batch norms that are not read.
     """
 
     def __init__(
@@ -175,9 +177,9 @@ class Probe(nn.Module):
             else:
                 layer.register_forward_hook(_Hook(partial(self._keep_output, tap)))
         layers = bn_layers(network.module) if bn else {}
-        left_out = pooled_bn(network) if bn and not bn_pooled else []
+        self.left_out = pooled_bn(network) if bn and not bn_pooled else []
         for name, layer in layers.items():
-            if name not in left_out:
+            if name not in self.left_out:
                 layer.register_forward_pre_hook(_Hook(self._read))
 
     def forward(self, images: Tensor, stats: bool = False) -> Observed:

@@ -227,6 +227,8 @@ def _facts(done: Finished) -> dict[str, Any]:
     }
     if plan.compare:
         facts["teacher"] = _describe(plan.given.teacher)
+    if engine.bn_left_out:
+        facts["bn_left_out"] = engine.bn_left_out
     return facts | {
         "steps": steps["student"],
         "generator_steps": steps.get("generator", 0),

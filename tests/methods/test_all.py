@@ -256,6 +256,18 @@ def test_maps_are_learnt_too(name, precision, tmp_path):
     assert outcome.ema.network(images.float()).shape == (20, 4, 16, 32)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddad", "real_data"])
+def test_compiled_steps_learn_maps_as_plain_ones_do(name, tmp_path):
+    found = {}
+    for compiled in (False, True):
+        log = go(name, tmp_path / str(compiled), e=dense_engine(steps=4, compile=compiled))[3]
+        found[compiled] = {k: v for _, row in log.rows for k, v in row.items() if "/" in k}
+    assert found[False].keys() == found[True].keys()
+    assert found[False]
+    assert all(found[True][k] == pytest.approx(v, rel=1e-3, abs=1e-4) for k, v in found[False].items())
+
+
 @pytest.mark.parametrize("name", ["ddad", "ddad replay", "real_data"])
 def test_a_stopped_and_resumed_run_on_maps_has_the_same_bits(name, tmp_path):
     whole, *_ = go(name, tmp_path / "whole", e=dense_engine(), **SWITCHES.get(name, {}))

@@ -12,7 +12,7 @@ from dreamstill.loop import Cadence, run
 from dreamstill.state import Checkpoints
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import Silent, tiny_network
+from conftest import Silent, dense_network, tiny_network
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16, "every": 2, "crop": 1, "lr_s": 0.05}
 SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 5}
@@ -32,7 +32,8 @@ VARIANTS = {
         "discriminator_steps": 2, "w_kl": 1.0, "gan_iterations": 8, "align": "pooled",
     },
 }  # fmt: skip
-CASES = sorted({*methods.names(), *VARIANTS})
+DENSE = [f"{name} maps" for name in methods.names() if "segmentation" in methods.get(name).tasks]
+CASES = sorted({*methods.names(), *VARIANTS, *DENSE})
 
 
 def train(name):
@@ -41,6 +42,11 @@ def train(name):
     given = Given(
         tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(len(images), 4)
     )
+    if name in DENSE:
+        draw = torch.Generator().manual_seed(1)
+        images = torch.randint(256, (50, 1, 16, 32), dtype=torch.uint8, generator=draw)
+        labels = torch.randint(4, (50, 16, 32), dtype=torch.uint8, generator=draw)
+        given = Given(dense_network(6, 0), dense_network(3, 1), images, labels, images)
     engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
     cls = methods.get(name.split()[0])
     settings = {**SMALL, **VARIANTS.get(name, {})}

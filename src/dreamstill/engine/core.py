@@ -87,6 +87,7 @@ class Engine:
         self.banks: dict[str, ImageBank] = {}
         self.frozen_modules: list[nn.Module] = []
         self.iteration, self.progress, self.drawn = 0, 0.0, 0
+        self.bn_left_out: list[str] = []  # names of batch norms whose statistics no term reads
         self._calls = 0
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._active: frozenset[str] | None = None
@@ -139,7 +140,9 @@ class Engine:
         self._place(network)
         network.eval().requires_grad_(False)
         self.frozen_modules.append(network)
-        return Cast(Probe(network, taps, bn, self.average, bn_pooled), self.fabric)
+        probe = Probe(network, taps, bn, self.average, bn_pooled)
+        self.bn_left_out += probe.left_out
+        return Cast(probe, self.fabric)
 
     def rest(self, network: Network, tap: str) -> Cast:
         """What comes after a tap of a frozen network: its call takes the tap's value and returns logits."""

@@ -203,6 +203,9 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
             f"images; least often for {name}, {percent(worst['share'])}."
         )
         rows.append(("Preset labels obeyed", percent(preset["share"]), text))
+    if left_out := summary.get("bn_left_out"):
+        text = f"Of {listing(left_out)}: a batch gives these layers of the teacher only one value a channel and image."
+        rows.append(("Batch-norm statistics not used", str(len(left_out)), text))
     rows.append(("Which weights were delivered", "", _sentence_case(summary["selection"])))
     outside = summary["outside_information"]
     text = _sentence_case(listing(outside)) if outside else "Nothing but the teacher itself was used."
