@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from dreamstill.losses.distillation import kl, l1, mse
-from dreamstill.losses.image import total_variation
+from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.losses.targets import activation, entropy, target_kl
@@ -143,3 +143,10 @@ def test_total_variation_known_values():
     assert total_variation(flat).item() == 0.0
     assert total_variation(stripes).item() == 1.0
     assert total_variation(stripes.transpose(2, 3)).item() == 1.0
+
+
+def test_distance_from_the_mean_known_values():
+    mean = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
+    images = torch.stack([torch.full((3, 3), 0.5), torch.full((3, 3), 0.75)])[None]
+    assert distance_from_mean(images, mean).item() == 0.125
+    assert distance_from_mean(mean.expand(4, 2, 5, 6), mean).item() == 0.0

@@ -297,7 +297,7 @@ def test_a_run_cut_in_the_middle_of_a_batch_has_the_same_bits(tmp_path):
 
 
 def test_only_the_images_move_and_only_they_have_gradients():
-    method, engine = made(w_tv=1.0, jitter=True)
+    method, engine = made(w_tv=1.0, w_norm=1.0, jitter=True)
     step, seen = method.opt_x.opt.step, []
 
     def checked():
@@ -341,8 +341,10 @@ def test_the_terms_and_their_weights():
     assert pooled["activation"] != pytest.approx(base["activation"], rel=1e-3)
     assert pooled["distance"] == pytest.approx(base["distance"])
     assert terms_of(lambda_a=0.0).keys() == {"distance"}
-    more = terms_of(tau_squared="none", exchanged=True, sigma=20.0, w_tv=2.0)
-    assert more.keys() == {"distance", "activation", "tv"}
+    more = terms_of(tau_squared="none", exchanged=True, sigma=20.0, w_tv=2.0, w_norm=4.0)
+    assert more.keys() == {"distance", "activation", "tv", "norm"}
+    mean = made()[1].given.teacher.mean.item()
+    assert more["norm"] == pytest.approx(4 * (1 / 12 + (0.5 - mean) ** 2), rel=0.15)  # the start is uniform in [0, 1]
     assert more["distance"] != pytest.approx(base["distance"], rel=1e-4)
     assert more["distance"] > 0
     assert more["tv"] == pytest.approx(2 * 2 / 6, rel=0.15)  # neighbours of uniform noise differ by 1/6 in square

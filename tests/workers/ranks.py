@@ -25,7 +25,9 @@ VARIANTS = {
     "cgdd": {"pre": 0.5, "w_adv_maps": 1.0, "w_act": 0.1, "student_steps": 2},
     "cgdd two_stage": {"mode": "two_stage", "feat": "hint", "condition": "multiply"},
     "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lr_s": 0.01},
-    "soft_target port": {"redraw_targets": True, "jitter": True, "pixels": "rescale", "w_tv": 1.0, "lr_s": 0.01},
+    "soft_target port": {
+        "redraw_targets": True, "jitter": True, "pixels": "rescale", "w_tv": 1.0, "w_norm": 1.0, "lr_s": 0.01
+    },
     "hidfd": {"update_every": 3, "gan_iterations": 8, "ema": 0.5},
     "hidfd released": {
         "feature_gradient": False, "update_every": 0, "sample_from": "raw", "augmentation": "resized", "flip": True,

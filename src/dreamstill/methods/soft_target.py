@@ -26,7 +26,7 @@ from dreamstill.banks import ImageBank, to_float, to_uint8
 from dreamstill.engine import Engine, Terms
 from dreamstill.errors import InputError
 from dreamstill.losses.distillation import kl
-from dreamstill.losses.image import total_variation
+from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.targets import activation, entropy, target_kl
 from dreamstill.methods import Phase
 from dreamstill.schedules import cosine
@@ -86,6 +86,7 @@ class SoftTarget:
         redraw_targets: new targets in every iteration (port's deviation: an image can then learn only their mean).
         jitter: roll by up to an eighth and mirror while optimising (port).
         w_tv: weight of the total variation, off: not part of the method.
+        w_norm: weight of the pixels' squared distance from the teacher's mean, off: not part of the method.
         n_images: size of the transfer set, rounded up to whole batches (inferred, a small budget; ZSKD: 24,000 for
             MNIST, 40,000 for CIFAR-10).
         synthesis_batch: images optimised together (ZSKD code: 100; inferred: they are independent, so 256).
@@ -128,6 +129,7 @@ class SoftTarget:
     redraw_targets: bool = False
     jitter: bool = False
     w_tv: float = 0.0
+    w_norm: float = 0.0
     n_images: int = 4096
     synthesis_batch: int = 256
     iterations: int = 500
@@ -156,7 +158,7 @@ class SoftTarget:
         self.k, self.shape, self.whole = network.num_classes, (network.channels, *network.image_size), engine.mine
         self.tap = (self.activation or targets.features(network)) if self.lambda_a > 0 else None
         self.teacher = engine.frozen(network, taps=[self.tap] if self.tap else [])
-        self.canvas = Pixels(n, *self.shape)
+        self.canvas, self.level = Pixels(n, *self.shape), network.mean
         self.made, self.opt_x = engine.own("images", self.canvas, partial(Adam, lr=self.lr_x), self.decay)
         self.wanted = engine.buffer("targets", torch.zeros(n, self.k, dtype=engine.dtype))
         self.stored = engine.bank("transfer", self.batches * n, logits=True)
@@ -277,6 +279,8 @@ class SoftTarget:
             terms["activation"] = weight * activation(seen.taps[self.tap], self.reduction)
         if self.w_tv > 0:
             terms["tv"] = self.w_tv * total_variation(images)
+        if self.w_norm > 0:
+            terms["norm"] = self.w_norm * distance_from_mean(images, self.level)
         return terms
 
     def jitters(self, engine: Engine) -> tuple[Tensor, Tensor]:
