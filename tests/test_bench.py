@@ -147,9 +147,36 @@ def test_the_suites_that_come_with_it_can_be_run(path):
         records = [plan.record(row, seed) for row, seed in plan.runs()]
         assert len(set(records)) == len(records)
         for row in plan.rows:
-            settings = {**plan.shared, **yaml.safe_load((ROOT / row.recipe).read_text()), **row.settings}
+            settings = plan.settings(row)
             assert settings.keys() <= known.keys()
             build_method(settings["method"])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.yaml")), ids=lambda p: p.stem)
+def test_every_record_was_made_with_what_its_row_says_now(path):
+    for plan in read_suite(path):
+        for row, seed in plan.runs():
+            if plan.record(row, seed).exists():
+                made, now = json.loads(plan.record(row, seed).read_text())["settings"], plan.settings(row)
+                assert build_method(made.pop("method")) == build_method(now.pop("method")), (row.name, seed)
+                for checkpoint in ("teacher_checkpoint", "student_checkpoint"):
+                    assert str(made.pop(checkpoint, "")).endswith(now.pop(checkpoint, "")), (row.name, seed)
+                for settings in (made, now):
+                    settings.pop("onnx", None)  # whether the finished student was exported changes no figure
+                assert made == {**now, "seed": seed}, (row.name, seed)
+
+
+def test_a_row_says_only_what_it_changes_in_the_method(suite):
+    recipe = {"steps": 9, "method": {"name": "noise", "batch_size": 8, "lr_s": 0.1}}
+    (suite.parent.parent / "recipes" / "a.yaml").write_text(yaml.safe_dump(recipe))
+    content = yaml.safe_load(suite.read_text())
+    content["rows"][0]["settings"] = {"method": {"lr_s": 0.5}}
+    content["rows"][1]["settings"] = {"steps": 3, "method": {"name": "ddad"}}
+    suite.write_text(yaml.safe_dump({**content, "shared": {"steps": 1, "evaluations": 2}}))
+    (plan,) = read_suite(suite)
+    changed = {"name": "noise", "batch_size": 8, "lr_s": 0.5}
+    assert plan.settings(plan.rows[0]) == {"steps": 9, "evaluations": 2, "method": changed}
+    assert plan.settings(plan.rows[1]) == {"steps": 3, "evaluations": 2, "method": {"name": "ddad"}}
 
 
 def test_mistakes(suite):

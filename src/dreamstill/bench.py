@@ -63,6 +63,18 @@ class Table:
         most = max(map(len, seeds.values()), default=0)
         return [(row, seeds[row.name][i]) for i in range(most) for row in self.rows if i < len(seeds[row.name])]
 
+    def settings(self, row: Row) -> dict[str, Any]:
+        """What a row's runs are made with: what all share, the recipe, and what the row changes in it.
+
+        Of the method a row gives only what differs, or with a ``name`` all of it.
+        """
+        recipe = yaml.safe_load((self.root / row.recipe).read_text())
+        settings = {**self.shared, **recipe, **row.settings}
+        changes = row.settings.get("method")
+        if isinstance(changes, Mapping) and "name" not in changes:
+            settings["method"] = {**recipe["method"], **changes}
+        return settings
+
     def record(self, row: Row, seed: int) -> Path:
         """Where a run's record lies."""
         stem = "".join(c if c.isalnum() else "-" for c in f"{self.key} {row.name}".lower()).strip("-")
@@ -171,7 +183,7 @@ def _run_side_by_side(todo: Sequence[tuple[Table, Row, int]], data_root: str | N
 
 def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -> None:
     """One run, resumed where an earlier attempt was stopped, and its record."""
-    settings = {**plan.shared, **yaml.safe_load((plan.root / row.recipe).read_text()), **row.settings, "seed": seed}
+    settings = {**plan.settings(row), "seed": seed}
     for key in ("teacher_checkpoint", "student_checkpoint"):
         if settings.get(key):
             settings[key] = str(plan.root / settings[key])
