@@ -249,7 +249,7 @@ def test_the_second_load_decodes_nothing(tmp_path, cache, monkeypatch):
     first = data.load(path)
     assert len(list(cache.iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(data, "_decode_all", None)
+        patch.setattr(data, "decode_all", None)
         assert torch.equal(data.load(path).pixels, first.pixels)
     assert data.load(path, image_size=2).pixels.shape == (1, 1, 2, 2)  # another size is another entry
     parquet(tmp_path / "a.parquet", [noise(5, 5)], [0])

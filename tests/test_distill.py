@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dreamstill
-from dreamstill import cli, weights
+from dreamstill import cli, state_files
 from dreamstill.errors import DivergedError, InputError
 
 SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
@@ -73,7 +73,7 @@ def test_what_a_run_leaves(run, teacher_run):
     assert summary["relative_accuracy"] == summary["student"]["accuracy"] / summary["teacher"]["accuracy"]
     assert summary["steps"] == 600
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["teacher_sha256"] == weights.sha256(teacher_run / "model.safetensors")
+    assert manifest["teacher_sha256"] == state_files.sha256(teacher_run / "model.safetensors")
     assert manifest["outside_information"] == []
     assert manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     config = yaml.safe_load((run / "config.yaml").read_text())

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dreamstill
-from dreamstill import data, transfer, weights
+from dreamstill import data, state_files, transfer, weights
 from dreamstill.errors import InputError
 
 
@@ -163,7 +163,7 @@ def test_the_stored_logits_are_what_is_learnt(runs, stored):
     with torch.no_grad():
         said = tiny_network((6, 8), 0)(found.pixels / 255)
     assert torch.allclose(found.logits, said, atol=1e-5)
-    assert found.sha256 == weights.sha256(runs / "set.parquet")
+    assert found.sha256 == state_files.sha256(runs / "set.parquet")
 
 
 @pytest.mark.filterwarnings("ignore:the soft targets")

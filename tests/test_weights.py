@@ -9,7 +9,7 @@ from conftest import tiny_network
 from safetensors.torch import save_file
 from torch import nn
 
-from dreamstill import models, weights
+from dreamstill import models, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 
@@ -60,7 +60,7 @@ def test_memory_formats_and_shared_tensors_are_no_obstacle(small, tmp_path):
     small.to(memory_format=torch.channels_last)
     small.module.also = small.module.linear
     weights.save_network(tmp_path / "x.safetensors", small)
-    state, _ = weights.load_state(tmp_path / "x.safetensors")
+    state, _ = state_files.load_state(tmp_path / "x.safetensors")
     assert torch.equal(state["also.weight"], state["linear.weight"])
     assert torch.equal(state["blocks.1.0.weight"], small.module.blocks[1][0].weight)
 
@@ -119,7 +119,7 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_prefix_that_the_network_has_itself_stays(prefix):
     source, target = Wrapped(), Wrapped()
-    weights.apply_state(target, {prefix + k: v for k, v in source.state_dict().items()}, "x")
+    state_files.apply_state(target, {prefix + k: v for k, v in source.state_dict().items()}, "x")
     assert same(source, target)
 
 
@@ -143,7 +143,7 @@ def test_bytes_that_are_no_checkpoint(tmp_path, content, words, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):
-        weights.load_state(path)
+        state_files.load_state(path)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.999])
@@ -154,7 +154,7 @@ def test_a_file_cut_short(small, saved, tmp_path, kind, share):
         path = write(tmp_path / "x.pt", small.module.state_dict(), _use_new_zipfile_serialization=kind == "zip")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(InputError, match=str(path)):
-        weights.load_state(path)
+        state_files.load_state(path)
 
 
 def test_damaged_bytes_never_end_in_a_traceback(small, tmp_path):
@@ -168,7 +168,7 @@ def test_damaged_bytes_never_end_in_a_traceback(small, tmp_path):
             at, value = (int(torch.randint(n, (), generator=draws)) for n in (min(len(whole), 2000), 256))
             path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
             try:
-                weights.load_state(path)
+                state_files.load_state(path)
             except InputError:
                 refused += 1
         assert refused > 10
@@ -176,7 +176,7 @@ def test_damaged_bytes_never_end_in_a_traceback(small, tmp_path):
 
 def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        weights.load_state(tmp_path / "x.pt")
+        state_files.load_state(tmp_path / "x.pt")
     with pytest.raises(InputError, match=r"folder without a student\.safetensors"):
         weights.resolve("convnet", tmp_path, **FACTS)
 
@@ -187,7 +187,7 @@ def test_a_file_that_may_not_be_read(saved, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(InputError, match=r"cannot be read \(Permission denied"):
-        weights.load_state(saved)
+        state_files.load_state(saved)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,13 @@ def test_a_file_that_may_not_be_read(saved, monkeypatch):
 )
 def test_contents_that_are_no_state_dict(tmp_path, content, words):
     with pytest.raises(InputError, match=words):
-        weights.load_state(write(tmp_path / "x.pt", content))
+        state_files.load_state(write(tmp_path / "x.pt", content))
 
 
 def test_a_description_that_is_none(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"dreamstill": "[1]"})
     with pytest.raises(InputError, match="corrupt"):
-        weights.load_state(tmp_path / "x.safetensors")
+        state_files.load_state(tmp_path / "x.safetensors")
 
 
 # ---------------------------------------------------------------- files that would execute code
@@ -230,10 +230,10 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path, legacy):
     sprung = tmp_path / "sprung"
     trap = write(tmp_path / "x.pt", {"state_dict": Trap(str(sprung))}, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(InputError, match=r"execute code.*--unsafe-load"):
-        weights.load_state(trap)
+        state_files.load_state(trap)
     assert not sprung.exists()
     with pytest.raises(InputError):  # what it made is no state_dict; but it ran, so the trap is a real one
-        weights.load_state(trap, unsafe=True)
+        state_files.load_state(trap, unsafe=True)
     assert sprung.exists()
 
 
@@ -248,7 +248,7 @@ def test_a_pickled_module_needs_the_users_consent(small, tmp_path):
 def test_a_plain_pickle_is_refused_too(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung")), protocol=2))
     with pytest.raises(InputError):
-        weights.load_state(tmp_path / "x.pkl")
+        state_files.load_state(tmp_path / "x.pkl")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -261,7 +261,7 @@ def test_a_pickled_class_that_is_not_importable_here(tmp_path, monkeypatch):
     monkeypatch.undo()
     del sys.modules["theirs"]
     with pytest.raises(InputError, match=r"needs code that is not here .*theirs"):
-        weights.load_state(path, unsafe=True)
+        state_files.load_state(path, unsafe=True)
 
 
 def test_a_file_does_not_choose_the_code_that_is_called(small, tmp_path):
@@ -306,9 +306,9 @@ def test_shapes_that_differ_come_with_a_hint(small, tmp_path, changes, words):
 def test_no_hint_that_cannot_be_right():
     """The classes agree; it is the width before them that does not."""
     with pytest.raises(InputError, match="another width"):
-        weights.apply_state(nn.Linear(5, 3), nn.Linear(4, 3).state_dict(), "x")
+        state_files.apply_state(nn.Linear(5, 3), nn.Linear(4, 3).state_dict(), "x")
     with pytest.raises(InputError, match="another width"):
-        weights.apply_state(nn.Conv2d(3, 4, 3), {**nn.Conv2d(3, 4, 5).state_dict()}, "x")
+        state_files.apply_state(nn.Conv2d(3, 4, 3), {**nn.Conv2d(3, 4, 5).state_dict()}, "x")
 
 
 # ---------------------------------------------------------------- facts
@@ -404,13 +404,13 @@ def test_factories_that_do_not_work(mine, name, kwargs, words):
 
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
-    assert weights.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert state_files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_fingerprint_follows_every_weight(small):
-    first = weights.fingerprint(small)
-    assert first == weights.fingerprint(tiny_network((3, 4), 0))
+    first = state_files.fingerprint(small)
+    assert first == state_files.fingerprint(tiny_network((3, 4), 0))
     with torch.no_grad():
         small.module.linear.bias[0] += 1e-3
-    assert weights.fingerprint(small) != first
-    assert weights.fingerprint(Network(nn.Linear(1, 2).bfloat16(), **FACTS))  # any dtype
+    assert state_files.fingerprint(small) != first
+    assert state_files.fingerprint(Network(nn.Linear(1, 2).bfloat16(), **FACTS))  # any dtype

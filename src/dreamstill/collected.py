@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamstill import data
+from dreamstill import data, decoding
 from dreamstill.banks import to_float
 from dreamstill.errors import InputError
 
@@ -85,13 +85,13 @@ def load_collected(
     unreadable: list[str] = []
     resized: list[str] = []
     for name, content in data.encoded(source, "train", root):
-        picture = data.decode(content)
+        picture = decoding.decode(content)
         if picture is None:
             unreadable.append(name)
             continue
         if (picture.height, picture.width) != image_size:
             resized.append(name)
-        arrays.append(data.fit(picture, image_size, channels))
+        arrays.append(decoding.fit(picture, image_size, channels))
     if not arrays:
         raise InputError(
             f"none of the {len(unreadable)} images of {source} can be read, first {', '.join(unreadable[:5])}: give a "

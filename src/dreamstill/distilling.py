@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreamstill import api, budget, cost, data, doctor, weights
+from dreamstill import api, budget, cost, data, doctor, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import to_uint8
 from dreamstill.collected import Collected, enough, load_collected
@@ -265,9 +265,9 @@ def _resolved(
 
 def _file_facts(settings: dict[str, Any], teacher: Network) -> dict[str, Any]:
     if settings["teacher_checkpoint"] is None:
-        return {"file": None, "sha256": weights.fingerprint(teacher.module)}
+        return {"file": None, "sha256": state_files.fingerprint(teacher.module)}
     file = weights.checkpoint_file(Path(settings["teacher_checkpoint"]))
-    return {"file": str(file), "sha256": weights.sha256(file)}
+    return {"file": str(file), "sha256": state_files.sha256(file)}
 
 
 def _same_inputs(plan: Plan) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from dreamstill.data import VOID, ImageSet, cached, decode, fit, parquet_schema, scaled_box, stack
+from dreamstill.data import VOID, ImageSet, parquet_schema
+from dreamstill.decoding import cached, decode, fit, scaled_box, stack
 from dreamstill.errors import InputError
 
 UNKNOWN = -1  # in a table: a value that this layout's labels cannot have

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dreamstill import doctor, methods, weights
+from dreamstill import doctor, methods, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
@@ -90,7 +90,7 @@ def run_doctor(settings: dict[str, Any]) -> dict[str, Any]:
     facts = {k: settings[k] for k in weights.FACTS}
     described: dict[str, Any] = {}
     if checkpoint is not None:
-        _, described = weights.load_state(weights.checkpoint_file(Path(checkpoint)), unsafe=settings["unsafe_load"])
+        _, described = state_files.load_state(weights.checkpoint_file(Path(checkpoint)), unsafe=settings["unsafe_load"])
     # A bare file says nothing about its images: look at it with the commonest assumptions, and say so.
     assumed = {"image_size": 32, "mean": None, "std": None}
     assumptions = []
@@ -106,7 +106,7 @@ def run_doctor(settings: dict[str, Any]) -> dict[str, Any]:
     network = weights.resolve(
         name, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts
     )
-    sha256 = None if checkpoint is None else weights.sha256(weights.checkpoint_file(Path(checkpoint)))
+    sha256 = None if checkpoint is None else state_files.sha256(weights.checkpoint_file(Path(checkpoint)))
     report = doctor.examine(network, sha256)
     report["assumed"] = assumptions
     if settings["json"]:
@@ -122,7 +122,7 @@ def _first_channels(checkpoint: str | None, unsafe: bool) -> int:
     """Channels of the images, read off the first convolution in the file."""
     if checkpoint is None:
         return 3
-    state, _ = weights.load_state(weights.checkpoint_file(Path(checkpoint)), unsafe=unsafe)
+    state, _ = state_files.load_state(weights.checkpoint_file(Path(checkpoint)), unsafe=unsafe)
     return next((int(t.shape[1]) for t in state.values() if t.dim() == 4), 3)
 
 

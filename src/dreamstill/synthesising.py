@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from dreamstill import metrics, weights
+from dreamstill import metrics, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.config import build_method, read_config
@@ -76,7 +76,7 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
         weights.refuse_own_code(name, folder / "config.yaml")
     settings = {**config, "unsafe_load": unsafe_load}
     method, teacher = build_method(config["method"]), resolve_teacher(settings)
-    fingerprint = weights.fingerprint(teacher.module)  # before the engine gives it another precision
+    fingerprint = state_files.fingerprint(teacher.module)  # before the engine gives it another precision
     student = resolve_student({**settings, "student_checkpoint": None}, teacher)
     collected = collected_images(settings, method, teacher)
     gathered = None if collected is None else collected.pixels

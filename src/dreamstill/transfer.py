@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamstill import weights
+from dreamstill import state_files
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 from dreamstill.files import replacing
@@ -109,7 +109,7 @@ def read_parquet(path: Path | str, teacher: Network) -> TransferSet:
     for what, theirs, ours in (
         ("images of", "x".join(map(str, size)), "x".join(map(str, (teacher.channels, *teacher.image_size)))),
         ("a number of classes of", k, teacher.num_classes),
-        ("the teacher with SHA-256", recorded, weights.fingerprint(teacher.module)),
+        ("the teacher with SHA-256", recorded, state_files.fingerprint(teacher.module)),
     ):
         if theirs != ours:
             raise InputError(
@@ -131,7 +131,7 @@ def read_parquet(path: Path | str, teacher: Network) -> TransferSet:
             f"image {at} of the transfer set {path} cannot be read ({error}): write the set again with dreamstill "
             "synthesize"
         ) from error
-    return TransferSet(pixels, logits, weights.sha256(path), list(outside))
+    return TransferSet(pixels, logits, state_files.sha256(path), list(outside))
 
 
 def png(image: Tensor) -> bytes:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
 import inspect
 import json
-import pickle
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -23,176 +19,10 @@ from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.models import shared
+from dreamstill.state_files import SCHEMA, apply_state, load_state
 
-SCHEMA = 1
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
 # What a network must know of its images.
 FACTS = ("num_classes", "image_size", "channels", "mean", "std")
-
-
-# ---------------------------------------------------------------- reading a file
-
-
-def load_state(path: Path, *, unsafe: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a checkpoint, and its own description if dreamstill wrote it (else empty).
-
-    Args:
-        path: ``.safetensors``, or anything ``torch.load`` reads.
-        unsafe: load pickled objects too, which runs whatever code the file holds.
-
-    Raises:
-        InputError: missing, truncated, not a checkpoint, or it would execute code.
-    """
-    if not path.is_file():
-        what = "is a folder without a student.safetensors or model.safetensors" if path.is_dir() else "does not exist"
-        raise InputError(f"checkpoint {path} {what}: give a .safetensors or .pt file, or a run folder")
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise InputError(f"checkpoint {path} cannot be read ({error.strerror}): check its permissions") from error
-    if not start:
-        raise InputError(f"checkpoint {path} is empty: fetch it again")
-    if start.lstrip().lower().startswith((b"version https://git-lfs", b"<!doctype", b"<html", b"<?xml")):
-        raise InputError(f"checkpoint {path} is a text page or a Git LFS pointer, not the file itself: fetch it again")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    return _plain_state(_load_torch(path, unsafe), path), {}
-
-
-def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}
-            metadata = file.metadata() or {}
-        description = json.loads(metadata.get("dreamstill", "{}"))
-        if not isinstance(description, dict):
-            raise ValueError(f"its description is {description!r}")
-        return state, description
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"checkpoint {path} is corrupt or cut short ({error}): fetch it again") from error
-
-
-def _load_torch(path: Path, unsafe: bool) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=not unsafe)
-    except pickle.UnpicklingError as error:
-        # torch uses this error for refused classes and for garbage; only the former names a GLOBAL.
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
-            raise InputError(
-                f"checkpoint {path} holds pickled Python objects ({refused[1]}), and loading them would execute code "
-                "from the file: save its state_dict() instead, or pass --unsafe-load if you trust whoever made it"
-            ) from error
-        raise InputError(
-            f"checkpoint {path} is not a readable checkpoint ({_first_line(error)}): fetch it again"
-        ) from error
-    except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, struct.error, AssertionError, ...
-        if unsafe and isinstance(error, AttributeError | ImportError):
-            raise InputError(
-                f"checkpoint {path} needs code that is not here ({_first_line(error)}): make it importable, or save "
-                "the state_dict() where it is"
-            ) from error
-        raise InputError(f"checkpoint {path} is corrupt or cut short ({_first_line(error)}): fetch it again") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:160]
-
-
-def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual nests, when there is only one way to."""
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
-    if isinstance(content, dict):
-        nests = [k for k in _NESTS if isinstance(content.get(k), dict | nn.Module)]
-        if len(nests) > 1:
-            raise InputError(
-                f"checkpoint {path} holds several networks ({', '.join(nests)}): save the one you mean alone"
-            )
-        if nests:
-            return _plain_state(content[nests[0]], path)
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-    ):
-        kind = (
-            f"the keys {', '.join(map(str, list(content)[:5]))}"
-            if isinstance(content, dict)
-            else type(content).__name__
-        )
-        raise InputError(f"checkpoint {path} holds {kind}, not a state_dict of tensors: save network.state_dict()")
-    return content
-
-
-def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state strictly, but for what a wrapper put before all of its keys.
-
-    Raises:
-        InputError: keys or shapes differ; names them.
-    """
-    ours = module.state_dict()
-    state = _unwrapped(state, ours)
-    missing, unexpected = [k for k in ours if k not in state], [k for k in state if k not in ours]
-    shapes = [k for k in ours if k in state and ours[k].shape != state[k].shape]
-    problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
-        for what, keys in (("missing keys", missing), ("unknown keys", unexpected))
-        if keys
-    ]
-    problems += [
-        f"{k} is {tuple(state[k].shape)} in the file and {tuple(ours[k].shape)} in the network" for k in shapes[:5]
-    ]
-    if problems:
-        hint = _shape_hint(ours, state, shapes) if not missing and not unexpected else ""
-        raise InputError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}{hint}")
-    module.load_state_dict(state)
-
-
-def _unwrapped(state: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes of DDP, ``torch.compile`` and the like, in any order, until a key is one of ours.
-
-    Not sooner: a network may itself have all its layers under ``model.``.
-    """
-    while state and not state.keys() & ours.keys():
-        prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)
-        if prefix is None:
-            break
-        state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return state
-
-
-def _shape_hint(ours: dict[str, Tensor], state: dict[str, Tensor], shapes: list[str]) -> str:
-    first = next((k for k in ours if ours[k].dim() == 4), None)
-    last = [k for k in ours if ours[k].dim() == 2][-1:]
-    if (
-        last
-        and set(shapes) <= {last[0], last[0].replace("weight", "bias")}
-        and len(state[last[0]]) != len(ours[last[0]])
-    ):
-        return f": the file has {len(state[last[0]])} classes, so set num_classes to that"
-    if first is not None and shapes == [first] and state[first].shape[1:2] != ours[first].shape[1:2]:
-        return f": the file takes {state[first].shape[1]} channels, so set channels to that"
-    return ": it may be another width of the same network"
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over a network's tensors, for networks that came from no file."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------- a network from a name and a checkpoint
@@ -231,7 +61,7 @@ def resolve(
         channels: 3 if neither the file nor the user says.
         mean: per channel, in [0, 1] units.
         std: per channel, in [0, 1] units.
-        unsafe: see :func:`load_state`.
+        unsafe: see :func:`dreamstill.state_files.load_state`.
         role: how the network is called in errors.
     """
     state: dict[str, Tensor] | None = None
@@ -259,7 +89,7 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
         path: the folder or file.
         module: a network of the same kind to put the weights into (a copy is made), when it was given in Python and
             so cannot be built from its name.
-        unsafe: see :func:`load_state`.
+        unsafe: see :func:`dreamstill.state_files.load_state`.
     """
     if module is None:
         return resolve(None, path, unsafe=unsafe, role="network").eval()

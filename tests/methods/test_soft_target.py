@@ -10,7 +10,7 @@ from conftest import Silent, tiny_network
 from torch import nn
 from torch.optim import Adam
 
-from dreamstill import data, targets, weights
+from dreamstill import data, state_files, targets
 from dreamstill.adapters import Network
 from dreamstill.banks import to_float
 from dreamstill.engine import Engine, Given
@@ -185,13 +185,13 @@ def test_the_images_come_to_their_targets(teacher):
     """The divergence is never negative and falls below 0.05; more than 95 % end in their target's class."""
     settings = {"tau": 20.0, "iterations": 300, "n_images": 128, "synthesis_batch": 128}
     method, engine = made(teacher, **settings)
-    before = weights.fingerprint(teacher.module)
+    before = state_files.fingerprint(teacher.module)
     seen = []
     for i in range(300):
         engine.begin(i, i / 300)
         method.synthesis_step(engine)
         seen.append(engine.read())
-    assert before == weights.fingerprint(teacher.module)
+    assert before == state_files.fingerprint(teacher.module)
     first, last = seen[0], seen[-1]
     gaps = [row["images/distance"] / 400 for row in seen]  # without tau squared
     assert min(gaps) >= 0
