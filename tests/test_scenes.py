@@ -261,3 +261,54 @@ def test_tables():
     table = scenes.table_of(3, (3, VOID))
     assert table[:5].tolist() == [0, 1, 2, VOID, -1]
     assert scenes.table_of(13, (0, VOID), 1)[[0, 1, 13, 14, VOID]].tolist() == [VOID, 0, 12, -1, VOID]
+
+
+# ---------------------------------------------------------------- what the layouts must not mix up
+
+
+@pytest.mark.parametrize(
+    "path", ["images/{split}/{i}.png labels/{split}/{i}.png", "{split}/images/{i}.png {split}/labels/{i}.png"]
+)
+def test_a_set_with_splits_gives_only_the_one_asked_for(path, tmp_path):
+    for split, n in (("train", 5), ("val", 2)):
+        for i in range(n):
+            for name, array in zip(path.format(split=split, i=i).split(), (image(i), mask(0, 1)), strict=True):
+                put(tmp_path / name, array)
+    assert len(data.load(str(tmp_path), "train")) == 5
+    assert len(data.load(str(tmp_path), "test")) == 2  # scored on val, never on the images of training
+    with pytest.raises(InputError, match="has no split 'tset': it has train, val"):
+        data.load(str(tmp_path), "tset")
+
+
+def test_labels_that_are_missing_altogether(tmp_path):
+    for i in range(6):
+        put(tmp_path / "train" / "images" / f"{i}.png", image(i))
+    (tmp_path / "train" / "labels").mkdir()
+    with pytest.raises(InputError, match="6 images and 0 labels"):
+        data.load(str(tmp_path), "train")
+
+
+def test_class_names_of_two_words_are_no_list_of_pairs(tmp_path):
+    for i in range(2):
+        put(tmp_path / "train" / "images" / f"{i}.png", image(i))
+        put(tmp_path / "train" / "labels" / f"{i}.png", mask(0, 1))
+    (tmp_path / "classes.txt").write_text("0 sky\n1 road\n")
+    assert data.load(str(tmp_path), "train").classes == ("0 sky", "1 road")
+
+
+def test_masks_of_one_bit_and_masks_of_0_and_255(tmp_path):
+    put(tmp_path / "train" / "images" / "a.png", image())
+    (tmp_path / "train" / "labels").mkdir()
+    Image.fromarray(mask(0, 255)).convert("1").save(tmp_path / "train" / "labels" / "a.png")
+    assert data.load(str(tmp_path), "train").labels[0, 0].tolist() == [0] * 8 + [1] * 8
+    put(tmp_path / "train" / "labels" / "a.png", mask(0, 255))
+    with pytest.raises(InputError, match="hold nothing but 0 and 255, which is void"):
+        data.load(str(tmp_path), "train")
+
+
+def test_padded_images_have_padded_labels(tmp_path):
+    parquet(tmp_path / "train.parquet", [(image(h=28, w=28), mask(0, 1, h=28, w=28))])
+    found = data.load(str(tmp_path), "train", image_size=32)
+    assert bool((found.pixels[0, :, :2] == 0).all())
+    assert bool((found.labels[0, :2] == VOID).all())
+    assert found.labels[0, 2].tolist() == [VOID] * 2 + [0] * 14 + [1] * 14 + [VOID] * 2

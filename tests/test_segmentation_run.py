@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -176,6 +178,71 @@ def test_labels_beyond_the_teachers_classes(teacher, tmp_path, capsys):
     assert "labels up to 2 and the network has 2 classes" in said
     said = refused([*words[:-1], "digits", "--out", str(tmp_path / "out")], capsys)
     assert "digits has one label an image" in said
+
+
+def test_a_set_of_more_classes_than_the_teacher_has_is_another_task(tmp_path, capsys):
+    data = scenes(tmp_path / "data", 2)
+    (tmp_path / "data" / "classes.txt").write_text("sky\nroad\ntree\n")  # no label of the third
+    save_network(tmp_path / "rgb.safetensors", rgb())
+    words = ["distill", "--teacher-checkpoint", str(tmp_path / "rgb.safetensors"), "--student", "encoder_decoder"]
+    said = refused([*words, "--data", data, "--out", str(tmp_path / "out")], capsys)
+    assert "data has 3 classes and encoder_decoder 2: it is another task" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_is_void_all_over(tmp_path, capsys):
+    data = scenes(tmp_path / "data", 8)
+    for file in (tmp_path / "data" / "test" / "labels").iterdir():
+        Image.fromarray(np.full(SIZE, 255, dtype=np.uint8)).save(file)
+    words = ["train", "encoder_decoder", "--network-args", "{width: 2}", "--data", data, "--batch-size", "4"]
+    said = refused([*words, "--out", str(tmp_path / "out")], capsys)
+    assert "every pixel of data, test, is void" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_sizes_that_a_network_does_not_take(tmp_path, capsys):
+    data = scenes(tmp_path / "data", 8)
+    words = ["--data", data, "--batch-size", "4", "--out", str(tmp_path / "out")]
+    train = ["train", "smp_linknet", "--network-args", "{encoder: resnet18}", *words]
+    said = refused([*train, "--image-size", "[16,40]"], capsys)
+    assert "the network smp_linknet failed when fed 2 images of 3 x 16 x 40" in said
+    said = refused([*train, "--image-size", "32", "--set-size", "[36,60]"], capsys)
+    assert "smp_linknet fails on images of 36x60, which set_size brings the set to" in said
+    for given in ("[16]", "[16,32,3]", "0", "[16,-32]"):
+        for option in ("--image-size", "--set-size"):
+            other = {"--set-size": ["--image-size", "16"]}.get(option, [])
+            said = refused(["train", "encoder_decoder", *words, *other, option, given], capsys)
+            assert "give one side of at least 1 pixel, or [height, width]" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_images_without_labels(tmp_path, capsys):
+    (tmp_path / "bare").mkdir()
+    for i in range(6):
+        noise = np.random.default_rng(i).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+        (tmp_path / "bare" / f"{i}.png").write_bytes(b"")
+        Image.fromarray(noise).save(tmp_path / "bare" / f"{i}.png")
+    rows = [{"image": {"bytes": f.read_bytes(), "path": f.name}} for f in sorted((tmp_path / "bare").iterdir())]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bare.parquet")
+    save_network(tmp_path / "rgb.safetensors", rgb())
+    words = ["distill", "--teacher-checkpoint", str(tmp_path / "rgb.safetensors"), "--student", "encoder_decoder"]
+    words += ["--student-args", "{width: 2}", "--method", "real_data", "--real", str(tmp_path / "bare.parquet")]
+    words += [
+        "--method.batch_size",
+        "4",
+        "--steps",
+        "2",
+        "--quiet",
+        "--precision",
+        "32",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    said = refused([*words, "--method.loss", "labels"], capsys)
+    assert "bare.parquet has no labels, which loss: labels learns from" in said
+    assert not (tmp_path / "out").exists()
+    assert main(words) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["steps"] == 2
 
 
 def rgb():

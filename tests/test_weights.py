@@ -336,7 +336,7 @@ def test_a_bare_file_needs_every_fact(small, tmp_path, missing):
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_facts_that_cannot_be(small, tmp_path):
     path = write(tmp_path / "x.pt", small.module.state_dict())
-    with pytest.raises(InputError, match="give one side, or height and width"):
+    with pytest.raises(InputError, match="give one side of at least 1 pixel"):
         bare(path, image_size=[8])
     with pytest.raises(InputError, match="0 channels"):  # and not silently 3
         bare(path, channels=0)

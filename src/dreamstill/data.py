@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamstill.decoding import cached, decode_all, fit, stack
+from dreamstill.decoding import cached, decode_all, fit, sides, stack
 from dreamstill.errors import InputError
 
 KNOWN = ("mnist", "fashion-mnist", "cifar10", "cifar100", "caltech101", "collected32", "camvid")
@@ -37,7 +37,7 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "collected32": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "camvid": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-_SPLITS = {"train", "test", "val", "valid", "validation"}
+SPLITS = {"train", "test", "val", "valid", "validation"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -88,8 +88,7 @@ def load(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}: take at least 1 image, or leave it out for all")
-    size = None if image_size is None else (image_size, image_size) if isinstance(image_size, int) else image_size
-    shape = None if size is None else (int(size[0]), int(size[1]))
+    shape = None if image_size is None else sides("image_size", image_size)
     if source == "digits":
         found = _digits(split, shape, channels)
     else:
@@ -265,7 +264,7 @@ def _parquet_images(files: list[Path]) -> Iterator[tuple[str, bytes]]:
 def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     base = folder / split if (folder / split).is_dir() else folder
     names = [d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")]
-    if base == folder and names and set(names) <= _SPLITS:
+    if base == folder and names and set(names) <= SPLITS:
         raise InputError(f"{folder} has no split {split!r}: its folders are {', '.join(sorted(names))}")
     # "10" comes after "9", not after "1": a label must be the teacher's class number.
     names.sort(key=(lambda n: int(n)) if all(n.isdigit() for n in names) else str)

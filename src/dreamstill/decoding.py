@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,18 @@ from PIL import Image
 from torch import Tensor
 
 from dreamstill.errors import InputError
+
+
+def sides(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width out of one side or two.
+
+    Raises:
+        InputError: something else, or a side below 1; ``name`` is what the user calls it.
+    """
+    given = [value, value] if isinstance(value, int) else list(value)
+    if len(given) != 2 or not all(isinstance(v, int) and v >= 1 for v in given):
+        raise InputError(f"{name} is {value}: give one side of at least 1 pixel, or [height, width]")
+    return given[0], given[1]
 
 
 def decode_all(
@@ -60,7 +72,7 @@ def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarra
     if picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255 of 65535
         picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
     picture = picture.convert("L" if channels == 1 else "RGB")
-    if (picture.height, picture.width) == (28, 28) and size == (32, 32):
+    if padded(picture, size):
         array = np.pad(np.asarray(picture), [(2, 2), (2, 2)] + [(0, 0)] * (channels == 3))
     else:
         if (picture.height, picture.width) != size:
@@ -68,6 +80,11 @@ def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarra
             picture = picture.resize(scaled, Image.Resampling.BILINEAR).crop(box)
         array = np.asarray(picture)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def padded(picture: Image.Image, size: tuple[int, int]) -> bool:
+    """Whether a picture is brought to ``size`` by padding it, by two pixels on each side, and not by scaling."""
+    return (picture.height, picture.width) == (28, 28) and size == (32, 32)
 
 
 def scaled_box(width: int, height: int, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:

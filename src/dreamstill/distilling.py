@@ -25,7 +25,7 @@ from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import new_folder
-from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size, task_of
+from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of
 from dreamstill.transfer import TransferSet, read_parquet
 
 DEFAULT_STEPS = 5_000
@@ -48,6 +48,8 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
     if stored is not None:
         given.transfer_pixels, given.transfer_logits = stored.pixels, stored.logits
+    if test is not None:
+        check_size(student, (test.pixels.shape[2], test.pixels.shape[3]))
     hardware, steps = _budget(settings, method, given, test, began)
     if steps is None:
         return None
@@ -137,8 +139,15 @@ def real_images(settings: dict[str, Any], method: Method, teacher: Network) -> t
     size = loaded_size(settings.get("set_size"), teacher.image_size)  # runs of earlier versions do not have it
     real = data.load(settings["real"], "train", root=settings["data_root"], image_size=size, channels=teacher.channels)
     check_set(real, teacher)
-    labels = real.labels if real.labels is not None else torch.zeros(len(real), dtype=torch.int64)
-    return real.pixels, labels
+    if real.labels is not None:
+        return real.pixels, real.labels
+    if getattr(method, "loss", None) == "labels":
+        raise InputError(
+            f"{settings['real']} has no labels, which loss: labels learns from: give a labelled set, or kd"
+        )
+    if task_of(teacher).name == "segmentation":
+        return real.pixels, torch.full((len(real), *real.pixels.shape[2:]), data.VOID, dtype=torch.uint8)
+    return real.pixels, torch.zeros(len(real), dtype=torch.int64)
 
 
 def collected_images(settings: dict[str, Any], method: Method, teacher: Network) -> Collected | None:

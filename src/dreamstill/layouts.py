@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamstill.data import SUFFIXES, VOID
+from dreamstill.data import SPLITS, SUFFIXES, VOID
 from dreamstill.errors import InputError
 from dreamstill.scenes import UNKNOWN, Found, table_of
 
@@ -104,7 +104,7 @@ def _nyu(folder: Path, split: str) -> Found | None:
 
 def _listed(folder: Path, split: str) -> Found | None:
     """Lines of an image and its label, as CamVid's ``train.txt``; the paths may begin somewhere above the folder."""
-    files = {f.stem: f for f in sorted(folder.glob("*.txt"))}
+    files = {f.stem: f for f in sorted(folder.glob("*.txt")) if f.name != "classes.txt"}
     lines = {n: [line.split() for line in f.read_text().splitlines() if line.strip()] for n, f in files.items()}
     lines = {n: rows for n, rows in lines.items() if rows and all(len(r) == 2 for r in rows)}
     if not lines:
@@ -125,12 +125,20 @@ def _listed(folder: Path, split: str) -> Found | None:
 
 def _plain(folder: Path, split: str) -> Found | None:
     for images, labels in _PAIRED:
-        for ours, theirs in (
-            (folder / split / images, folder / split / labels),
-            (folder / images / split, folder / labels / split),
-            (folder / images, folder / labels),
-        ):
-            if ours.is_dir() and theirs.is_dir() and _pictures(theirs):
+        below = (folder / images, folder / labels)
+        # Where there are splits, what was asked for is one of them: the whole set in its place would score on train.
+        inside = [d.name for d in sorted(below[0].iterdir()) if d.name in (*SPLITS, split)] if below[0].is_dir() else []
+        before = [d.name for d in sorted(folder.iterdir()) if d.is_dir() and (d / images).is_dir()]
+        if before:
+            name = _split(split, before, folder)
+            pairs = [(folder / name / images, folder / name / labels)]
+        elif inside:
+            name = _split(split, inside, folder)
+            pairs = [(below[0] / name, below[1] / name)]
+        else:
+            pairs = [below]
+        for ours, theirs in pairs:
+            if ours.is_dir() and theirs.is_dir() and (_pictures(theirs) or _pictures(ours)):
                 text = folder / "classes.txt"
                 names = tuple(text.read_text().split("\n")) if text.exists() else ()
                 classes = tuple(n.strip() for n in names if n.strip()) or None
@@ -160,7 +168,8 @@ def _stems(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for f in _pictures(folder):
         if f.stem in found:
-            raise InputError(f"{folder} holds {found[f.stem].name} and {f.name}: give every image a name of its own")
+            names = [str(path.relative_to(folder)) for path in (found[f.stem], f)]
+            raise InputError(f"{folder} holds {' and '.join(names)}: give every image a name of its own")
         found[f.stem] = f
     return found
 

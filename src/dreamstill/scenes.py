@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamstill.data import VOID, ImageSet, parquet_schema
-from dreamstill.decoding import cached, decode, fit, scaled_box, stack
+from dreamstill.decoding import cached, decode, fit, padded, scaled_box, stack
 from dreamstill.errors import InputError
 
 UNKNOWN = -1  # in a table: a value that this layout's labels cannot have
@@ -57,6 +57,11 @@ def load_scenes(found: Found, source: str, split: str, size: tuple[int, int] | N
         return decoded[0][part]
 
     pixels, labels = (cached((key, kind), partial(both, part)) for part, kind in enumerate(("image", "label")))
+    if found.classes is None and not bool(((labels > 0) & (labels != VOID)).any()):
+        raise InputError(
+            f"the labels of {source} ({split}) hold nothing but 0 and {VOID}, which is void: number classes from 0, "
+            "so for two classes 0 and 1"
+        )
     classes = found.classes or tuple(str(i) for i in range(_highest(labels) + 1))
     return ImageSet(pixels, labels, classes, source, split)
 
@@ -86,7 +91,8 @@ def _decoded(found: Found, source: str, size: tuple[int, int] | None, channels: 
             )
         size = size or (picture.height, picture.width)
         images.append(fit(picture, size, channels or 3))
-        labels.append(_fitted(_classes(np.asarray(mask), found.table, name, source), size))
+        values = np.asarray(mask).astype(np.uint8) if mask.mode == "1" else np.asarray(mask)
+        labels.append(_fitted(_classes(values, found.table, name, source), size))
     if not images:
         raise InputError(f"{source} holds no pairs of image and label")
     return stack(images, len(images)), stack(labels, len(labels))
@@ -109,6 +115,8 @@ def _classes(values: np.ndarray, table: np.ndarray, name: str, source: str) -> n
 def _fitted(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A map at the size and the crop that its image gets, no value mixed with another."""
     mask = Image.fromarray(classes)
+    if padded(mask, size):
+        return np.pad(classes, 2, constant_values=VOID)
     if (mask.height, mask.width) != size:
         scaled, box = scaled_box(mask.width, mask.height, size)
         mask = mask.resize(scaled, Image.Resampling.NEAREST).crop(box)

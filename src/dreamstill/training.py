@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from dreamstill import api, data, weights
+from dreamstill import api, data, doctor, weights
 from dreamstill.adapters import Network
 from dreamstill.augment import relight, starts
 from dreamstill.banks import to_float
 from dreamstill.cost import count
+from dreamstill.decoding import sides
 from dreamstill.engine import Engine, Given, Terms, choose
 from dreamstill.errors import InputError
 from dreamstill.methods import Phase
@@ -149,6 +150,9 @@ def run_training(settings: dict[str, Any]) -> Network:
             "set_size is what windows of --image-size are cut out of: give --image-size too, and leave --scale at 1, "
             "which makes rectangles of its own"
         )
+    for key in ("image_size", "set_size"):
+        if settings[key] is not None:
+            settings = {**settings, key: list(sides(key, settings[key]))}
     images = data.load(
         settings["data"], "train", root=settings["data_root"],
         image_size=settings["set_size"] or settings["image_size"],
@@ -159,6 +163,7 @@ def run_training(settings: dict[str, Any]) -> Network:
     torch.manual_seed(settings["seed"])
     network = _network(settings, images)
     loaded_size(settings["set_size"], network.image_size)
+    doctor.check_output(network, role="network")
     check_set(images, network)
     check_batch(network, settings["batch_size"])
     flip = settings["flip"] if settings["flip"] is not None else images.name in PHOTOGRAPHS

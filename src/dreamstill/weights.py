@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dreamstill import models
 from dreamstill.adapters import Network
+from dreamstill.decoding import sides
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.models import shared
@@ -127,10 +128,7 @@ def _plain(key: str, value: Any) -> Any:
     if value is None or key in ("num_classes", "channels"):
         return value
     if key == "image_size":
-        sides = [value, value] if isinstance(value, int) else [int(v) for v in value]
-        if len(sides) != 2:
-            raise InputError(f"image_size is {value}: give one side, or height and width")
-        return sides
+        return list(sides(key, value if isinstance(value, int) else [int(v) for v in value]))
     return [float(v) for v in value]
 
 

@@ -74,6 +74,15 @@ def test_hard_labels_ignore_void_and_take_weights():
     assert float(TASK.label_loss(logits, labels, 0.1, weights)) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_batch_that_is_all_void_teaches_nothing():
+    logits = torch.randn(2, 4, 5, 6, requires_grad=True)
+    for weights in (None, torch.ones(4)):
+        loss = TASK.label_loss(logits, torch.full((2, 5, 6), VOID, dtype=torch.uint8), 0.1, weights)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert float(loss.detach()) == 0.0
+        assert bool((gradient == 0).all())
+
+
 def position_coded(n=6, h=8, w=12):
     """Images whose values say where they were, and labels that say the same."""
     where = (torch.arange(h * w) % 200).view(1, h, w).expand(n, h, w)

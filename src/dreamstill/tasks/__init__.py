@@ -16,6 +16,7 @@ from torch import Tensor
 from dreamstill import data, metrics
 from dreamstill.adapters import Network
 from dreamstill.data import ImageSet
+from dreamstill.decoding import sides
 from dreamstill.errors import InputError
 from dreamstill.probes import pooled_bn
 from dreamstill.tasks.classification import Classification
@@ -96,7 +97,7 @@ def loaded_size(set_size: int | Sequence[int] | None, size: tuple[int, int]) -> 
     """
     if set_size is None:
         return size
-    h, w = (set_size, set_size) if isinstance(set_size, int) else set_size
+    h, w = sides("set_size", set_size)
     if h < size[0] or w < size[1]:
         raise InputError(
             f"set_size is {h}x{w} and the images of the network {size[0]}x{size[1]}: give sides at least as large"
@@ -131,7 +132,29 @@ def load_scored(
         limit=limit,
     )  # fmt: skip
     check_set(images, network)
-    return task_of(network).scored(images, network.image_size)
+    scored = task_of(network).scored(images, network.image_size)
+    check_size(network, (scored.pixels.shape[2], scored.pixels.shape[3]))
+    return scored
+
+
+def check_size(network: Network, size: tuple[int, int]) -> None:
+    """Make sure that a network takes images of another size (h, w) than its own, which whole images are scored at.
+
+    Raises:
+        InputError: it fails on a blank one.
+    """
+    if size == network.image_size:
+        return
+    copied = copy.deepcopy(network).cpu().float().eval()
+    try:
+        with torch.no_grad():
+            copied(torch.zeros(1, network.channels, *size))
+    except Exception as error:  # whatever somebody's forward() raises
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{network.name} fails on images of {size[0]}x{size[1]}, which set_size brings the set to, with {said!r}: "
+            "give a set_size that it takes, or leave it out"
+        ) from error
 
 
 def check_set(images: ImageSet, network: Network) -> None:
@@ -150,6 +173,13 @@ def check_set(images: ImageSet, network: Network) -> None:
             f"{images.name} has {kind[theirs]} and {network.name} is a network for {name}: give a set with {kind[name]}"
         )
     metrics.labels_fit(images.labels, network.num_classes)
+    if images.labels.dim() == 3 and not bool((images.labels != data.VOID).any()):
+        raise InputError(f"every pixel of {images.name}, {images.split}, is void: give a split with labelled pixels")
+    if len(images.classes) > network.num_classes:
+        raise InputError(
+            f"{images.name} has {len(images.classes)} classes and {network.name} {network.num_classes}: "
+            "it is another task"
+        )
 
 
 def check_batch(network: Network, batch_size: int) -> None:

@@ -35,9 +35,14 @@ class Segmentation:
     ) -> Tensor:
         """Cross-entropy of logits (``b k h w``) with labels (``b h w``, any integers), mean over what is not void.
 
-        Under several ranks each takes the mean over its own share, whose numbers of void pixels may differ.
+        Zero where all of a batch is void. Under several ranks each takes the mean over its own share, whose numbers of
+        void pixels may differ.
         """
-        return F.cross_entropy(logits, labels.long(), weight=weights, ignore_index=VOID, label_smoothing=smoothing)
+        y = labels.long()
+        known = y != VOID
+        total = known.sum() if weights is None else weights[torch.where(known, y, 0)].mul(known).sum()
+        loss = F.cross_entropy(logits, y, weight=weights, ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
+        return loss / torch.where(total > 0, total, 1)
 
     def crop_flip(
         self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int, size: tuple[int, int]
