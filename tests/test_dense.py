@@ -16,6 +16,7 @@ from dreamstill.errors import InputError
 from dreamstill.generators import Generator, LargeGenerator
 from dreamstill.losses.prior import balance
 from dreamstill.probes import Probe, bn_layers, pooled_bn
+from dreamstill.state_files import apply_state
 
 
 def build(name, size=(32, 48), **kwargs):
@@ -86,6 +87,20 @@ def test_segmentation_models_pytorchs(name, kwargs):
     assert len(Probe(network, bn=True)(torch.rand(2, 3, 64, 96), stats=True).moments) > 10
     with pytest.raises(InputError, match="cannot build nothing on resnet34"):
         build("smp_nothing")
+
+
+def test_checkpoints_of_other_heads_say_what_to_change():
+    five = build("encoder_decoder", width=4)
+    twelve = models.build("encoder_decoder", num_classes=12, channels=3, image_size=(32, 48), width=4)
+    with pytest.raises(InputError, match="the file has 5 classes, so set num_classes to that"):
+        apply_state(twelve, five.state_dict(), "x.pt")
+    with pytest.raises(InputError, match="it may be another width"):
+        apply_state(build("encoder_decoder", width=6), five.state_dict(), "x.pt")
+    plain, more = build("deeplabv3_mobilenet_v3_large"), build("deeplabv3_mobilenet_v3_large", aux_loss=True)
+    with pytest.raises(InputError, match=r"unknown keys .*: give aux_loss: true"):
+        apply_state(plain, more.state_dict(), "x.pt")
+    with pytest.raises(InputError, match=r"missing keys .*: leave out aux_loss: true"):
+        apply_state(more, plain.state_dict(), "x.pt")
 
 
 @pytest.mark.parametrize(("name", "extra"), [("deeplabv3_resnet50", "models"), ("smp_unet", "segmentation")])

@@ -77,6 +77,13 @@ def test_image_and_label_are_resized_and_cropped_alike(tmp_path):
     assert float((found.pixels[0, 0].float() / 30 - found.labels[0].float()).abs().max()) < 0.75
 
 
+def test_annotations_as_bare_bytes(tmp_path):
+    names = json.dumps(["sky", "road", "Void"])
+    table = pa.table({"image": [{"bytes": encoded(image()), "path": "a.png"}], "annotation": [encoded(mask(0, 1))]})
+    pq.write_table(table.replace_schema_metadata({"class_names": names}), tmp_path / "train.parquet")
+    assert data.load(str(tmp_path), "train").labels[0, 0].tolist() == [0] * 8 + [1] * 8
+
+
 def test_one_channel_is_grey(tmp_path):
     parquet(tmp_path / "test.parquet", [(image(), mask(0, 1))])
     assert data.load(str(tmp_path), "test", channels=1).pixels.shape == (1, 1, 12, 16)
@@ -312,3 +319,15 @@ def test_padded_images_have_padded_labels(tmp_path):
     assert bool((found.pixels[0, :, :2] == 0).all())
     assert bool((found.labels[0, :2] == VOID).all())
     assert found.labels[0, 2].tolist() == [VOID] * 2 + [0] * 14 + [1] * 14 + [VOID] * 2
+
+
+def test_a_list_of_pairs_with_class_names_of_its_own(tmp_path):
+    for i in range(2):
+        put(tmp_path / "pictures" / f"{i}.png", image(i))
+        put(tmp_path / "maps" / f"{i}.png", mask(0, 11))
+    (tmp_path / "train.txt").write_text("".join(f"pictures/{i}.png maps/{i}.png\n" for i in range(2)))
+    assert data.load(str(tmp_path), "train").labels[0, 0].tolist() == [0] * 8 + [VOID] * 8  # CamVid's void
+    (tmp_path / "classes.txt").write_text("\n".join(f"class {i}" for i in range(12)))
+    found = data.load(str(tmp_path), "train")
+    assert found.labels[0, 0].tolist() == [0] * 8 + [11] * 8
+    assert len(found.classes) == 12

@@ -220,7 +220,6 @@ def test_real_images_without_labels(tmp_path, capsys):
     (tmp_path / "bare").mkdir()
     for i in range(6):
         noise = np.random.default_rng(i).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-        (tmp_path / "bare" / f"{i}.png").write_bytes(b"")
         Image.fromarray(noise).save(tmp_path / "bare" / f"{i}.png")
     rows = [{"image": {"bytes": f.read_bytes(), "path": f.name}} for f in sorted((tmp_path / "bare").iterdir())]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bare.parquet")

@@ -199,7 +199,7 @@ def _check_sides(h: int, w: int, multiple: int) -> None:
         nearest = "x".join(str(max(multiple, multiple * ((side + multiple // 2) // multiple))) for side in (h, w))
         raise InputError(
             f"this generator makes images whose sides are multiples of {multiple}, and the teacher takes {h}x{w} ones: "
-            f"give an image_size that it can make, {nearest} is the nearest"
+            f"take a teacher of sides that it can make, {nearest} is the nearest, or a method without a generator"
         )
 
 

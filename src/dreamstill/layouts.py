@@ -120,7 +120,15 @@ def _listed(folder: Path, split: str) -> Found | None:
     missing = [image for image, _ in lines[name] if image not in ours and image not in theirs]
     if missing:
         raise InputError(f"{folder} holds neither image nor label of {_five(missing)}, which {name}.txt lists")
-    return _matched(ours, theirs, folder, CAMVID, _camvid_table())
+    classes = _named(folder)
+    return _matched(ours, theirs, folder, classes or CAMVID, table_of(len(classes)) if classes else _camvid_table())
+
+
+def _named(folder: Path) -> tuple[str, ...] | None:
+    """The classes that ``classes.txt`` names, one a line."""
+    text = folder / "classes.txt"
+    names = text.read_text().split("\n") if text.exists() else []
+    return tuple(n.strip() for n in names if n.strip()) or None
 
 
 def _plain(folder: Path, split: str) -> Found | None:
@@ -139,9 +147,7 @@ def _plain(folder: Path, split: str) -> Found | None:
             pairs = [below]
         for ours, theirs in pairs:
             if ours.is_dir() and theirs.is_dir() and (_pictures(theirs) or _pictures(ours)):
-                text = folder / "classes.txt"
-                names = tuple(text.read_text().split("\n")) if text.exists() else ()
-                classes = tuple(n.strip() for n in names if n.strip()) or None
+                classes = _named(folder)
                 table = table_of(len(classes) if classes else VOID)
                 return _matched(_stems(ours), _stems(theirs), folder, classes, table)
     return None

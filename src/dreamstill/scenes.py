@@ -145,7 +145,7 @@ def in_parquet(files: Sequence[Path]) -> Found | None:
         for file in files:
             for batch in pq.ParquetFile(file).iter_batches(batch_size=64, columns=["image", "annotation"]):
                 for image, label in zip(batch["image"].to_pylist(), batch["annotation"].to_pylist(), strict=True):
-                    image, label = image or {}, label or {}
+                    image, label = (v if isinstance(v, dict) else {"bytes": v} for v in (image, label))
                     yield str(image.get("path") or file.name), image.get("bytes") or b"", label.get("bytes") or b""
 
     return Found(pairs, classes, table, [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])

@@ -132,6 +132,8 @@ def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
     ]
     if problems:
         hint = _shape_hint(ours, state, shapes) if not missing and not unexpected else ""
+        if not shapes and all(k.startswith("aux_classifier.") for k in (*missing, *unexpected)):
+            hint = f": {'leave out' if missing else 'give'} aux_loss: true in the network's arguments"
         raise InputError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}{hint}")
     module.load_state_dict(state)
 
@@ -151,11 +153,13 @@ def _unwrapped(state: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, T
 
 def _shape_hint(ours: dict[str, Tensor], state: dict[str, Tensor], shapes: list[str]) -> str:
     first = next((k for k in ours if ours[k].dim() == 4), None)
-    last = [k for k in ours if ours[k].dim() == 2][-1:]
+    # What gives the logits: the last linear layer, or the one layer, a segmentation head, whose outputs alone differ.
+    last = [k for k in ours if ours[k].dim() == 2][-1:] or [k for k in shapes if ours[k].dim() == 4 and k != first][-1:]
     if (
         last
         and set(shapes) <= {last[0], last[0].replace("weight", "bias")}
         and len(state[last[0]]) != len(ours[last[0]])
+        and state[last[0]].shape[1:] == ours[last[0]].shape[1:]
     ):
         return f": the file has {len(state[last[0]])} classes, so set num_classes to that"
     if first is not None and shapes == [first] and state[first].shape[1:2] != ours[first].shape[1:2]:

@@ -83,6 +83,12 @@ def test_a_batch_that_is_all_void_teaches_nothing():
         assert bool((gradient == 0).all())
 
 
+def test_more_classes_than_a_map_can_hold():
+    network = dense_network(3, 0, num_classes=256)
+    with pytest.raises(InputError, match="has 256 classes: maps are kept for up to 255"):
+        TASK.predict(network, torch.zeros(1, 1, 16, 32))
+
+
 def position_coded(n=6, h=8, w=12):
     """Images whose values say where they were, and labels that say the same."""
     where = (torch.arange(h * w) % 200).view(1, h, w).expand(n, h, w)

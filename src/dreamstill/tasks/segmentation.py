@@ -64,7 +64,13 @@ class Segmentation:
         return images
 
     def predict(self, network: Network, pixels: Tensor) -> Tensor:
-        """Classes (uint8 ``n h w``) of images."""
+        """Classes (uint8 ``n h w``) of images.
+
+        Raises:
+            InputError: more classes than a byte holds beside void.
+        """
+        if network.num_classes > VOID:
+            raise InputError(f"{network.name} has {network.num_classes} classes: maps are kept for up to {VOID}")
         parts = [metrics.predict(network, part, BATCH).argmax(1).to(torch.uint8) for part in pixels.split(BATCH)]
         return torch.cat(parts)
 
