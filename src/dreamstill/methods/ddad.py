@@ -137,7 +137,7 @@ class DDAD:
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, decay)
         self.stored = engine.bank("images", self.bank, logits=self.reuse) if self.replay > 0 or self.reuse else None
-        self.gather, self.adversarial = engine.gather, engine.task.adversarial
+        self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
     def phases(self, steps: int) -> list[Phase]:
         """One phase; an iteration is ``student_steps`` student steps and then the generator's."""
@@ -182,7 +182,9 @@ class DDAD:
         t = self.teacher(images, stats=self.alpha > 0)
         terms = {}
         if self.w_adv > 0:
-            terms["adversarial"] = self.w_adv * self.adversarial(self.distance(self.student(images), t.logits))
+            # The mean over ranks before the logarithm that segmentation takes of it, not after.
+            discrepancy = self.average(self.distance(self.student(images), t.logits))
+            terms["adversarial"] = self.w_adv * self.adversarial(discrepancy)
         if self.alpha > 0:
             terms["bn"] = self.alpha * bn_statistics(t.moments, self.bn_form)
         if self.w_onehot > 0:
