@@ -331,3 +331,12 @@ def test_a_list_of_pairs_with_class_names_of_its_own(tmp_path):
     found = data.load(str(tmp_path), "train")
     assert found.labels[0, 0].tolist() == [0] * 8 + [11] * 8
     assert len(found.classes) == 12
+
+
+def test_class_folders_with_images_inside_are_no_maps(tmp_path):
+    for i in range(3):
+        put(tmp_path / "train" / f"class{i}" / "images" / "a.png", image(i))
+    put(tmp_path / "val" / "images" / "a.png", image(9))
+    found = data.load(str(tmp_path), "train")
+    assert found.labels.tolist() == [0, 1, 2]
+    assert found.classes == ("class0", "class1", "class2")

@@ -133,23 +133,21 @@ def _named(folder: Path) -> tuple[str, ...] | None:
 
 def _plain(folder: Path, split: str) -> Found | None:
     for images, labels in _PAIRED:
-        below = (folder / images, folder / labels)
+        ours, theirs = folder / images, folder / labels
         # Where there are splits, what was asked for is one of them: the whole set in its place would score on train.
-        inside = [d.name for d in sorted(below[0].iterdir()) if d.name in (*SPLITS, split)] if below[0].is_dir() else []
-        before = [d.name for d in sorted(folder.iterdir()) if d.is_dir() and (d / images).is_dir()]
+        before = [d.name for d in sorted(folder.iterdir()) if (d / images).is_dir() and (d / labels).is_dir()]
+        inside = [d.name for d in sorted(theirs.iterdir()) if (ours / d.name).is_dir()] if theirs.is_dir() else []
+        inside = [name for name in inside if name in (*SPLITS, split)]
         if before:
             name = _split(split, before, folder)
-            pairs = [(folder / name / images, folder / name / labels)]
+            ours, theirs = folder / name / images, folder / name / labels
         elif inside:
             name = _split(split, inside, folder)
-            pairs = [(below[0] / name, below[1] / name)]
-        else:
-            pairs = [below]
-        for ours, theirs in pairs:
-            if ours.is_dir() and theirs.is_dir() and (_pictures(theirs) or _pictures(ours)):
-                classes = _named(folder)
-                table = table_of(len(classes) if classes else VOID)
-                return _matched(_stems(ours), _stems(theirs), folder, classes, table)
+            ours, theirs = ours / name, theirs / name
+        if ours.is_dir() and theirs.is_dir() and (_pictures(theirs) or _pictures(ours)):
+            classes = _named(folder)
+            table = table_of(len(classes) if classes else VOID)
+            return _matched(_stems(ours), _stems(theirs), folder, classes, table)
     return None
 
 

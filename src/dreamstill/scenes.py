@@ -60,7 +60,7 @@ def load_scenes(found: Found, source: str, split: str, size: tuple[int, int] | N
     if found.classes is None and not bool(((labels > 0) & (labels != VOID)).any()):
         raise InputError(
             f"the labels of {source} ({split}) hold nothing but 0 and {VOID}, which is void: number classes from 0, "
-            "so for two classes 0 and 1"
+            "so for two classes 0 and 1, or name them in classes.txt"
         )
     classes = found.classes or tuple(str(i) for i in range(_highest(labels) + 1))
     return ImageSet(pixels, labels, classes, source, split)
