@@ -30,19 +30,14 @@ class Ema:
         """Move towards the live network."""
         self.updates += 1
         weight = max(1.0 - self.decay, 1.0 / self.updates)
-        ours, theirs = _floats(self.network), _floats(live)
-        torch._foreach_lerp_(ours, theirs, weight)
-        for mine, new in zip(_others(self.network), _others(live), strict=True):
-            mine.copy_(new)
+        ours, theirs = _tensors(self.network), _tensors(live)
+        pairs = [(mine, new) for mine, new in zip(ours, theirs, strict=True) if mine.is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in pairs], [new for _, new in pairs], weight)
+        for mine, new in zip(ours, theirs, strict=True):
+            if not mine.is_floating_point():
+                mine.copy_(new)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
+    # Anew in every update: a network may replace its buffers.
     return [t.detach() for t in (*module.parameters(), *module.buffers())]
-
-
-def _floats(module: nn.Module) -> list[Tensor]:
-    return [t for t in _tensors(module) if t.is_floating_point()]
-
-
-def _others(module: nn.Module) -> list[Tensor]:
-    return [t for t in _tensors(module) if not t.is_floating_point()]

@@ -84,7 +84,7 @@ class SoftTarget:
             be read; at tau 20 the activation term of the other two drowns the targets (tested here).
         exchanged: the divergence's arguments exchanged (port's deviation).
         redraw_targets: new targets in every iteration (port's deviation: an image can then learn only their mean).
-        jitter: roll by up to an eighth and mirror while optimising (port).
+        jitter: roll by up to an eighth and, if ``flip`` is on, mirror while optimising (port).
         w_tv: weight of the total variation, off: not part of the method.
         w_norm: weight of the pixels' squared distance from the teacher's mean, off: not part of the method.
         n_images: size of the transfer set, rounded up to whole batches (inferred, a small budget; ZSKD: 24,000 for
@@ -284,9 +284,10 @@ class SoftTarget:
         return terms
 
     def jitters(self, engine: Engine) -> tuple[Tensor, Tensor]:
-        """How far each image is rolled, up to an eighth of its sides, and whether it is mirrored."""
+        """How far each image is rolled, up to an eighth of its sides, and whether it is mirrored, if ``flip`` is on."""
         n, reach = self.synthesis_batch, max(1, min(self.shape[1:]) // 8)
-        return engine.integers(2 * reach + 1, n, 2) - reach, engine.coins(n)
+        coins = engine.coins(n)
+        return engine.integers(2 * reach + 1, n, 2) - reach, coins if self.flip else torch.zeros_like(coins)
 
     @torch.no_grad()
     def keep(self, engine: Engine) -> None:
