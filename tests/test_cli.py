@@ -92,7 +92,7 @@ def test_methods_as_json(capsys):
     assert cli.main(["methods", "--json"]) == 0
     rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)}
     assert {"ddad", "noise", "random_generator", "real_data"} <= rows.keys()
-    assert rows["ddad"]["needs"] == ["bn", "input_gradient"]
+    assert rows["ddad"]["needs"] == ["bn", "input_gradient", "sides"]
     assert rows["real_data"]["kind"] == "control"
     assert rows["real_data"]["outside"]
     assert rows["ddad"]["settings"]["alpha"] == 1.0

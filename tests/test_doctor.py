@@ -9,7 +9,7 @@ from conftest import tiny_network
 from torch import nn
 from torch.nn import functional as F
 
-from dreamstill import data, doctor, methods, models
+from dreamstill import data, doctor, fits, methods, models
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 
@@ -145,7 +145,7 @@ def test_good_outputs_pass(end):
 
 
 @pytest.mark.parametrize(
-    "look", [doctor.check_output, doctor.offers, doctor.normalisation_check, doctor.examine],
+    "look", [doctor.check_output, fits.offers, doctor.normalisation_check, doctor.examine],
     ids=lambda f: f.__name__,
 )  # fmt: skip
 def test_nothing_of_the_network_changes(look):
@@ -175,55 +175,67 @@ class EvalOnly(Ending):
 def test_a_teacher_left_in_training_mode_is_looked_at_in_eval_mode():
     report = doctor.examine(wrap(EvalOnly()).train())
     assert report["problems"] == []
-    assert report["offers"] == ["bn", "input_gradient", "linear_head"]
+    assert report["offers"] == ["bn", "input_gradient", "linear_head", "sides"]
 
 
 # ---------------------------------------------------------------- offers and missing
 
 
 def test_offers_of_networks():
-    everything = {"bn", "input_gradient", "linear_head"}
-    assert doctor.offers(tiny_network((4, 6), 0)) == everything
-    assert doctor.offers(ending(lambda y: {"logits": y})) == everything
-    assert doctor.offers(ending(lambda y: 2 * y)) == {"bn", "input_gradient"}  # the linear layer is not the end
-    assert doctor.offers(ending(lambda y: y.softmax(1))) == {"bn", "input_gradient"}
-    assert doctor.offers(ending(lambda y: y.detach())) == {"bn", "linear_head"}
-    assert doctor.offers(ending(lambda y: y.round())) == {"bn", "input_gradient"} - {"input_gradient"}
-    assert doctor.offers(ending(lambda y: y, channels=3)) == {"bn"}  # its forward pass fails
+    everything = {"bn", "input_gradient", "linear_head", "sides"}
+    assert fits.offers(tiny_network((4, 6), 0)) == everything
+    assert fits.offers(ending(lambda y: {"logits": y})) == everything
+    assert fits.offers(ending(lambda y: 2 * y)) == everything - {"linear_head"}  # the linear layer is not the end
+    assert fits.offers(ending(lambda y: y.softmax(1))) == everything - {"linear_head"}
+    assert fits.offers(ending(lambda y: y.detach())) == everything - {"input_gradient"}
+    assert fits.offers(ending(lambda y: y.round())) == {"bn", "sides"}
+    assert fits.offers(ending(lambda y: y, channels=3)) == {"bn", "sides"}  # its forward pass fails
     lenet = models.build("lenet5", num_classes=10, channels=1, image_size=32)
-    assert doctor.offers(wrap(lenet, 10, image_size=32)) == {"input_gradient", "linear_head"}
+    assert fits.offers(wrap(lenet, 10, image_size=32)) == everything - {"bn"}
+    assert fits.offers(tiny_network((4,), 0, image_size=10)) == everything - {"sides"}
+
+
+def test_sides_that_no_generator_makes():
+    odd = tiny_network((4,), 0, image_size=10)
+    (half,) = fits.missing(methods.get("ddad"), odd)
+    assert half.startswith("images whose sides are multiples of 4 (this teacher takes 10x10 ones; 12x12 would do: ")
+    assert "soft_target" in half
+    assert fits.missing(methods.get("soft_target"), odd) == []
+    found = {row["name"]: row["fits"] for row in doctor.examine(odd)["methods"]}
+    assert not any(found[name] for name in ("ddad", "cpsc", "cgdd", "random_generator"))
+    assert found["noise"]
 
 
 def test_batch_norm_without_statistics_is_not_offered():
     module = Ending()
     module.body[1] = nn.BatchNorm2d(6, track_running_stats=False)
-    assert "bn" not in doctor.offers(wrap(module))
+    assert "bn" not in fits.offers(wrap(module))
 
 
 def test_a_linear_layer_that_never_runs_is_no_head():
     module = Ending()
     module.unused = nn.Linear(3, 4)
-    assert "linear_head" not in doctor.offers(wrap(module))
+    assert "linear_head" not in fits.offers(wrap(module))
 
 
 def test_missing_says_what_to_do_and_names_only_methods_that_exist():
     lenet = wrap(models.build("lenet5", num_classes=10, channels=1, image_size=32), 10, image_size=32)
-    (half,) = doctor.missing(methods.get("ddad"), lenet)
+    (half,) = fits.missing(methods.get("ddad"), lenet)
     assert half.startswith("batch-norm layers with running statistics (this teacher has none: take ")
     assert "random_generator" in half
     named = half.split("take ")[1].rstrip(")").split(" or ")
     assert {name.split()[0] for name in named} <= set(methods.names())
-    assert doctor.missing(methods.get("real_data"), lenet) == []  # real images are not the teacher's to offer
-    assert doctor.missing(methods.get("ddad"), tiny_network((4,), 0)) == []
+    assert fits.missing(methods.get("real_data"), lenet) == []  # real images are not the teacher's to offer
+    assert fits.missing(methods.get("ddad"), tiny_network((4,), 0)) == []
 
     class Demanding:
         needs = frozenset({"bn", "input_gradient", "linear_head", "collected"})
         tasks = frozenset({"classification"})
 
-    lacking = doctor.missing(Demanding, lenet)
+    lacking = fits.missing(Demanding, lenet)
     assert len(lacking) == 1
     assert "ddad with alpha 0" in lacking[0]
-    assert [text.split(" ")[0] for text in doctor.missing(Demanding, ending(lambda y: y.round()))] == ["a", "a"]
+    assert [text.split(" ")[0] for text in fits.missing(Demanding, ending(lambda y: y.round()))] == ["a", "a"]
 
 
 # ---------------------------------------------------------------- normalisation
@@ -343,7 +355,7 @@ def test_examine_a_good_teacher(standardised):
     assert (report["bn_layers"], report["bn_names"]) == (2, ["blocks.0.1", "blocks.1.1"])
     assert (report["output"], report["problems"], report["sha256"]) == ("logits", [], "ab" * 32)
     assert report["taps"] == ["blocks.0", "blocks.1"]
-    assert report["offers"] == ["bn", "input_gradient", "linear_head"]
+    assert report["offers"] == ["bn", "input_gradient", "linear_head", "sides"]
     assert {row["name"] for row in report["methods"]} == set(methods.names())
     assert all(row["fits"] and row["why"] == "" for row in report["methods"])
     times = report["milliseconds"]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreamstill import api, budget, cost, data, doctor, state_files, weights
+from dreamstill import api, budget, cost, data, doctor, fits, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import to_uint8
 from dreamstill.collected import Collected, enough, load_collected
@@ -186,7 +186,7 @@ def _check(method: Method, teacher: Network, student: Network) -> None:
     """Everything that can be known before the first step is written."""
     doctor.check_output(teacher)
     doctor.check_output(student, role="student")
-    lacking = doctor.missing(method, teacher)
+    lacking = fits.missing(method, teacher)
     if lacking:
         raise InputError(f"{type(method).__name__} needs of its teacher: {'; '.join(lacking)}")
     theirs, mine = task_of(teacher), task_of(student)

@@ -16,16 +16,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dreamstill import cost, methods
+from dreamstill import cost
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
+from dreamstill.fits import fitting, noise_images, offers
 from dreamstill.normalisation import first_line, normalisation_check, plain_copy
-from dreamstill.probes import bn_layers, last_linear, pooled_bn
-from dreamstill.tasks import task_of
+from dreamstill.probes import bn_layers, pooled_bn
 
 Kind = Literal["logits", "probabilities", "log_probabilities"]
 _SPOKEN = {"logits": "logits", "probabilities": "probabilities", "log_probabilities": "log-probabilities"}
-_NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs that data fulfils, not the teacher
 _TIMED_BATCH = 128
 
 # ---------------------------------------------------------------- what comes out
@@ -77,7 +76,7 @@ def check_output(network: Network, role: str = "teacher") -> None:
         fed = f"{n} images of {network.channels} x {network.image_size[0]} x {network.image_size[1]} (c h w)"
         try:
             with torch.no_grad():
-                outputs = copied(_noise(network, n))
+                outputs = copied(noise_images(network, n))
         except InputError as error:
             raise InputError(f"{who}: {error}") from error
         except Exception as error:  # whatever somebody's forward() raises
@@ -110,92 +109,6 @@ def _check_shape(who: str, outputs: Tensor, n: int, network: Network) -> None:
             f"{who} gives {outputs.shape[1]} outputs an image and num_classes is {num_classes}: give num_classes "
             f"{outputs.shape[1]}, or the checkpoint that belongs to {num_classes} classes"
         )
-
-
-def _noise(network: Network, n: int) -> Tensor:
-    """Gaussian images (``n c h w``) around what the network calls its mean and std, the same at every call."""
-    drawn = torch.randn(n, network.channels, *network.image_size, generator=torch.Generator().manual_seed(n))
-    return drawn * network.std.cpu().float() + network.mean.cpu().float()
-
-
-# ---------------------------------------------------------------- what methods can use
-
-
-def offers(network: Network) -> frozenset[str]:
-    """What of a method's ``needs`` a network fulfils.
-
-    ``bn``: it has batch-norm layers with running statistics. ``input_gradient``: a backward pass brings the images a
-    finite gradient that is not zero. ``linear_head``: its last ``nn.Linear`` has ``num_classes`` outputs, runs, and
-    what it returns is what the network returns. A network whose forward pass fails offers neither of the latter two.
-    """
-    found = {"bn"} if bn_layers(network.module) else set()
-    copied = plain_copy(network)
-    head, returned = last_linear(copied.module), []
-    if head is not None:
-        copied.module.get_submodule(head).register_forward_hook(lambda _layer, _inputs, output: returned.append(output))
-    images = _noise(network, 4).requires_grad_()
-    try:
-        with torch.enable_grad():
-            logits = copied(images)
-        if returned and _same(returned[-1], logits, network.num_classes):
-            found.add("linear_head")
-        # Weighted at random: a plain sum over classes would have no gradient behind a softmax.
-        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
-        (gradient,) = torch.autograd.grad((logits * weights).sum(), images)
-    except Exception:  # whatever the forward pass raises, check_output is what reports it
-        return frozenset(found)
-    if bool(gradient.isfinite().all()) and bool(gradient.any()):
-        found.add("input_gradient")
-    return frozenset(found)
-
-
-def _same(output: Tensor, logits: Tensor, num_classes: int) -> bool:
-    return output.shape == logits.shape and output.shape[-1] == num_classes and torch.equal(output.float(), logits)
-
-
-def missing(method: Any, network: Network) -> list[str]:
-    """What the method needs and the teacher lacks, each as half a sentence with what to do; empty when it fits.
-
-    Args:
-        method: its class, or an object whose settings may make it need less (``needed``).
-        network: the teacher.
-    """
-    return _lacking(method, offers(network), network.num_classes, task_of(network).name)
-
-
-def _ordered() -> list[str]:
-    """Names of all methods, then of all controls."""
-    known = methods.names()
-    return sorted(known, key=lambda name: (known[name].endswith("controls"), name))
-
-
-def _lacking(method: Any, offered: frozenset[str], num_classes: int, task: str) -> list[str]:
-    method_cls: Any = method if isinstance(method, type) else type(method)
-    needs = method.needs if method is method_cls else getattr(method, "needed", method.needs)
-    instead = []
-    for name in _ordered():
-        cls = methods.get(name)
-        # Noise images are a yardstick, not an advice; a method that needs data is none to who has no data.
-        if task not in cls.tasks:  # what does not fit anyway is no advice
-            continue
-        if cls is not method_cls and name != "noise" and cls.needs <= offered:
-            instead.append(name)
-        elif name == "ddad" and cls.needs - offered == {"bn"}:
-            instead.append("ddad with alpha 0")
-    take = f"take {' or '.join(instead[:3])}" if instead else "no other method fits it either"
-    if task not in method_cls.tasks:
-        shape = {"classification": "one row of logits an image", "segmentation": "a map of logits an image"}
-        every = [name for name in _ordered() if task in methods.get(name).tasks]
-        expected = " or ".join(shape[t] for t in sorted(method_cls.tasks))
-        return [f"{expected} (this teacher gives {shape[task]}; {', '.join(every)} can learn from {task} networks)"]
-    texts = {
-        "bn": f"batch-norm layers with running statistics (this teacher has none: {take})",
-        "input_gradient": "a gradient that reaches the images (none arrives: take no_grad, detach, rounding or argmax "
-        f"out of the teacher's forward pass, or {take})",
-        "linear_head": f"a last nn.Linear with {num_classes} outputs that gives the logits (this teacher ends "
-        f"otherwise: {take})",
-    }
-    return [texts.get(need, need) for need in sorted(needs - offered - _NOT_THE_TEACHERS)]
 
 
 # ---------------------------------------------------------------- the whole examination
@@ -245,7 +158,7 @@ def examine(network: Network, sha256: str | None = None) -> dict[str, Any]:
         "offers": sorted(offered),
         "normalisation": normalisation_check(network),
         "milliseconds": milliseconds,
-        "methods": _fitting(offered, network, bool(problems)),
+        "methods": fitting(offered, network, bool(problems)),
         "problems": problems,
     }
 
@@ -253,20 +166,10 @@ def examine(network: Network, sha256: str | None = None) -> dict[str, Any]:
 def _kind_of(copied: Network) -> str | None:
     try:
         with torch.no_grad():
-            outputs = copied(_noise(copied, 8))
+            outputs = copied(noise_images(copied, 8))
         return output_kind(outputs) if outputs.dim() in (2, 4) else None
     except Exception:  # check_output has reported it
         return None
-
-
-def _fitting(offered: frozenset[str], network: Network, broken: bool) -> list[dict[str, Any]]:
-    found, task = [], "" if broken else task_of(network).name
-    for name in _ordered():
-        # What a network offers whose forward pass fails says nothing of the methods.
-        lacking = [] if broken else _lacking(methods.get(name), offered, network.num_classes, task)
-        why = "usable logits (see problems)" if broken else "; ".join(lacking)
-        found.append({"name": name, "fits": not why, "why": f"needs {why}" if why else ""})
-    return found
 
 
 def _milliseconds(copied: Network, flops: int, gradient: bool) -> dict[str, Any]:
@@ -276,7 +179,7 @@ def _milliseconds(copied: Network, flops: int, gradient: bool) -> dict[str, Any]
         batch //= 2
 
     def clock(n: int, backward: bool) -> float:
-        images = _noise(copied, n).requires_grad_(backward)
+        images = noise_images(copied, n).requires_grad_(backward)
         times: list[float] = []
         while len(times) < 2 or (len(times) < 6 and sum(times) < 2):
             start = time.perf_counter()

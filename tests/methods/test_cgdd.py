@@ -410,9 +410,9 @@ def test_the_students_images_are_shifted_and_mirrored_on_request():
 
 
 def test_what_it_needs():
-    assert CGDD().needed == {"bn", "input_gradient"}
-    assert CGDD(w_bn=0.0).needed == {"input_gradient"}
-    assert CGDD(w_act=1.0).needed == {"bn", "input_gradient", "linear_head"}
+    assert CGDD().needed == {"bn", "input_gradient", "sides"}
+    assert CGDD(w_bn=0.0).needed == {"input_gradient", "sides"}
+    assert CGDD(w_act=1.0).needed == {"bn", "input_gradient", "linear_head", "sides"}
     assert CGDD.outside == ()
 
 

@@ -508,10 +508,10 @@ def test_settings_that_contradict_each_other(settings, message):
 
 
 def test_what_it_needs():
-    assert CPSC().needed == {"bn", "input_gradient", "linear_head"}
-    assert CPSC(beta=0.0).needed == {"input_gradient", "linear_head"}
-    assert CPSC(gamma=0.0).needed == {"bn", "input_gradient"}
-    assert CPSC(gamma=0.0, gamma_s=1.0).needed == {"bn", "input_gradient", "linear_head"}
+    assert CPSC().needed == {"bn", "input_gradient", "linear_head", "sides"}
+    assert CPSC(beta=0.0).needed == {"input_gradient", "linear_head", "sides"}
+    assert CPSC(gamma=0.0).needed == {"bn", "input_gradient", "sides"}
+    assert CPSC(gamma=0.0, gamma_s=1.0).needed == {"bn", "input_gradient", "linear_head", "sides"}
     assert CPSC.outside == ()
 
 

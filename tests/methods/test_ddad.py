@@ -331,8 +331,8 @@ def test_reuse_keeps_logits_of_whole_images(more):
 
 
 def test_what_it_needs():
-    assert DDAD().needed == {"bn", "input_gradient"}
-    assert DDAD(alpha=0.0).needed == {"input_gradient"}
+    assert DDAD().needed == {"bn", "input_gradient", "sides"}
+    assert DDAD(alpha=0.0).needed == {"input_gradient", "sides"}
     assert DDAD.outside == ()
 
 

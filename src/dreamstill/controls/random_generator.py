@@ -42,7 +42,7 @@ class RandomGenerator:
     """
 
     paper: ClassVar[str] = "control: untrained generators with a bank (what one peer's released code does)"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset({"sides"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 

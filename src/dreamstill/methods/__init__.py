@@ -41,7 +41,7 @@ class Method(Protocol):
     """
 
     paper: ClassVar[str]
-    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, real, collected, transfer
+    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, sides, real, collected, transfer
     outside: ClassVar[tuple[str, ...]]  # outside information used besides the teacher's weights
     tasks: ClassVar[frozenset[str]]
 

@@ -86,7 +86,7 @@ class CGDD:
     """
 
     paper: ClassVar[str] = "Yu et al., Conditional Generative Data-Free Knowledge Distillation, arXiv:2112.15358, 2022"
-    needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient"})
+    needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "sides"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
 

@@ -81,7 +81,7 @@ class CPSC:
         "Shao et al., Conditional Pseudo-Supervised Contrast for Data-Free Knowledge Distillation, "
         "Pattern Recognition 143, 2023, arXiv:2510.03375"
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "linear_head"})
+    needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "linear_head", "sides"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
 

@@ -69,7 +69,7 @@ class DDAD:
     """
 
     paper: ClassVar[str] = "Zhao et al., Dual Discriminator Adversarial Distillation, arXiv:2104.05382, 2021"
-    needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient"})
+    needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "sides"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
