@@ -10,7 +10,7 @@ from conftest import dense_network, tiny_network
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamstill import doctor, methods, models
+from dreamstill import doctor, fits, methods, models
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 from dreamstill.generators import Generator, LargeGenerator
@@ -223,10 +223,10 @@ def test_the_balance_of_maps_is_that_of_their_pixels():
 def test_the_doctor_says_which_methods_take_a_map():
     report = doctor.examine(dense_network(4, 0))
     assert (report["problems"], report["output"]) == ([], "logits")
-    fits = {row["name"]: row for row in report["methods"]}
-    assert fits["ddad"]["fits"]
-    assert fits["noise"]["fits"]
+    rows = {row["name"]: row for row in report["methods"]}
+    assert rows["ddad"]["fits"]
+    assert rows["noise"]["fits"]
     for name in ("cgdd", "cpsc", "hidfd", "soft_target", "collected_only"):
-        assert "one row of logits an image (this teacher gives a map" in fits[name]["why"]
-        assert "ddad, noise, random_generator, real_data can learn from segmentation networks" in fits[name]["why"]
-    assert doctor.missing(methods.get("ddad"), tiny_network((4,), 0)) == []
+        assert "one row of logits an image (this teacher gives a map" in rows[name]["why"]
+        assert "ddad, noise, random_generator, real_data can learn from segmentation networks" in rows[name]["why"]
+    assert fits.missing(methods.get("ddad"), tiny_network((4,), 0)) == []

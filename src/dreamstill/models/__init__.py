@@ -98,7 +98,8 @@ def build(
         return builder(num_classes=num_classes, channels=channels, image_size=sides, **arguments)
     if sides[0] != sides[1]:
         raise InputError(
-            f"the built-in classifiers take square images, not {sides[0]}x{sides[1]}: give package.module:factory"
+            f"{name} is a classifier, and the built-in classifiers take square images, not {sides[0]}x{sides[1]}: give "
+            f"one of your own as package.module:factory, or for a map of labels one of {', '.join(sorted(_dense()))}"
         )
     return builder(num_classes=num_classes, channels=channels, image_size=sides[0], **arguments)
 
