@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamstill import models
 from dreamstill.errors import InputError
 from dreamstill.models.grey import GreyConv2d
+from dreamstill.models.pool import WIDE, HalvingPool
 
 
 def build(name, **kwargs):
@@ -142,3 +143,45 @@ def test_frozen_grey_convolution_sends_a_gradient_to_the_image_only():
     layer(x).sum().backward()
     assert x.grad is not None
     assert layer.weight.grad is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 6), (1, 1, 2, 2), (3, WIDE, 4, 4), (2, 2, 5, 4), (2, 2, 4, 5), (1, 2, 2, 8)]
+)
+def test_the_halving_pool_is_a_max_pool(shape, layout):
+    torch.manual_seed(0)
+    # Of four values only, so that most windows hold equal ones.
+    x = torch.randint(4, shape).float().contiguous(memory_format=layout).requires_grad_()
+    ours, plain = HalvingPool()(x), nn.MaxPool2d(2)(x)
+    assert torch.equal(ours, plain)
+    assert torch.equal(HalvingPool()(x.detach()), plain)
+    g = torch.randn_like(plain)
+    (found,), (expected,) = torch.autograd.grad(ours, x, g), torch.autograd.grad(plain, x, g)
+    assert torch.equal(found, expected)
+    with torch.no_grad():
+        assert torch.equal(HalvingPool()(x), plain)
+
+
+def test_the_halving_pool_leaves_a_gap_where_a_value_is_no_number():
+    x = torch.zeros(1, 1, 2, 4)
+    x[0, 0, 1, 1] = float("nan")
+    for made in (HalvingPool()(x), HalvingPool()(x.clone().requires_grad_())):
+        assert made[0, 0, 0].isnan().tolist() == [True, False]
+
+
+def test_which_way_the_halving_pool_takes():
+    def way(x):
+        return type(HalvingPool()(x).grad_fn).__name__
+
+    assert "HalvingPool" in way(torch.rand(1, WIDE - 1, 4, 4, requires_grad=True))
+    for shape in ((1, WIDE, 4, 4), (1, 2, 5, 4), (1, 2, 4, 5)):
+        assert "MaxPool" in way(torch.rand(*shape, requires_grad=True))
+
+
+def test_the_halving_pool_compiles():
+    x = torch.rand(2, 3, 6, 6, requires_grad=True)
+    compiled = torch.compile(HalvingPool(), backend="aot_eager", fullgraph=True)
+    (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
+    (expected,) = torch.autograd.grad(nn.MaxPool2d(2)(x).square().sum(), x)
+    assert torch.equal(found, expected)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dreamstill.errors import InputError
 from dreamstill.models.grey import GreyConv2d
+from dreamstill.models.pool import HalvingPool
 
 
 class Block(nn.Sequential):
@@ -41,7 +42,7 @@ class LeNet5(nn.Module):
         self.conv1 = Block(channels, c1, 5, 0, bn=bn)
         self.conv2 = Block(c1, c2, 5, 0, bn=bn)
         self.conv3 = Block(c2, c3, 5, 0, bn=bn)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = HalvingPool()
         self.hidden = nn.Linear(c3, hidden)
         self.relu = nn.ReLU()
         self.linear = nn.Linear(hidden, num_classes)
@@ -69,7 +70,7 @@ class ConvNet(nn.Module):
             )
         ins = [channels, *widths[:-1]]
         self.blocks = nn.Sequential(*[Block(i, o) for i, o in zip(ins, widths, strict=True)])
-        self.pool = nn.MaxPool2d(2)
+        self.pool = HalvingPool()
         self.linear = nn.Linear(widths[-1], num_classes)
         self.taps = tuple(f"blocks.{i}" for i in range(len(widths)))
 
@@ -108,7 +109,7 @@ class VGG(nn.Module):
                 c_in = c
             # Three pools at 32 pixels, a fourth from 64 on: the map stays at 4x4 before the average.
             pooled = 0 < i <= (4 if image_size >= 64 else 3)
-            built.append(nn.Sequential(*([nn.MaxPool2d(2)] if pooled else []), *blocks))
+            built.append(nn.Sequential(*([HalvingPool()] if pooled else []), *blocks))
         self.stages = nn.Sequential(*built)
         self.linear = nn.Linear(c_in, num_classes)
         self.taps = tuple(f"stages.{i}" for i in range(len(stages)))
@@ -132,13 +133,13 @@ class AlexNet(nn.Module):
         self.features = nn.Sequential(
             nn.Identity(),
             Block(channels, c[0], stride=2),
-            nn.MaxPool2d(2),
+            HalvingPool(),
             Block(c[0], c[1]),
-            nn.MaxPool2d(2),
+            HalvingPool(),
             Block(c[1], c[2]),
             Block(c[2], c[3]),
             Block(c[3], c[4]),
-            nn.MaxPool2d(2),
+            HalvingPool(),
         )
         self.fc1 = nn.Sequential(nn.Linear(4 * c[4], c[5]), nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(c[5]))
         self.fc2 = nn.Sequential(nn.Linear(c[5], c[5]), nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(c[5]))
