@@ -163,7 +163,7 @@ def test_the_halving_pool_is_a_max_pool(shape, layout):
         assert torch.equal(HalvingPool()(x), plain)
 
 
-def test_the_halving_pool_leaves_a_gap_where_a_value_is_no_number():
+def test_the_halving_pool_hands_on_what_is_no_number():
     x = torch.zeros(1, 1, 2, 4)
     x[0, 0, 1, 1] = float("nan")
     for made in (HalvingPool()(x), HalvingPool()(x.clone().requires_grad_())):

@@ -15,7 +15,7 @@ from dreamstill.errors import InputError
 # The class balance term helps here, and so do three student steps to each of the generator's, which costs three times
 # as much; a generator of width 16 covers the classes unevenly and costs a point. Learning from the generator step's own
 # images saves a third of the time and costs no accuracy that could be told from the spread over seeds; 48 images a step
-# instead of 128 save as much again and cost about half a point (0.6 +- 0.3 over seven pairs of seeds); 32 cost a point.
+# instead of 128 save as much again and cost about half a point, 32 a point and more (trials, no record).
 METHOD: dict[str, Any] = {
     "name": "ddad", "alpha": 1.0, "batch_size": 48, "nz": 64, "width": 32, "student_steps": 3, "lr_s": 0.1,
     "schedule": "cosine", "w_balance": 1.0, "reuse": True,

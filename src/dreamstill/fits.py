@@ -9,12 +9,12 @@ from torch import Tensor
 
 from dreamstill import methods
 from dreamstill.adapters import Network
+from dreamstill.generators import SMALLEST, nearest_sides
 from dreamstill.normalisation import plain_copy
 from dreamstill.probes import bn_layers, last_linear
 from dreamstill.tasks import task_of
 
 _NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs that data fulfils, not the teacher
-_SIDES = 4  # the small generator doubles a quarter of each side twice
 
 
 def noise_images(network: Network, n: int) -> Tensor:
@@ -32,7 +32,7 @@ def offers(network: Network) -> frozenset[str]:
     returns. A network whose forward pass fails offers neither of the latter two.
     """
     found = {"bn"} if bn_layers(network.module) else set()
-    if all(side % _SIDES == 0 for side in network.image_size):
+    if all(side % SMALLEST == 0 for side in network.image_size):
         found.add("sides")
     copied = plain_copy(network)
     head, returned = last_linear(copied.module), []
@@ -94,14 +94,14 @@ def _lacking(method: Any, offered: frozenset[str], network: Network, task: str) 
         expected = " or ".join(shape[t] for t in sorted(method_cls.tasks))
         return [f"{expected} (this teacher gives {shape[task]}; {', '.join(every)} can learn from {task} networks)"]
     height, width = network.image_size
-    near = "x".join(str(_SIDES * max(1, (side + _SIDES // 2) // _SIDES)) for side in (height, width))
+    near = nearest_sides(height, width, SMALLEST)
     texts = {
         "bn": f"batch-norm layers with running statistics (this teacher has none: {take})",
         "input_gradient": "a gradient that reaches the images (none arrives: take no_grad, detach, rounding or argmax "
         f"out of the teacher's forward pass, or {take})",
         "linear_head": f"a last nn.Linear with {network.num_classes} outputs that gives the logits (this teacher ends "
         f"otherwise: {take})",
-        "sides": f"images whose sides are multiples of {_SIDES} (this teacher takes {height}x{width} ones; {near} "
+        "sides": f"images whose sides are multiples of {SMALLEST} (this teacher takes {height}x{width} ones; {near} "
         f"would do: {take})",
     }
     return [texts.get(need, need) for need in sorted(needs - offered - _NOT_THE_TEACHERS)]

@@ -97,6 +97,9 @@ class UpsampleConv(nn.Conv2d):
         return F.conv_transpose2d(x, rows[..., 1:] + rows[..., :-1], self.bias, stride=2, padding=1)
 
 
+SMALLEST = 4  # what the small generator's sides are multiples of: it doubles a quarter of each twice
+
+
 class Generator(nn.Module):
     """Linear, then twice (double, convolve), then tanh and a batch norm: DAFL's and DFAD's generator.
 
@@ -125,7 +128,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         h, w = network.image_size
-        _check_sides(h, w, 4)
+        _check_sides(h, w, SMALLEST)
         self.head = head
         self.condition = condition
         self.num_classes = network.num_classes
@@ -193,10 +196,15 @@ class LargeGenerator(nn.Module):
         return (torch.tanh(self.conv(x)) + 1) / 2
 
 
+def nearest_sides(h: int, w: int, multiple: int) -> str:
+    """The multiples nearest to the sides and above 0, as ``HxW``."""
+    return "x".join(str(max(multiple, multiple * ((side + multiple // 2) // multiple))) for side in (h, w))
+
+
 def _check_sides(h: int, w: int, multiple: int) -> None:
     """Refuse sides that doubling a small map does not give."""
     if h % multiple or w % multiple:
-        nearest = "x".join(str(max(multiple, multiple * ((side + multiple // 2) // multiple))) for side in (h, w))
+        nearest = nearest_sides(h, w, multiple)
         raise InputError(
             f"this generator makes images whose sides are multiples of {multiple}, and the teacher takes {h}x{w} ones: "
             f"take a teacher of sides that it can make, {nearest} is the nearest, or a method without a generator"

@@ -12,11 +12,10 @@ WIDE = 8  # channels: from here on the library's way there and back is as fast, 
 
 
 class HalvingPool(nn.MaxPool2d):
-    """``nn.MaxPool2d(2)``: the same values and gradients, another way to them where that is faster.
+    """``nn.MaxPool2d(2)``: the same values and (finite) gradients, another way to them where that is faster.
 
-    The CPU library pools value by value, with an index of eight bytes each, unless many channels lie side by side:
-    LeNet-5's first map takes it longer than the convolution before. Two maxima of halves give the same, and without a
-    gradient in all cases sooner.
+    The CPU library pools value by value, with an index of eight bytes each, unless many channels lie side by side. Two
+    maxima of halves give the same sooner: up to nine times without a gradient, up to twice with one.
     """
 
     def __init__(self) -> None:
