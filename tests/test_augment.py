@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamstill.augment import crop_flip, relight, resized_crop, resized_crops, roll_flip, starts
+from dreamstill.augment import crop_flip, relight, resized_crop, resized_crops, roll_flip, starts, warp
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7))
 
@@ -125,3 +125,21 @@ def test_relighting_stays_an_image_and_does_what_it_says():
     assert torch.allclose(flatter.mean((1, 2, 3)), images.mean((1, 2, 3)))
     wild = relight(torch.rand(50, 3, 4, 4), torch.rand(50, 2), 1.0)
     assert 0 <= float(wild.min()) <= float(wild.max()) <= 1
+
+
+def test_warping_leaves_the_middle_and_turns_by_what_it_says():
+    images = torch.rand(5, 3, 6, 9, generator=torch.Generator().manual_seed(0))
+    still = torch.full((5, 4), 0.5)
+    assert torch.allclose(warp(images, still, 1.0), images, atol=1e-6)
+    # By a quarter turn, whatever the sides: strength 6 is 90 degrees at the end of the range.
+    square = images[:, :, :, :6]
+    turned = warp(square, torch.tensor([[1.0, 0.5, 0.5, 0.5]]).expand(5, 4), 6.0)
+    assert torch.allclose(turned, square.rot90(1, (2, 3)), atol=1e-5)
+    flat = images[:, :, :3]
+    turned = warp(flat, torch.tensor([[1.0, 0.5, 0.5, 0.5]]).expand(5, 4), 6.0)
+    assert torch.allclose(turned[:, :, :, 3:6], flat[:, :, :, 3:6].rot90(1, (2, 3)), atol=1e-5)
+    half = warp(torch.arange(6.0).expand(1, 1, 6, 6), torch.tensor([[0.5, 0.0, 0.5, 0.5]]), 10 / 3)
+    assert torch.allclose(half[0, 0, 0], torch.tensor([1.25, 1.75, 2.25, 2.75, 3.25, 3.75]))  # sampled at half the pace
+    draws = torch.rand(5, 4)
+    assert not torch.equal(warp(images, draws, 1.0), images)
+    assert float(warp(images, draws, 1.0).amax()) <= float(images.amax())

@@ -136,7 +136,7 @@ def stored(runs):
 
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
-@pytest.mark.parametrize("method", [{}, {"loss": "l1", "crop": 1, "flip": True}])
+@pytest.mark.parametrize("method", [{}, {"loss": "l1", "crop": 1, "flip": True}, {"warp": 1.0}])
 def test_a_student_of_another_size_learns_from_the_stored_set(runs, stored, method, tmp_path):
     out = tmp_path / "run"
     distil(runs, transfer=stored, out=str(out), method={"name": "transfer", "batch_size": 8, **method})

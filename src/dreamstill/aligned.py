@@ -95,7 +95,7 @@ class AlignedStudent:
         n = len(images) * engine.ranks
         flip = engine.coins(n) if self.flip else None
         if self.augmentation == "resized":
-            return resized_crop(images, engine.integers(1 << 16, n, 4).to(images.dtype) / (1 << 16), flip)
+            return resized_crop(images, engine.uniform(n, 4), flip)
         return crop_flip(images, engine.integers(2 * self.crop + 1, n, 2), flip, self.crop)
 
     def _other_statistics(

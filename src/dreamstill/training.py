@@ -93,19 +93,16 @@ class Supervised:
         images, labels = to_float(self.pixels[index], engine.dtype), self.labels[index]
         if self.scale < 1:
             flip = engine.coins(self.batch_size) if self.flip else None
-            images, labels = self.task.resized_crop(images, labels, self.uniform(engine, 4), flip, self.scale)
+            where = engine.uniform(self.batch_size, 4)
+            images, labels = self.task.resized_crop(images, labels, where, flip, self.scale)
         elif self.crop or self.flip or self.pixels.shape[2:] != self.network.image_size:
             size = self.network.image_size
             shift = starts(engine.integers, self.batch_size, self.crop, self.pixels.shape, size)
             flip = engine.coins(self.batch_size) if self.flip else None
             images, labels = self.task.crop_flip(images, labels, shift, flip, self.crop, size)
         if self.relight:
-            images = relight(images, self.uniform(engine, 2), self.relight)
+            images = relight(images, engine.uniform(self.batch_size, 2), self.relight)
         engine.minimise(self.loss, self.opt, inputs=(images, labels))
-
-    def uniform(self, engine: Engine, n: int) -> Tensor:
-        """``n`` draws from [0, 1) for each image of the batch."""
-        return engine.integers(1 << 16, self.batch_size, n).to(engine.dtype) / (1 << 16)
 
     def loss(self, images: Tensor, labels: Tensor) -> Terms:
         """Cross-entropy with the labels."""

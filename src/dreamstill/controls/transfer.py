@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from dreamstill.adapters import Network
-from dreamstill.augment import crop_flip
+from dreamstill.augment import crop_flip, warp
 from dreamstill.banks import to_float
 from dreamstill.engine import Engine, Terms
 from dreamstill.losses.distillation import kl, l1
@@ -33,6 +33,7 @@ class Transfer:
         batch_size: images a step, drawn with replacement.
         crop: pad-and-crop shift in pixels; the teacher says anew what it sees in moved images.
         flip: mirror at random, likewise; not for digits and letters.
+        warp: turn, stretch and shear, likewise; 1: by up to 15 degrees, 15 % and 0.2.
         lr_s: SGD's learning rate.
         momentum: of SGD.
         weight_decay: of SGD.
@@ -49,6 +50,7 @@ class Transfer:
     batch_size: int = 256
     crop: int = 0
     flip: bool = False
+    warp: float = 0.0
     lr_s: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -71,10 +73,12 @@ class Transfer:
         """One batch: as stored, with the stored logits; or moved, and the teacher is asked."""
         index = engine.integers(len(self.pixels), self.batch_size)
         images = to_float(self.pixels[index], engine.dtype)
-        if not (self.crop or self.flip):
+        if not (self.crop or self.flip or self.warp):
             return engine.minimise(self.loss_s, self.opt_s, inputs=(images, self.logits[index]))
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
         images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
+        if self.warp > 0:
+            images = warp(images, engine.uniform(self.batch_size, 4), self.warp)
         engine.minimise(self.loss_s, self.opt_s, inputs=(images,))
 
     def loss_s(self, images: Tensor, t: Tensor | None = None) -> Terms:

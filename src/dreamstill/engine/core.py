@@ -226,6 +226,10 @@ class Engine:
         """Uniform integers in [0, high) (int64); the first dimension is the batch."""
         return self._draw(shape[0], lambda g: torch.randint(high, shape, generator=g, device=self.device))
 
+    def uniform(self, batch: int, n: int) -> Tensor:
+        """``n`` uniform draws from [0, 1) for each of ``batch`` images, in steps of 2^-16."""
+        return self.integers(1 << 16, batch, n).to(self.dtype) / (1 << 16)
+
     def coins(self, batch: int) -> Tensor:
         """Fair coins (bool ``batch``)."""
         return self.integers(2, batch).bool()
