@@ -64,6 +64,15 @@ def test_clipping_is_counted():
     assert bank.pixels.flatten()[:4].tolist() == [0, 128, 51, 255]
 
 
+def test_a_margin_keeps_what_goes_beyond_black_and_white():
+    bank = ImageBank(4, 1, (1, 2), margin=0.5)
+    images = torch.tensor([[-0.4, 0.5], [1.45, 1.7]]).view(2, 1, 1, 2)
+    bank.add(images)
+    assert bank.clipped_share == pytest.approx(0.25)
+    drawn = bank.draw(torch.arange(2)).images
+    assert torch.allclose(drawn, images.clamp(max=1.5), atol=1 / 255 + 1e-6)
+
+
 def test_too_large_a_batch():
     with pytest.raises(ValueError, match="do not fit"):
         ImageBank(2, 1, (1, 1)).add(torch.zeros(3, 1, 1, 1))

@@ -25,7 +25,7 @@ def to_float(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 class Stored(NamedTuple):
     """What a bank holds of some images."""
 
-    images: Tensor  # ``b c h w`` in [0, 1]
+    images: Tensor  # ``b c h w`` in nominal [0, 1], without a margin in just that
     labels: Tensor  # int64 ``b``; -1 where none was given
     logits: Tensor  # ``b k``; ``b 0`` in a bank without
 
@@ -37,7 +37,9 @@ class ImageBank(nn.Module):
     are kept as float16, whose rounding (1/2048 of the value) is below that of the image to uint8.
 
     How many images were ever added is known on the host, so that drawing from the bank never waits for the
-    device. Images outside [0, 1] are clipped; ``clipped_share`` says how many of their values were.
+    device. Values outside [-margin, 1 + margin] are clipped; ``clipped_share`` says how many were. With a margin the
+    256 steps are that much coarser, but an image that goes beyond black and white, as generators' do, is still the one
+    that its logits are of.
     """
 
     pixels: Tensor
@@ -45,11 +47,14 @@ class ImageBank(nn.Module):
     logits: Tensor
     clipped: Tensor
 
-    def __init__(self, capacity: int, channels: int, image_size: tuple[int, int], k: int = 0) -> None:
+    def __init__(
+        self, capacity: int, channels: int, image_size: tuple[int, int], k: int = 0, margin: float = 0.0
+    ) -> None:
         super().__init__()
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}: expected at least 1")
         self.capacity = capacity
+        self.margin = margin
         self.added = 0
         self.register_buffer("pixels", torch.zeros(capacity, channels, *image_size, dtype=torch.uint8))
         self.register_buffer("labels", torch.full((capacity,), -1, dtype=torch.int64))
@@ -61,10 +66,12 @@ class ImageBank(nn.Module):
 
     @torch.no_grad()
     def add(self, images: Tensor, labels: Tensor | None = None, logits: Tensor | None = None) -> None:
-        """Store images in [0, 1] (``b c h w``, ``b <= capacity``), over the oldest ones when full."""
+        """Store images, nominal [0, 1] (``b c h w``, ``b <= capacity``), over the oldest ones when full."""
         b = len(images)
         if b > self.capacity:
             raise ValueError(f"{b} images do not fit into a bank of {self.capacity}")
+        if self.margin:
+            images = (images + self.margin) / (1 + 2 * self.margin)
         self.clipped += ((images < 0) | (images > 1)).double().mean() * b
         with record_function("bank"):
             self._store(to_uint8(images), labels, logits)
@@ -84,11 +91,14 @@ class ImageBank(nn.Module):
     def draw(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Stored:
         """What is stored at ``index`` (``b``)."""
         with record_function("bank"):
-            return Stored(to_float(self.pixels[index], dtype), self.labels[index], self.logits[index].to(dtype))
+            images = to_float(self.pixels[index], dtype)
+            if self.margin:
+                images = images * (1 + 2 * self.margin) - self.margin
+            return Stored(images, self.labels[index], self.logits[index].to(dtype))
 
     @property
     def clipped_share(self) -> float:
-        """Share of all stored values that lay outside [0, 1] and were clipped."""
+        """Share of all stored values that lay outside [0, 1] and its margin and were clipped."""
         return float(self.clipped) / max(self.added, 1)
 
     def rows(self, since: int) -> tuple[int, dict[str, Tensor]]:

@@ -24,6 +24,7 @@ VARIANTS = {  # switches that change the algorithm: the same tests for them
     "cpsc student contrast": {"gamma_s": 1.0, "condition": "concat"},
     "cpsc unconditional": {"condition": "none", "eta": 0.0, "gamma": 0.0},
     "cgdd before": {"pre": 0.5, "crop": 1, "flip": True, "w_adv_maps": 1.0, "w_act": 0.1},
+    "cgdd reuse": {"reuse": True, "w_at": 0.0},
     "cgdd two_stage": {"mode": "two_stage"},
     "cgdd hint": {"feat": "hint", "kd": "l1", "mask": False, "condition": "ccbn"},
     "cgdd unlabelled": {"condition": "none", "w_at": 0.0},

@@ -163,7 +163,7 @@ def test_the_adversarial_terms_pass_through_both_networks(settings):
             method.teacher = lambda x, stats, t=teacher: t(x.detach(), stats=stats)
         if "student" in held:
             method.student = lambda x, s=student: s(x.detach())
-        terms = method.loss_g(z, y, z.new_ones(()))
+        terms, _ = method.loss_g(z, y, z.new_ones(()))
         gradients.append(torch.autograd.grad(sum(terms.values()), images)[0])
         method.teacher, method.student = teacher, student
     whole, without_teacher, without_student = gradients
@@ -193,7 +193,7 @@ def test_the_ramp_grows_linearly_and_stays():
     assert seen == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
     z, y = batch(method, engine)
     with torch.no_grad():
-        none, half, full = (loss_g(z, y, torch.tensor(r)) for r in (0.0, 0.5, 1.0))
+        none, half, full = (loss_g(z, y, torch.tensor(r))[0] for r in (0.0, 0.5, 1.0))
     for term in ("adversarial", "adversarial_maps"):
         assert none[term] == 0
         assert full[term] < 0
@@ -211,13 +211,14 @@ def test_the_terms_are_those_of_the_docstring():
     z, y = batch(method, engine)
     method.student.eval()
     with torch.no_grad():
-        terms = method.loss_g(z, y, z.new_ones(()))
-        images = method.generator(z, y)
+        terms, (images, logits) = method.loss_g(z, y, z.new_ones(()))
+        assert torch.equal(images, method.generator(z, y))
         t, s = method.teacher(images, stats=True), method.student(images)
         assert terms["class"].item() == pytest.approx(2 * F.cross_entropy(t.logits, y).item(), rel=1e-5)
         assert terms["adversarial"].item() == pytest.approx(-3 * (t.logits - s.logits).abs().mean().item(), rel=1e-5)
         squares = [(m.mean - m.running_mean).square().sum() + (m.var - m.running_var).square().sum() for m in t.moments]
         assert terms["bn"].item() == pytest.approx(0.5 * (sum(squares) / len(squares)).item(), rel=1e-5)
+        assert torch.equal(logits, t.logits)
         terms, kept = method.loss_s(images, y)
         assert terms["kd"].item() == pytest.approx(kl(s.logits, t.logits, 2.0).item(), rel=1e-5)
         names = ["blocks.0", "blocks.1"]
@@ -407,6 +408,39 @@ def test_the_students_images_are_shifted_and_mirrored_on_request():
     same = (fed[0] == fed[1]).flatten(1).all(1)
     assert same.sum() < 6  # 1 in 18 stays as it was
     assert fed[1].shape == fed[0].shape
+
+
+def test_reuse_asks_generator_and_teacher_once_an_iteration():
+    method, engine = made(reuse=True, student_steps=4, bank=64, pre=0.0, w_at=0.0)
+    asked, fed = [], []
+    method.teacher.module.network.register_forward_hook(lambda *_: asked.append("teacher"))
+    method.generator.module.register_forward_hook(lambda *_: asked.append("generator"))
+    loss_s = method.loss_s
+    method.loss_s = lambda images, y, t=None: (fed.append((images, y, t)), loss_s(images, y, t))[1]
+    go(method, engine, 8)
+    assert sorted(asked) == ["generator", "generator", "teacher", "teacher"]
+    assert method.opt_s.steps == 8
+    assert method.stored.added == 32
+    stored = list(zip(method.stored.draw(torch.arange(32)).images, method.stored.labels[:32], strict=True))
+    with torch.no_grad():
+        for images, y, t in fed:
+            assert not t.requires_grad
+            assert torch.allclose(method.teacher(images).logits, t, atol=0.05)  # rounded to fewer bits
+            for image, label in zip(images, y, strict=True):
+                assert any(
+                    label == known and torch.allclose(image, old, atol=(0.5 + method.stored.margin) / 255 + 1e-6)
+                    for old, known in stored
+                )
+
+
+@pytest.mark.parametrize("settings", [{"w_at": 1.0}, {"w_at": 0.0, "crop": 1}, {"w_at": 0.0, "flip": True}])
+def test_reuse_asks_the_teacher_again_where_logits_are_not_enough(settings):
+    method, engine = made(reuse=True, student_steps=3, bank=64, pre=0.0, **settings)
+    fed = []
+    loss_s = method.loss_s
+    method.loss_s = lambda images, y, t=None: (fed.append(t), loss_s(images, y, t))[1]
+    go(method, engine, 3)
+    assert fed == [None] * 3
 
 
 def test_what_it_needs():

@@ -263,7 +263,7 @@ def test_replay_trains_on_what_is_in_the_bank():
     method.loss_s = lambda images, t=None: (fed.append(images), loss_s(images, t))[1]
     iterate(method, engine, 1)
     assert method.stored.added == 32  # nothing to replay yet: both batches were new
-    stored = to_float(method.stored.pixels)
+    stored = method.stored.draw(torch.arange(40)).images
     engine.begin(1, 0.5)
     method.step(engine)
     assert method.stored.added == 48
@@ -280,6 +280,7 @@ def test_replayed_images_are_shifted_and_mirrored():
     engine.begin(0, 0.0)
     ramp = torch.arange(64).view(1, 1, 8, 8).expand(16, 1, 8, 8) / 255
     method.stored.add(ramp)
+    ramp = method.stored.draw(torch.arange(16)).images
     images = method.images(engine, fresh=False)
     padded = F.pad(ramp[0], [1] * 4)
     windows = [padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
@@ -317,8 +318,8 @@ def test_reuse_asks_generator_and_teacher_once_an_iteration():
             assert not t.requires_grad
             # What was stored is what the teacher says of the image, but for rounding both to fewer bits.
             assert torch.allclose(method.teacher(images).logits, t, atol=0.05)
-    whole, first = to_float(method.stored.pixels[:16]), fed[0][0]
-    assert torch.allclose(whole, first.clamp(0, 1), atol=0.5 / 255 + 1e-6)  # the generator's own first
+    whole, first = method.stored.draw(torch.arange(16)).images, fed[0][0]
+    assert torch.allclose(whole, first, atol=(0.5 + method.stored.margin) / 255 + 1e-6)  # the generator's own first
 
 
 @pytest.mark.parametrize("more", [{"replay": 0.5}, {"crop": 1}, {"flip": True}])

@@ -23,6 +23,7 @@ VARIANTS = {
     "cpsc released": {"generator_steps": 2, "variant": "released", "ikd": "log_mse"},
     "cpsc student contrast": {"generator_steps": 2, "gamma_s": 1.0, "condition": "concat"},
     "cgdd": {"pre": 0.5, "w_adv_maps": 1.0, "w_act": 0.1, "student_steps": 2},
+    "cgdd reuse": {"reuse": True, "w_at": 0.0, "crop": 0},
     "cgdd two_stage": {"mode": "two_stage", "feat": "hint", "condition": "multiply"},
     "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lr_s": 0.01},
     "soft_target port": {

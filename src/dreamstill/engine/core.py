@@ -157,11 +157,16 @@ class Engine:
         self.buffers[name] = value.to(self.device)
         return self.buffers[name]
 
-    def bank(self, name: str, capacity: int, logits: bool = False) -> ImageBank:
-        """An image bank for the teacher's image size, with its logits if asked for; every rank holds all of it."""
+    def bank(self, name: str, capacity: int, logits: bool = False, wide: bool = False) -> ImageBank:
+        """An image bank for the teacher's image size, with its logits if asked for; every rank holds all of it.
+
+        ``wide``: for images that generators made in standardised pixels: with a margin of four standard deviations.
+        """
         teacher = self.given.teacher
+        beyond = 4 * teacher.std - torch.minimum(teacher.mean, 1 - teacher.mean)
+        margin = max(float(beyond.max()), 0.0) if wide else 0.0
         k = teacher.num_classes if logits else 0
-        self.banks[name] = ImageBank(capacity, teacher.channels, teacher.image_size, k).to(self.device)
+        self.banks[name] = ImageBank(capacity, teacher.channels, teacher.image_size, k, margin).to(self.device)
         return self.banks[name]
 
     def real(self) -> tuple[Tensor, Tensor]:

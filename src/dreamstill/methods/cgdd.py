@@ -83,6 +83,10 @@ class CGDD:
         clip: largest gradient norm of the generator's step; None leaves it alone. (The adversarial term is unbounded.)
         crop: pad-and-crop shift in pixels of the images that the student learns from (inferred: 0).
         flip: mirror them at random (inferred: off); not for digits and letters.
+        reuse: ``alternating`` only: an iteration's first student step learns from the generator step's own images, the
+            others from stored ones, with the logits of the time; the teacher is asked again where crop, flip or w_at
+            need it. Not in the paper (off).
+        bank: how many images are stored for that.
     """
 
     paper: ClassVar[str] = "Yu et al., Conditional Generative Data-Free Knowledge Distillation, arXiv:2112.15358, 2022"
@@ -125,6 +129,8 @@ class CGDD:
     clip: float | None = None
     crop: int = 0
     flip: bool = False
+    reuse: bool = False
+    bank: int = 20_000
 
     @property
     def needed(self) -> frozenset[str]:
@@ -164,7 +170,8 @@ class CGDD:
         if self.feat == "hint" and self.w_at > 0:
             self.adapters, opt_a = engine.own("adapters", Adapters(channels), sgd, self.decay)
             self.learners.append(opt_a)
-        self.average, self.adversarial = engine.average, engine.task.adversarial
+        self.stored = engine.bank("images", self.bank, logits=True, wide=self.size == "small") if self.reuse else None
+        self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
     # ---------------------------------------------------------------- the algorithm
 
@@ -186,8 +193,12 @@ class CGDD:
         self.student.train(self.student_mode == "train")
         for _ in range(self.generator_steps):
             z, y = self.draw(engine)
-            engine.minimise(self.loss_g, self.opt_g, inputs=(z, y, z.new_full((), ramp)))
+            images, t = engine.minimise(self.loss_g, self.opt_g, inputs=(z, y, z.new_full((), ramp)))
+            if self.stored is not None:
+                self.stored.add(engine.gather(images), engine.gather(y), engine.gather(t))
         self.student.train()
+        if self.stored is not None:
+            return self.imitate_stored(engine, images, y, t)
         for _ in range(self.student_steps):
             self.imitate(engine)
 
@@ -208,18 +219,31 @@ class CGDD:
 
     def imitate(self, engine: Engine) -> None:
         """One student step on a fresh batch."""
-        images, y = self.images(engine)
+        self.learn(engine, *self.images(engine))
+
+    def imitate_stored(self, engine: Engine, images: Tensor, y: Tensor, t: Tensor) -> None:
+        """The student steps of an iteration: one on what the generator has just made, the others on the bank."""
+        assert self.stored is not None
+        self.learn(engine, images, y, t)
+        for _ in range(self.student_steps - 1):
+            old = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype)
+            self.learn(engine, old.images, old.labels, old.logits)
+
+    def learn(self, engine: Engine, images: Tensor, y: Tensor, t: Tensor | None = None) -> None:
+        """One student step; ``t``: the teacher's logits where they are known."""
         if self.crop or self.flip:
             shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
             images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
-        kept = engine.minimise(self.loss_s, *self.learners, inputs=(images, y))
+        known = () if t is None or self.crop or self.flip or self.w_at > 0 else (t,)
+        kept = engine.minimise(self.loss_s, *self.learners, inputs=(images, y, *known))
         if kept is not None:
             engine.observe("student", {"kept": kept})
 
-    def loss_g(self, z: Tensor, y: Tensor, ramp: Tensor | None = None) -> Terms:
+    def loss_g(self, z: Tensor, y: Tensor, ramp: Tensor | None = None) -> tuple[Terms, tuple[Tensor, Tensor]]:
         """Generator: the teacher takes an image for its preset label and its BN layers know it; the student differs.
 
-        ``ramp``: how much of the adversarial terms' weights is in force (0-d, 0 to 1); None leaves them out.
+        ``ramp``: how much of the adversarial terms' weights is in force (0-d, 0 to 1); None leaves them out. Also the
+        images and the teacher's logits.
         """
         images = self.generator(z, y)
         t = self.teacher(images, stats=self.w_bn > 0)
@@ -237,17 +261,22 @@ class CGDD:
             if self.w_adv_maps > 0:
                 distance = attention_distance(*self.compared(s, t), self.at_form)
                 terms["adversarial_maps"] = ramp * self.w_adv_maps * self.adversarial(distance)
-        return terms
+        return terms, (images, t.logits)
 
-    def loss_s(self, images: Tensor, y: Tensor) -> tuple[Terms, Tensor | None]:
-        """Student: the teacher's outputs, the preset labels, the teacher's attention. Also the share ``kept``."""
-        with torch.no_grad():
-            t = self.teacher(images)
+    def loss_s(self, images: Tensor, y: Tensor, logits: Tensor | None = None) -> tuple[Terms, Tensor | None]:
+        """Student: the teacher's outputs, the preset labels, the teacher's attention. Also the share ``kept``.
+
+        ``logits``: the teacher's, where they are known and its maps not needed.
+        """
+        if logits is None:
+            with torch.no_grad():
+                t = self.teacher(images)
+            logits = t.logits
         s = self.student(images)
-        terms = {"kd": kl(s.logits, t.logits, self.tau) if self.kd == "kl" else l1(s.logits, t.logits)}
+        terms = {"kd": kl(s.logits, logits, self.tau) if self.kd == "kl" else l1(s.logits, logits)}
         kept = None
         if self.labelled:
-            agrees = (t.logits.argmax(1) == y).to(s.logits.dtype)
+            agrees = (logits.argmax(1) == y).to(s.logits.dtype)
             kept = agrees.mean()
             if self.w_lab > 0:
                 terms["label"] = self.w_lab * self.label_loss(s.logits, y, agrees if self.mask else None)
@@ -307,6 +336,10 @@ class CGDD:
         for name, most in (("pre", self.pre), ("stage_one", self.stage_one)):
             if most >= 1:
                 raise InputError(f"{name} is {most}: it is a share of the run and must be below 1")
+        if self.reuse and not self.alternating:
+            raise InputError(
+                "reuse learns from the generator steps' images in turn with them: leave it out of two_stage"
+            )
 
     def _maps(
         self, engine: Engine, names: list[tuple[str, str]]

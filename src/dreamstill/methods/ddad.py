@@ -136,7 +136,8 @@ class DDAD:
         self.generator, self.opt_g = engine.own("generator", generator, partial(Adam, lr=self.lr_g), decay, self.clip)
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, decay)
-        self.stored = engine.bank("images", self.bank, logits=self.reuse) if self.replay > 0 or self.reuse else None
+        stores, wide = self.replay > 0 or self.reuse, not large and self.head == "standardised"
+        self.stored = engine.bank("images", self.bank, logits=self.reuse, wide=wide) if stores else None
         self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
     def phases(self, steps: int) -> list[Phase]:
