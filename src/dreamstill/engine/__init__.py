@@ -1,6 +1,7 @@
 """The engine: the one place that knows device, precision, compilation and ranks."""
 
-from dreamstill.engine.core import Engine, Given, Terms
+from dreamstill.engine.core import Engine, Terms
+from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Hardware, choose
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
+from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Precision, keep_compiled
 from dreamstill.engine.launch import launch
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned, average_gradients
@@ -34,19 +34,6 @@ from dreamstill.schedules import Schedule, constant
 from dreamstill.tasks import Task, task_of
 
 Terms = dict[str, Tensor]
-
-
-@dataclass
-class Given:
-    """What the user brought: the networks, and real or collected images where a method is allowed to see them."""
-
-    teacher: Network
-    student: Network
-    real_pixels: Tensor | None = None  # uint8 n c h w
-    real_labels: Tensor | None = None  # int64 n, or uint8 n h w
-    collected: Tensor | None = None  # uint8 n c h w, without labels
-    transfer_pixels: Tensor | None = None  # uint8 n c h w
-    transfer_logits: Tensor | None = None  # n k, the teacher's of just these images
 
 
 def _hash(*parts: object) -> int:
@@ -171,25 +158,17 @@ class Engine:
 
     def real(self) -> tuple[Tensor, Tensor]:
         """The real images (uint8 ``n c h w``) and labels (``n``) that a control was allowed."""
-        if self.given.real_pixels is None or self.given.real_labels is None:
-            raise InputError("this control trains on real images and none were given: name the set with --real")
-        return self.given.real_pixels.to(self.device), self.given.real_labels.to(self.device)
+        pixels, labels = self.given.real()
+        return pixels.to(self.device), labels.to(self.device)
 
     def collected(self) -> Tensor:
         """The collected, unlabelled images (uint8 ``n c h w``) that a method needs."""
-        if self.given.collected is None:
-            raise InputError(
-                "this method learns from collected images and none were given: name a folder or set with --collected"
-            )
-        return self.given.collected.to(self.device)
+        return self.given.unlabelled().to(self.device)
 
     def transfer(self) -> tuple[Tensor, Tensor]:
         """The images (uint8 ``n c h w``) of a stored transfer set and the teacher's logits of them (``n k``)."""
-        if self.given.transfer_pixels is None or self.given.transfer_logits is None:
-            raise InputError(
-                "this method learns from a stored transfer set and none was given: name it with --transfer"
-            )
-        return self.given.transfer_pixels.to(self.device), self.given.transfer_logits.to(self.device, self.dtype)
+        pixels, logits = self.given.transfer()
+        return pixels.to(self.device), logits.to(self.device, self.dtype)
 
     def _place(self, module: nn.Module) -> None:
         module.to(device=self.device, dtype=self.dtype)

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Adam
 
 from dreamstill.adapters import Network
@@ -29,6 +29,7 @@ from dreamstill.losses.statistics import Form, bn_statistics
 from dreamstill.methods import Phase
 from dreamstill.probes import Observed, last_linear
 from dreamstill.schedules import constant, cosine, step_decay
+from dreamstill.stages import Adapters, comparable, paired, stages
 
 
 @dataclass
@@ -153,9 +154,9 @@ class CGDD:
         generator = build(teacher, self.nz, self.width, self.condition)
         self.labelled = self.condition != "none"
         mapped = self.w_at > 0 or (self.alternating and self.w_adv_maps > 0)
-        names = _paired(
-            _taps(teacher, self.teacher_taps, "teacher") if mapped else [],
-            _taps(student, self.student_taps, "student") if mapped else [],
+        names = paired(
+            stages(teacher, self.teacher_taps, "teacher") if mapped else [],
+            stages(student, self.student_taps, "student") if mapped else [],
         )
         self.penultimate = f"{last_linear(teacher.module)}:input" if self.w_act > 0 else ""
         teacher_taps = [t for t, _ in names] + ([self.penultimate] if self.penultimate else [])
@@ -353,53 +354,5 @@ class CGDD:
             self.student.eval()
             seen = self.teacher(grey).taps, self.student(grey).taps
             self.student.train()
-        pairs, channels = [], []
-        for t, s in names:
-            for network, name, maps in ((teacher, t, seen[0][t]), (student, s, seen[1][s])):
-                if maps.dim() != 4:
-                    raise InputError(
-                        f"the layer {name} of {network.name} gives {maps.dim()} dimensions: name layers that give "
-                        "feature maps (b c h w)"
-                    )
-            # One position has nothing to attend to: its normalised map is always 1.
-            if self.feat == "hint" or min(seen[0][t][0, 0].numel(), seen[1][s][0, 0].numel()) > 1:
-                pairs.append((t, s))
-                channels.append((seen[1][s].shape[1], seen[0][t].shape[1]))
-        if not pairs:
-            raise InputError(
-                f"no compared layer of {teacher.name} and {student.name} has more than one position: name others with "
-                "teacher_taps and student_taps, or set w_at 0"
-            )
-        return pairs, channels
-
-
-class Adapters(nn.Module):
-    """For each pair a 1x1 convolution and batch norm: the student's channels to the teacher's."""
-
-    def __init__(self, channels: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(ours, theirs, 1, bias=False), nn.BatchNorm2d(theirs)) for ours, theirs in channels
-        )
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Feature maps ``b c h w``, one of each pair."""
-        return [layer(x) for layer, x in zip(self.layers, maps, strict=True)]
-
-
-def _taps(network: Network, named: list[str] | None, role: str) -> list[str]:
-    """The layers that the user named, or the stages that a built-in network declares."""
-    found = list(getattr(network.module, "taps", ())) if named is None else list(named)
-    if not found:
-        layers = [name for name, _ in network.module.named_modules()][1:9]
-        raise InputError(
-            f"{network.name} does not say which of its layers are stages: name some with {role}_taps, or set w_at 0; "
-            f"its layers are {', '.join(layers)}, ..."
-        )
-    return found
-
-
-def _paired(teacher: list[str], student: list[str]) -> list[tuple[str, str]]:
-    """Teacher's and student's layers, the last with the last, as far as both reach."""
-    n = min(len(teacher), len(student))
-    return list(zip(teacher[len(teacher) - n :], student[len(student) - n :], strict=True))
+        # One position has nothing to attend to: its normalised map is always 1.
+        return comparable(names, (teacher, seen[0]), (student, seen[1]), least=1 if self.feat == "hint" else 2)
