@@ -141,7 +141,7 @@ def warp(images: Tensor, uniform: Tensor, strength: float) -> Tensor:
     Args:
         images: ``b c h w``. Differentiable with respect to them.
         uniform: ``b 4`` in [0, 1): turn, width, height and shear; 0.5 is none.
-        strength: > 0; at 1 the turn is up to 15 degrees, each side changes by up to 15 %, the shear is up to 0.2.
+        strength: 0 is none; at 1 the turn is up to 15 degrees, each side changes by up to 15 %, the shear is up to 0.2.
     """
     with record_function("augmentation"):
         drawn = (2 * uniform - 1) * strength

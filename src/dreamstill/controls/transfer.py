@@ -77,7 +77,7 @@ class Transfer:
             return engine.minimise(self.loss_s, self.opt_s, inputs=(images, self.logits[index]))
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
         images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
-        if self.warp > 0:
+        if self.warp:
             images = warp(images, engine.uniform(self.batch_size, 4), self.warp)
         engine.minimise(self.loss_s, self.opt_s, inputs=(images,))
 

@@ -316,7 +316,7 @@ class SoftTarget:
             return engine.minimise(self.loss_s, self.opt_s, inputs=(kept.images, kept.logits))
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
         images = crop_flip(kept.images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
-        if self.warp > 0:
+        if self.warp:
             images = warp(images, engine.uniform(self.batch_size, 4), self.warp)
         if self.noise > 0:
             images = images + self.noise * engine.noise(self.batch_size, *self.shape, images=False)
