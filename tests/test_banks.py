@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from dreamstill.augment import crop_flip
 from dreamstill.banks import ImageBank, to_float, to_uint8
+from dreamstill.errors import InputError
 
 
 def batch(values):
@@ -74,7 +75,7 @@ def test_a_margin_keeps_what_goes_beyond_black_and_white():
 
 
 def test_too_large_a_batch():
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(InputError, match="do not fit"):
         ImageBank(2, 1, (1, 1)).add(torch.zeros(3, 1, 1, 1))
 
 

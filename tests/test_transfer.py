@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 import dreamstill
 from dreamstill import data, state_files, transfer, weights
+from dreamstill.controls.transfer import Transfer
+from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 
 
@@ -136,7 +138,7 @@ def stored(runs):
 
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
-@pytest.mark.parametrize("method", [{}, {"loss": "l1", "crop": 1, "flip": True}, {"warp": 1.0}])
+@pytest.mark.parametrize("method", [{}, {"loss": "l1", "crop": 1, "flip": True}])
 def test_a_student_of_another_size_learns_from_the_stored_set(runs, stored, method, tmp_path):
     out = tmp_path / "run"
     distil(runs, transfer=stored, out=str(out), method={"name": "transfer", "batch_size": 8, **method})
@@ -207,3 +209,21 @@ def test_a_run_goes_on_with_its_own_set_only(runs, stored, tmp_path):
     dreamstill.synthesize(str(runs / "soft"), n=12, out=str(mine))
     with pytest.raises(InputError, match="not the one that the run"):
         distil(runs, out=str(out), resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+def test_warped_images_are_fed_and_the_teacher_asked_again(runs, stored):
+    found = transfer.read_parquet(stored, tiny_network((6, 8), 0))
+    given = Given(
+        tiny_network((6, 8), 0), tiny_network((3, 4), 1), transfer_pixels=found.pixels, transfer_logits=found.logits
+    )
+    for warp in (0.0, 1.0):
+        engine, method = Engine(given, device="cpu", steps=4), Transfer(batch_size=8, warp=warp)
+        method.setup(engine)
+        fed, loss_s = [], method.loss_s
+        method.loss_s = lambda images, t=None, loss=loss_s, fed=fed: (fed.append((images, t)), loss(images, t))[1]
+        engine.begin(0, 0.0)
+        method.step(engine)
+        ((images, t),) = fed
+        known = (images[:, None] == found.pixels / 255).flatten(2).all(2).any(1)
+        assert bool(known.all()) == (t is not None) == (warp == 0)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from dreamstill.errors import InputError
+
 _COLUMNS = ("pixels", "labels", "logits")
 
 
@@ -69,7 +71,7 @@ class ImageBank(nn.Module):
         """Store images, nominal [0, 1] (``b c h w``, ``b <= capacity``), over the oldest ones when full."""
         b = len(images)
         if b > self.capacity:
-            raise ValueError(f"{b} images do not fit into a bank of {self.capacity}")
+            raise InputError(f"{b} images do not fit into a bank of {self.capacity}: raise bank, or lower batch_size")
         if self.margin:
             images = (images + self.margin) / (1 + 2 * self.margin)
         self.clipped += ((images < 0) | (images > 1)).double().mean() * b

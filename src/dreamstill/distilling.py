@@ -307,7 +307,7 @@ def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
     """Samples, what the teacher sees in them, and the exported student."""
     plan = done.plan
     found = _look_at_images(done)
-    found["clipped_share"] = max(found["clipped_share"], *(b.clipped_share for b in done.engine.banks.values()), 0.0)
+    found["clipped_share"] = max([found["clipped_share"], *(b.clipped_share for b in done.engine.banks.values())])
     if onnx:
         try:
             found["onnx"] = export_onnx(done.network, plan.out / "student.onnx")

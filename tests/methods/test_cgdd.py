@@ -410,6 +410,11 @@ def test_the_students_images_are_shifted_and_mirrored_on_request():
     assert fed[1].shape == fed[0].shape
 
 
+def test_reuse_wants_a_generator_step():
+    with pytest.raises(InputError, match="generator_steps is 0"):
+        made(reuse=True, generator_steps=0)
+
+
 def test_reuse_asks_generator_and_teacher_once_an_iteration():
     method, engine = made(reuse=True, student_steps=4, bank=64, pre=0.0, w_at=0.0)
     asked, fed = [], []

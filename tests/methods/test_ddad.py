@@ -302,6 +302,11 @@ def test_without_replay_nothing_is_stored():
     assert engine.banks == {}
 
 
+def test_reuse_wants_a_generator_step():
+    with pytest.raises(InputError, match="generator_steps is 0"):
+        made(reuse=True, generator_steps=0)
+
+
 def test_reuse_asks_generator_and_teacher_once_an_iteration():
     method, engine = made(reuse=True, student_steps=4, bank=64)
     asked, fed = [], []

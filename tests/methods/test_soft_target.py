@@ -444,3 +444,18 @@ def test_phases_and_the_set():
     with pytest.raises(InputError, match="no batch of the transfer set is finished"):
         method.synthesise(engine, 4)
     assert math.isclose(method.scale, math.sqrt(2.0))
+
+
+def test_the_students_images_are_warped_on_request():
+    fed = []
+    for warp in (0.0, 1.0):
+        method, engine = made(crop=0, flip=False, noise=0.0, warp=warp)
+        method.stored.add(torch.rand(method.stored.capacity, *method.shape, generator=torch.Generator().manual_seed(0)))
+        method.loss_s = lambda images, t=None, loss=method.loss_s: (fed.append((images, t)), loss(images, t))[1]
+        engine.begin(0, 0.0)
+        method.step(engine)
+    (plain, known), (warped, asked) = fed
+    assert known is not None
+    assert asked is None
+    assert not (plain == warped).flatten(1).all(1).any()
+    assert 0 <= float(warped.min()) <= float(warped.max()) <= 1

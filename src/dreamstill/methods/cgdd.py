@@ -337,6 +337,10 @@ class CGDD:
         for name, most in (("pre", self.pre), ("stage_one", self.stage_one)):
             if most >= 1:
                 raise InputError(f"{name} is {most}: it is a share of the run and must be below 1")
+        if self.reuse and self.generator_steps < 1:
+            raise InputError(
+                f"reuse learns from the generator steps' images and generator_steps is {self.generator_steps}"
+            )
         if self.reuse and not self.alternating:
             raise InputError(
                 "reuse learns from the generator steps' images in turn with them: leave it out of two_stage"

@@ -116,6 +116,10 @@ class DDAD:
             )
         if self.alpha == 0 and self.w_adv == 0:
             raise InputError("alpha and w_adv are 0, so the generator has no loss: give one of them")
+        if self.reuse and self.generator_steps < 1:
+            raise InputError(
+                f"reuse learns from the generator steps' images and generator_steps is {self.generator_steps}"
+            )
         if self.reuse and (self.replay or self.crop or self.flip):
             raise InputError(
                 "reuse keeps the teacher's logits of whole images: leave out replay, crop and flip with it"

@@ -101,8 +101,8 @@ class SoftTarget:
         lr_s: Adam of the student, along a cosine (the author's later code: 5e-3, on LeNet 1e-3; ZSKD code: 1e-3).
         crop: pad-and-crop shift in pixels of the student's images (inferred: 4, for 32x32).
         flip: mirror them at random; the teacher says anew what it sees.
-        warp: turn, stretch and shear them; 1: by up to 15 degrees, 15 % and 0.2 (ZSKD code turns and scales too; off,
-            as the paper could not be read).
+        warp: turn, stretch and shear them; 1: by up to 15 degrees, 15 % and 0.2 (ranges: inferred; ZSKD code
+            turns and scales too; off, as the paper could not be read).
         noise: standard deviation of the noise on them, in [0, 1] units (inferred: 0.1). Without crop, flip, warp and
             noise the stored logits are learnt from.
     """
