@@ -55,6 +55,19 @@ def test_output_is_standardised_in_the_teachers_pixels():
     assert torch.allclose(images.std((0, 2, 3), correction=0), torch.full((3,), 0.2), atol=1e-3)
 
 
+def test_without_its_tanh_the_last_batch_norm_takes_the_convolution_itself():
+    torch.manual_seed(0)
+    generator = Generator(network(), nz=16, width=8, head="linear")
+    caught = []
+    generator.conv3.register_forward_hook(lambda module, args, output: caught.append(output))
+    with torch.no_grad():
+        generator.conv3.weight.mul_(100)  # a tanh would give two values a channel
+        images = generator(torch.randn(64, 16))
+    standard = (caught[0] - caught[0].mean((0, 2, 3), keepdim=True)) / caught[0].std((0, 2, 3), keepdim=True)
+    assert torch.allclose(images, 0.5 + 0.2 * standard, atol=1e-3)
+    assert standard.abs().max() > 2
+
+
 @pytest.mark.parametrize("condition", ["concat", "multiply", "ccbn"])
 @pytest.mark.parametrize(("kind", "size"), [(Generator, 8), (LargeGenerator, 16)])
 def test_the_class_changes_the_image(condition, kind, size):

@@ -19,7 +19,7 @@ from dreamstill.adapters import Network
 from dreamstill.errors import InputError
 
 Condition = Literal["none", "concat", "multiply", "ccbn"]
-Head = Literal["standardised", "tanh"]
+Head = Literal["standardised", "tanh", "linear"]
 
 
 class Destandardise(nn.Module):
@@ -112,7 +112,8 @@ class Generator(nn.Module):
             of the label); ``ccbn`` (class-conditional batch norms in place of all plain ones, the last one included).
         head: ``standardised``: the last batch norm gives every channel the teacher's mean and standard deviation, which
             is right where those are its images' own; ``tanh``: no batch norm after the tanh, whose range is black to
-            white, for teachers that take any images by 0.5 and 0.5.
+            white, for teachers that take any images by 0.5 and 0.5; ``linear``: the last batch norm without the tanh
+            (ours: a tanh that saturates leaves each pixel at one of two values, its mean plus or minus its deviation).
 
     Raises:
         InputError: a side is not a multiple of 4.
@@ -141,7 +142,7 @@ class Generator(nn.Module):
         norm = partial(_norm, num_classes=network.num_classes, condition=condition)
         self.norm0, self.norm1 = norm(2 * width), norm(2 * width)
         self.norm2 = norm(width)
-        if head == "standardised":
+        if head != "tanh":
             self.norm3 = norm(network.channels, affine=False)
         self.to_pixels = Destandardise(network)
 
@@ -151,8 +152,10 @@ class Generator(nn.Module):
         x = self.norm0(self.linear(self.label(z, y)).view(-1, *self.seed_shape), *at)
         x = F.leaky_relu(self.norm1(self.conv1(x), *at), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(x), *at), 0.2)
-        x = torch.tanh(self.conv3(x))
-        return (x + 1) / 2 if self.head == "tanh" else self.to_pixels(self.norm3(x, *at))
+        x = self.conv3(x)
+        if self.head == "tanh":
+            return (torch.tanh(x) + 1) / 2
+        return self.to_pixels(self.norm3(x if self.head == "linear" else torch.tanh(x), *at))
 
 
 class LargeGenerator(nn.Module):

@@ -415,6 +415,17 @@ def test_reuse_wants_a_generator_step():
         made(reuse=True, generator_steps=0)
 
 
+def test_the_generators_head_and_momentum_are_as_asked():
+    method, _ = made(head="linear", beta1=0.5)
+    assert method.generator.module.head == "linear"
+    assert method.opt_g.opt.param_groups[0]["betas"] == (0.5, 0.999)
+
+
+def test_the_generator_for_large_images_has_one_head():
+    with pytest.raises(InputError, match="head is linear"):
+        made(size="large", head="linear")
+
+
 def test_reuse_asks_generator_and_teacher_once_an_iteration():
     method, engine = made(reuse=True, student_steps=4, bank=64, pre=0.0, w_at=0.0)
     asked, fed = [], []

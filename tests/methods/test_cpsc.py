@@ -543,3 +543,9 @@ def test_a_student_without_a_linear_layer():
         made(given=copy.deepcopy(given))
     method, engine = made(given=given, gamma=0.0)
     iterate(method, engine, 1)
+
+
+def test_the_generators_head_is_as_asked():
+    method, engine = made(head="linear")
+    iterate(method, engine, 1)
+    assert method.generator.module.head == "linear"

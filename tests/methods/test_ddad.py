@@ -307,6 +307,11 @@ def test_reuse_wants_a_generator_step():
         made(reuse=True, generator_steps=0)
 
 
+def test_the_generator_for_large_images_has_one_head():
+    with pytest.raises(InputError, match="head is linear"):
+        made(size="large", head="linear")
+
+
 def test_reuse_asks_generator_and_teacher_once_an_iteration():
     method, engine = made(reuse=True, student_steps=4, bank=64)
     asked, fed = [], []

@@ -21,7 +21,7 @@ from dreamstill.adapters import Network
 from dreamstill.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.errors import InputError
-from dreamstill.generators import Condition, Generator, LargeGenerator
+from dreamstill.generators import Condition, Generator, Head, LargeGenerator
 from dreamstill.losses.attention import AttentionForm, attention_distance, hint_distance
 from dreamstill.losses.distillation import kl, l1
 from dreamstill.losses.prior import activation
@@ -75,7 +75,9 @@ class CGDD:
         nz: noise length (inferred from DFAD: 256).
         width: the generator's ``ngf`` (inferred from DFAD: 64).
         size: ``small``: DFAD's generator for about 32 pixels; ``large``: DCGAN type for 64 to 224 (inferred).
+        head: how the small generator ends: ``standardised`` (inferred from DFAD), ``linear`` or ``tanh``.
         lr_g: of the generator's Adam (DFAD: 1e-3).
+        beta1: of the generator's Adam (inferred from DFAD: 0.9).
         lr_s: of the student's SGD (DFAD: 0.1).
         momentum: of SGD (DFAD: 0.9).
         weight_decay: of SGD (DFAD: 5e-4).
@@ -121,7 +123,9 @@ class CGDD:
     nz: int = 256
     width: int = 64
     size: Literal["small", "large"] = "small"
+    head: Head = "standardised"
     lr_g: float = 1e-3
+    beta1: float = 0.9
     lr_s: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -150,8 +154,8 @@ class CGDD:
         teacher, student = engine.given.teacher, engine.given.student
         self.decay = {"step": step_decay((0.2, 0.4), 0.1), "cosine": cosine, "constant": constant}[self.schedule]
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
-        build = {"small": Generator, "large": LargeGenerator}[self.size]
-        generator = build(teacher, self.nz, self.width, self.condition)
+        small = partial(Generator, head=self.head)
+        generator = (LargeGenerator if self.size == "large" else small)(teacher, self.nz, self.width, self.condition)
         self.labelled = self.condition != "none"
         mapped = self.w_at > 0 or (self.alternating and self.w_adv_maps > 0)
         names = paired(
@@ -162,7 +166,7 @@ class CGDD:
         teacher_taps = [t for t, _ in names] + ([self.penultimate] if self.penultimate else [])
         self.teacher = engine.frozen(teacher, taps=teacher_taps, bn=self.w_bn > 0)
         self.generator, self.opt_g = engine.own(
-            "generator", generator, partial(Adam, lr=self.lr_g), self.decay, self.clip
+            "generator", generator, partial(Adam, lr=self.lr_g, betas=(self.beta1, 0.999)), self.decay, self.clip
         )
         self.delivered = student
         self.student, self.opt_s = engine.own("student", student, sgd, self.decay, taps=[s for _, s in names])
@@ -171,7 +175,8 @@ class CGDD:
         if self.feat == "hint" and self.w_at > 0:
             self.adapters, opt_a = engine.own("adapters", Adapters(channels), sgd, self.decay)
             self.learners.append(opt_a)
-        self.stored = engine.bank("images", self.bank, logits=True, wide=self.size == "small") if self.reuse else None
+        wide = self.size == "small" and self.head != "tanh"
+        self.stored = engine.bank("images", self.bank, logits=True, wide=wide) if self.reuse else None
         self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
     # ---------------------------------------------------------------- the algorithm
@@ -339,8 +344,10 @@ class CGDD:
                 raise InputError(f"{name} is {most}: it is a share of the run and must be below 1")
         if self.reuse and self.generator_steps < 1:
             raise InputError(
-                f"reuse learns from the generator steps' images and generator_steps is {self.generator_steps}"
+                f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"
             )
+        if self.size == "large" and self.head != "standardised":
+            raise InputError(f"head is {self.head}, and only the small generator has one: leave it out, or size large")
         if self.reuse and not self.alternating:
             raise InputError(
                 "reuse learns from the generator steps' images in turn with them: leave it out of two_stage"

@@ -20,7 +20,7 @@ from torch.optim import SGD, Adam
 from dreamstill.adapters import Network
 from dreamstill.engine import Engine, Terms
 from dreamstill.errors import InputError
-from dreamstill.generators import Condition, Generator
+from dreamstill.generators import Condition, Generator, Head
 from dreamstill.losses.contrastive import supervised_contrast
 from dreamstill.losses.distillation import kl, mse
 from dreamstill.losses.statistics import bn_statistics
@@ -65,6 +65,7 @@ class CPSC:
         batch_size: images a step (released: 512).
         nz: noise length (released: 256).
         width: the generator's ``ngf`` (released: 64).
+        head: how the generator ends: ``standardised`` (released); ``linear``, ``tanh``.
         lr_g: Adam with betas 0.5 and 0.999 (released: 1e-3).
         schedule_g: ``constant`` (in effect the released one); ``step``: times 0.1 at epochs 50 and 150 of 600, which
             the released code has without effect; ``cosine``.
@@ -105,6 +106,7 @@ class CPSC:
     batch_size: int = 512
     nz: int = 256
     width: int = 64
+    head: Head = "standardised"
     lr_g: float = 1e-3
     schedule_g: Literal["constant", "step", "cosine"] = "constant"
     clip: float | None = None
@@ -139,7 +141,7 @@ class CPSC:
         released = self.variant == "released"
         adam = partial(fresh_adam if released else Adam, lr=self.lr_g, betas=(0.5, 0.999))
         decay = {"constant": constant, "step": step_decay((50 / 600, 150 / 600), 0.1), "cosine": cosine}
-        generator = Generator(teacher, self.nz, self.width, self.condition)
+        generator = Generator(teacher, self.nz, self.width, self.condition, self.head)
         self.generator, self.opt_g = engine.own("generator", generator, adam, decay[self.schedule_g], self.clip)
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         self.student, self.opt_s = engine.own("student", self.network, sgd, warm_cosine(self.warmup), taps=taps_s)

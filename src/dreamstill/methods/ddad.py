@@ -48,7 +48,7 @@ class DDAD:
         width: the generator's ``ngf`` (DFAD: 64).
         size: ``small``: DFAD's generator for about 32 pixels; ``large``: its DCGAN type for 128 and about.
         head: how the small generator ends: ``standardised`` (DFAD), or ``tanh``, as the large one, for a teacher whose
-            mean and std are not its images' own (0.5 and 0.5, say).
+            mean and std are not its images' own (0.5 and 0.5, say); ``linear``: DFAD's without its tanh (ours).
         lr_g: Adam, DFAD's 1e-3.
         lr_s: SGD, DFAD's 0.1.
         momentum: of the student's SGD, DFAD's 0.9.
@@ -118,8 +118,10 @@ class DDAD:
             raise InputError("alpha and w_adv are 0, so the generator has no loss: give one of them")
         if self.reuse and self.generator_steps < 1:
             raise InputError(
-                f"reuse learns from the generator steps' images and generator_steps is {self.generator_steps}"
+                f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"
             )
+        if self.size == "large" and self.head != "standardised":
+            raise InputError(f"head is {self.head}, and only the small generator has one: leave it out, or size large")
         if self.reuse and (self.replay or self.crop or self.flip):
             raise InputError(
                 "reuse keeps the teacher's logits of whole images: leave out replay, crop and flip with it"
@@ -140,7 +142,7 @@ class DDAD:
         self.generator, self.opt_g = engine.own("generator", generator, partial(Adam, lr=self.lr_g), decay, self.clip)
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, decay)
-        stores, wide = self.replay > 0 or self.reuse, not large and self.head == "standardised"
+        stores, wide = self.replay > 0 or self.reuse, not large and self.head != "tanh"
         self.stored = engine.bank("images", self.bank, logits=self.reuse, wide=wide) if stores else None
         self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
