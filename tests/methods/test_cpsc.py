@@ -230,7 +230,7 @@ def image_gradients(method, stop_teacher=(), stop_student=()):
     method.generator = lambda _z, _y: images
     method.teacher, teacher = held(method.teacher, stop_teacher), method.teacher
     method.student, student = held(method.student, stop_student), method.student
-    terms = method.loss_g(None, y)
+    terms, _ = method.loss_g(None, y)
     method.teacher, method.student = teacher, student
 
     def gradient(term):
@@ -335,7 +335,7 @@ def terms_of(student=(3, 4), **settings):
     method, engine = made(student=student, **settings)
     z, y = method.draw(engine)
     with torch.no_grad():
-        terms_g = method.loss_g(z, y)
+        terms_g, _ = method.loss_g(z, y)
         images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(3))
         terms_s = method.loss_s(images, y)
     return {k: v.item() for k, v in terms_g.items()}, {k: v.item() for k, v in terms_s.items()}
@@ -549,3 +549,31 @@ def test_the_generators_head_is_as_asked():
     method, engine = made(head="linear")
     iterate(method, engine, 1)
     assert method.generator.module.head == "linear"
+
+
+def test_reuse_asks_generator_and_teacher_once_a_generator_step():
+    method, engine = made(reuse=True, student_steps=4, bank=64)
+    asked, fed = [], []
+    method.teacher.module.network.register_forward_hook(lambda *_: asked.append("teacher"))
+    method.generator.module.register_forward_hook(lambda *_: asked.append("generator"))
+    loss_s = method.loss_s
+    method.loss_s = lambda images, y, t=None: (fed.append((images, y, t)), loss_s(images, y, t))[1]
+    iterate(method, engine, 2)
+    assert sorted(asked) == ["generator"] * 4 + ["teacher"] * 4
+    assert method.opt_s.steps == 8
+    assert method.stored.added == 64
+    old = method.stored.draw(torch.arange(64))
+    with torch.no_grad():
+        for images, y, t in fed:
+            assert not t.requires_grad
+            assert torch.allclose(method.teacher(images).logits, t, atol=0.05)  # rounded to fewer bits
+            near = (images[:, None] - old.images).abs().amax((2, 3, 4)) < (0.5 + method.stored.margin) / 255 + 1e-6
+            assert (near & (y[:, None] == old.labels)).any(1).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"), [({"generator_steps": 0}, "generator_steps is 0"), ({"gamma_s": 1.0}, "set gamma_s to 0")]
+)
+def test_reuse_wants_generator_steps_and_no_features(settings, says):
+    with pytest.raises(InputError, match=says):
+        made(reuse=True, **settings)

@@ -76,6 +76,9 @@ class CPSC:
         warmup: share of the run that warms up (released: 10 of 600 epochs).
         momentum: of the student's SGD (released: 0.9).
         weight_decay: of the student's SGD (released: 5e-4).
+        reuse: an iteration's first student step learns from the last generator step's own images, the others from
+            stored ones of all, with the logits of the time. Not in the paper (off).
+        bank: how many images are stored for that.
     """
 
     paper: ClassVar[str] = (
@@ -115,6 +118,8 @@ class CPSC:
     warmup: float = 10 / 600
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    reuse: bool = False
+    bank: int = 20_000
 
     @property
     def needed(self) -> frozenset[str]:
@@ -145,6 +150,8 @@ class CPSC:
         self.generator, self.opt_g = engine.own("generator", generator, adam, decay[self.schedule_g], self.clip)
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         self.student, self.opt_s = engine.own("student", self.network, sgd, warm_cosine(self.warmup), taps=taps_s)
+        wide = self.head != "tanh"
+        self.stored = engine.bank("images", self.bank, logits=True, wide=wide) if self.reuse else None
 
         self.project, self.contrast_opts = None, []
         if both and width_s != width_t:
@@ -170,6 +177,15 @@ class CPSC:
             raise InputError(f"warmup is {self.warmup}: it is a share of the run, from 0 to below 1")
         if self.tau <= 0:
             raise InputError(f"tau is {self.tau}: the contrast's temperature must be positive")
+        if self.reuse and self.generator_steps < 1:
+            raise InputError(
+                f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"
+            )
+        if self.reuse and self.gamma_s > 0:
+            raise InputError(
+                "reuse stores the teacher's logits, and the student's contrast needs its features: leave reuse out, or "
+                "set gamma_s to 0"
+            )
 
     def phases(self, steps: int) -> list[Phase]:
         """One phase; an iteration is the generator's steps and then ``student_steps`` of the student."""
@@ -180,20 +196,36 @@ class CPSC:
         self.student.train(self.student_mode == "train")
         heads = self.contrast_opts if self.gamma > 0 else []
         for _ in range(self.generator_steps):
-            engine.minimise(self.loss_g, self.opt_g, *heads, inputs=self.draw(engine))
+            z, y = self.draw(engine)
+            images, t = engine.minimise(self.loss_g, self.opt_g, *heads, inputs=(z, y))
+            if self.stored is not None:
+                self.stored.add(engine.gather(images), engine.gather(y), engine.gather(t))
         self.student.train()
+        if self.stored is not None:
+            return self.imitate_stored(engine, images, y, t)
         heads = self.contrast_opts if self.gamma_s > 0 else []
         for _ in range(self.student_steps):
             z, y = self.draw(engine)
             images = engine.make(self.generator, z, y)
             engine.minimise(self.loss_s, self.opt_s, *heads, inputs=(images, y))
 
+    def imitate_stored(self, engine: Engine, images: Tensor, y: Tensor, t: Tensor) -> None:
+        """The student steps of an iteration: one on what the generator has just made, the others on the bank."""
+        assert self.stored is not None
+        engine.minimise(self.loss_s, self.opt_s, inputs=(images, y, t))
+        for _ in range(self.student_steps - 1):
+            old = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype)
+            engine.minimise(self.loss_s, self.opt_s, inputs=(old.images, old.labels, old.logits))
+
     def draw(self, engine: Engine) -> tuple[Tensor, Tensor]:
         """Noise ``b nz`` and classes ``b``, independent and uniform."""
         return engine.noise(self.batch_size, self.nz), engine.labels(self.batch_size)
 
-    def loss_g(self, z: Tensor, y: Tensor) -> Terms:
-        """Generator: images of class y, as the teacher's batch-norm layers know them, on which the two disagree."""
+    def loss_g(self, z: Tensor, y: Tensor) -> tuple[Terms, tuple[Tensor, Tensor]]:
+        """Generator: images of class y, as the teacher's batch-norm layers know them, on which the two disagree.
+
+        Also the images and the teacher's logits.
+        """
         images = self.generator(z, y)
         t, s = self.teacher(images, stats=self.beta > 0), self.student(images)
         fixed = t.logits.detach()
@@ -210,16 +242,18 @@ class CPSC:
             terms["contrast"] = self.gamma * self.contrast(s, t, y)
         if self.eta > 0:
             terms["label"] = self.eta * self.cross_entropy(t.logits, y)
-        return terms
+        return terms, (images, t.logits)
 
-    def loss_s(self, images: Tensor, y: Tensor) -> Terms:
-        """Student: agree with the teacher, and with the class that was asked for."""
-        with torch.no_grad():
-            t = self.teacher(images)
+    def loss_s(self, images: Tensor, y: Tensor, logits: Tensor | None = None) -> Terms:
+        """Student: agree with the teacher, whose logits may be known, and with the class that was asked for."""
+        if logits is None:
+            with torch.no_grad():
+                t = self.teacher(images)
+            logits = t.logits
         s = self.student(images)
-        terms = {"kl": kl(s.logits, t.logits)}
+        terms = {"kl": kl(s.logits, logits)}
         if self.alpha > 0:
-            error = mse(s.logits, t.logits)
+            error = mse(s.logits, logits)
             # log ||s - t|| over the whole batch: b k is the number of its logits.
             norm = 0.5 * (self.log(error) + math.log(self.batch_size * s.logits.shape[1]))
             terms["logits"] = self.alpha * (error if self.ikd == "mse" else norm)
