@@ -1,6 +1,7 @@
 """The engine's verbs: what is drawn, frozen, compiled, counted."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -192,6 +193,14 @@ def test_a_batch_that_processes_cannot_share():
     e.ranks = 3
     with pytest.raises(InputError, match="multiple"):
         e.noise(16, 2)
+
+
+@pytest.mark.parametrize(
+    ("opt", "says"), [(partial(Adam, betas=(1.5, 0.9)), "1.5"), (partial(SGD, lr=0.1, momentum=-1.0), "-1.0")]
+)
+def test_an_optimisers_setting_out_of_its_range_is_the_users_to_mend(opt, says):
+    with pytest.raises(InputError, match=f"optimiser of the student.*{says}"):
+        engine().own("student", tiny_network((3, 4), 1), opt)
 
 
 def test_an_optimiser_that_is_restarted_steps_as_at_first():

@@ -111,6 +111,8 @@ class Engine:
             opt = make_opt(params, fused=True)
         except TypeError:  # an optimiser without a fused form
             opt = make_opt(params)
+        except ValueError as error:  # a setting out of its range, which torch names
+            raise InputError(f"the optimiser of the {name} does not take its settings: {error}") from error
         self.owned[name] = Owned(name, module, opt, schedule, clip)
         self._active = None
         called = module
