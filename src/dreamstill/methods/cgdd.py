@@ -346,8 +346,10 @@ class CGDD:
             raise InputError(
                 f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"
             )
-        if self.size == "large" and self.head != "standardised":
-            raise InputError(f"head is {self.head}, and only the small generator has one: leave it out, or size large")
+        if self.size == "large" and self.head == "linear":
+            raise InputError(
+                "head is linear, and the large generator ends in a tanh: leave head out, or take size small"
+            )
         if self.reuse and not self.alternating:
             raise InputError(
                 "reuse learns from the generator steps' images in turn with them: leave it out of two_stage"

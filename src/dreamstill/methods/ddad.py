@@ -120,8 +120,10 @@ class DDAD:
             raise InputError(
                 f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"
             )
-        if self.size == "large" and self.head != "standardised":
-            raise InputError(f"head is {self.head}, and only the small generator has one: leave it out, or size large")
+        if self.size == "large" and self.head == "linear":
+            raise InputError(
+                "head is linear, and the large generator ends in a tanh: leave head out, or take size small"
+            )
         if self.reuse and (self.replay or self.crop or self.flip):
             raise InputError(
                 "reuse keeps the teacher's logits of whole images: leave out replay, crop and flip with it"
