@@ -131,6 +131,7 @@ class Generator(nn.Module):
         h, w = network.image_size
         _check_sides(h, w, SMALLEST)
         self.head = head
+        self.wide = head != "tanh"  # images go beyond black and white, and a bank of them needs room for that
         self.condition = condition
         self.num_classes = network.num_classes
         self.seed_shape = (2 * width, h // 4, w // 4)
@@ -174,6 +175,8 @@ class LargeGenerator(nn.Module):
     Raises:
         InputError: a side is not a multiple of 16.
     """
+
+    wide = False
 
     def __init__(self, network: Network, nz: int = 256, width: int = 64, condition: Condition = "none") -> None:
         super().__init__()

@@ -175,8 +175,7 @@ class CGDD:
         if self.feat == "hint" and self.w_at > 0:
             self.adapters, opt_a = engine.own("adapters", Adapters(channels), sgd, self.decay)
             self.learners.append(opt_a)
-        wide = self.size == "small" and self.head != "tanh"
-        self.stored = engine.bank("images", self.bank, logits=True, wide=wide) if self.reuse else None
+        self.stored = engine.bank("images", self.bank, logits=True, wide=generator.wide) if self.reuse else None
         self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
     # ---------------------------------------------------------------- the algorithm

@@ -150,8 +150,7 @@ class CPSC:
         self.generator, self.opt_g = engine.own("generator", generator, adam, decay[self.schedule_g], self.clip)
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         self.student, self.opt_s = engine.own("student", self.network, sgd, warm_cosine(self.warmup), taps=taps_s)
-        wide = self.head != "tanh"
-        self.stored = engine.bank("images", self.bank, logits=True, wide=wide) if self.reuse else None
+        self.stored = engine.bank("images", self.bank, logits=True, wide=generator.wide) if self.reuse else None
 
         self.project, self.contrast_opts = None, []
         if both and width_s != width_t:

@@ -137,15 +137,14 @@ class DDAD:
         decay = {**steps, "cosine": cosine, "constant": constant}[self.schedule]
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         teacher = engine.given.teacher
-        large = self.size == "large"
         small = partial(Generator, head=self.head)
-        generator = (LargeGenerator if large else small)(teacher, self.nz, self.width)
+        generator = (LargeGenerator if self.size == "large" else small)(teacher, self.nz, self.width)
         self.teacher = engine.frozen(engine.given.teacher, bn=self.alpha > 0, bn_pooled=self.bn_pooled)
         self.generator, self.opt_g = engine.own("generator", generator, partial(Adam, lr=self.lr_g), decay, self.clip)
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, decay)
-        stores, wide = self.replay > 0 or self.reuse, not large and self.head != "tanh"
-        self.stored = engine.bank("images", self.bank, logits=self.reuse, wide=wide) if stores else None
+        stores = self.replay > 0 or self.reuse
+        self.stored = engine.bank("images", self.bank, logits=self.reuse, wide=generator.wide) if stores else None
         self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
     def phases(self, steps: int) -> list[Phase]:
