@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from step_ratio import NZ, network
+from step_ratio import NZ, network, put
 
 from dreamstill import cost, generators, probes
 from dreamstill.engine import Engine, Given, Hardware, launch, parts
-from dreamstill.files import atomic_write, write_json
+from dreamstill.files import write_json
 from dreamstill.methods.ddad import DDAD
 from dreamstill.profiling.steps import iterate, prepared
 
@@ -172,10 +172,7 @@ def main() -> None:
     record = {"machine": cost.machine(), "options": vars(options), "seconds": times}
     write_json(ROOT / "benchmarks" / "records" / "changes" / f"{stem}.json", record)
     text = table(times)
-    page = ROOT / "docs" / "speed.md"
-    before, _, rest = page.read_text().partition("<!-- changes -->")
-    _, _, after = rest.partition("<!-- /changes -->")
-    atomic_write(page, f"{before}<!-- changes -->\n{text}\n<!-- /changes -->{after}")
+    put(ROOT / "docs" / "speed.md", "changes", text)
     print(text)
 
 

@@ -2,7 +2,8 @@
 
 ``python benchmarks/step_ratio.py --json`` prints ``plain_s``, ``ours_s``, ``ratio`` and ``floor_share``: the share of
 our time that its convolutions and matrix products would take alone, each at its own shape, measured in the same
-process. ``--least 2`` turns it into a guard: exit code 1 if the ratio is below.
+process. ``--least 2`` turns it into a guard: exit code 1 if the ratio is below. ``--record`` keeps the result in
+``benchmarks/records/step_ratio/`` and makes the table in ``docs/speed.md`` anew.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from plain_step import PlainDDAD
 from dreamstill import cost, models
 from dreamstill.adapters import Network
 from dreamstill.engine import Given, Hardware
+from dreamstill.files import atomic_write, write_json
 from dreamstill.methods.ddad import DDAD
 from dreamstill.profiling.command import record
 from dreamstill.profiling.peaks import alone, machine_peaks
 from dreamstill.profiling.steps import iterate, prepared
 
 SIDE, CLASSES, NZ = 32, 10, 256
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "records" / "step_ratio"
 
 
 def network(name: str) -> Network:
@@ -92,6 +96,31 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def table() -> str:
+    """Markdown, of all records; the machines differ, so a row names its convolutions' peaks."""
+    lines = [
+        "| GFLOP/s of a convolution, float32 and bf16 | ours in | generator width | plain | ours | ratio "
+        "| convolutions and products alone | share of our time | compiling |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    found = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))]
+    for r in sorted(found, key=lambda r: (r["precision"], -int(r["pair"].split()[-1]))):
+        peaks = " and ".join(f"{r['peaks'][f'conv_{kind}'] / 1e9:.0f}" for kind in ("float32", "bfloat16"))
+        precision = {"32": "float32"}.get(r["precision"], r["precision"])
+        lines.append(
+            f"| {peaks} | {precision} | {r['pair'].split()[-1]} | {r['plain_s']:.2f} s | {r['ours_s']:.2f} s "
+            f"| {r['ratio']:.2f} | {r['floor_s']:.2f} s | {r['floor_share']:.0%} | {r['warm_up_s']:.0f} s |"
+        )
+    return "\n".join(lines)
+
+
+def put(page: Path, mark: str, text: str) -> None:
+    """Replace what stands between ``<!-- mark -->`` and ``<!-- /mark -->``."""
+    before, _, rest = page.read_text().partition(f"<!-- {mark} -->")
+    _, _, after = rest.partition(f"<!-- /{mark} -->")
+    atomic_write(page, f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", default="wrn_16_2")
@@ -103,8 +132,14 @@ def main() -> int:
     parser.add_argument("--compile", choices=("on", "off"), default="on")
     parser.add_argument("--least", type=float, default=0.0, help="exit with 1 if the ratio is below")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the result, and make the table in docs/speed.md anew"
+    )
     options = parser.parse_args()
     found = measure(options)
+    if options.record:
+        write_json(RECORDS / f"{options.teacher}-width{options.width}-{options.precision}.json", found)
+        put(ROOT / "docs" / "speed.md", "ratios", table())
     if options.json:
         print(json.dumps(found, indent=2))
     else:
