@@ -23,8 +23,8 @@ def record(accuracy, histogram=(5, 5), **changes):
     teacher = {"name": "t", "params": 100, "accuracy": 0.99}
     summary = {
         "student": student, "teacher": teacher, "agreement": 0.5, "class_histogram": list(histogram), "steps": 30,
-        "wall_seconds": 12.0, "total_flops": 3e12, "data": "digits", "selection": "rule",
-        "machine": {"cpu": "c", "threads": 2, "torch": "2"},
+        "wall_seconds": 12.0, "total_flops": 3e12, "data": "digits", "selection": "rule", "precision": "32",
+        "machine": {"cpu": "c", "threads": 2, "torch": "2", "gpu": None},
     }  # fmt: skip
     return json.dumps({"summary": summary | changes})
 
@@ -53,6 +53,22 @@ def test_mean_and_spread_over_seeds(suite):
     (missing,) = [line for line in lines if line.startswith("| other")]
     assert "not measured" in missing
     assert missing.count("|") == row.count("|")
+
+
+def test_rows_of_several_machines_say_so(suite):
+    (plan,) = read_suite(suite)
+    plan.record(plan.rows[0], 0).write_text(record(0.8))
+    plan.record(plan.rows[0], 1).write_text(record(0.8))
+    other = {"cpu": "c", "threads": 1, "torch": "2", "gpu": None}
+    plan.record(plan.rows[1], 0).write_text(record(0.9, precision="bf16", machine=other))
+    text = table(plan)
+    assert (
+        "Scored on digits; delivered weights: rule. c, 2 threads, torch 2, float32; c, 1 thread, torch 2, bf16." in text
+    )
+    assert "| 3 TFLOP | 12 s | 2 |" in text
+    assert "| 3 TFLOP | 12 s, bf16 | 1 |" in text
+    plan.record(plan.rows[1], 0).write_text(record(0.9, precision="bf16", machine=other | {"gpu": "a GPU"}))
+    assert "; a GPU, torch 2, bf16." in table(plan)
 
 
 def test_networks_that_give_maps_are_judged_by_mean_iou(suite):

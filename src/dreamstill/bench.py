@@ -242,25 +242,37 @@ def table(plan: Table) -> str:
         "| " + " | ".join(_COLUMNS) + " |",
         "|---" * len(_COLUMNS) + "|",
     ]
-    first: dict[str, Any] | None = None
+    every: list[dict[str, Any]] = []
     for row in plan.rows:
         found = [
             json.loads(p.read_text())["summary"] for s in row.seeds or plan.seeds if (p := plan.record(row, s)).exists()
         ]
-        first = first or (found[0] if found else None)
+        every += found
         lines.append(_line(row, found))
-    if first is not None and "miou" in first["student"]:
+    first = every[0]
+    if "miou" in first["student"]:
         lines[2] = lines[2].replace("accuracy", "mean IoU").replace("its images", "its images' pixels")
-    if first is not None:
-        teacher, student, machine = first["teacher"], first["student"], first["machine"]
-        lines += [
-            "",
-            f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {_score(teacher):.2%}; student "
-            f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}; delivered weights: "
-            f"{first['selection']}. {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}.",
-        ]
+    teacher, student = first["teacher"], first["student"]
+    machines = dict.fromkeys(_machine(summary) for summary in every)
+    lines += [
+        "",
+        f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {_score(teacher):.2%}; student "
+        f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}; delivered weights: "
+        f"{first['selection']}. {'; '.join(machines)}.",
+    ]
     lines += ["", plan.note.strip(), "", f"`{_command(plan)}`", ""]
     return "\n".join(lines)
+
+
+def _machine(summary: Mapping[str, Any]) -> str:
+    """What a run was computed on, and in which numbers: rows of one table may come from several machines."""
+    machine = summary["machine"]
+    cpu = f"{machine['cpu']}, {machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    return f"{machine.get('gpu') or cpu}, torch {machine['torch']}, {_numbers(summary)}"
+
+
+def _numbers(summary: Mapping[str, Any]) -> str:
+    return "float32" if summary["precision"] == "32" else summary["precision"]
 
 
 def _command(plan: Table) -> str:
@@ -272,6 +284,7 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
     if not found:
         return f"| {row.name} | {row.published} | not measured |" + " |" * (len(_COLUMNS) - 4) + " 0 |"
     flops = [s.get("total_flops") or 0.0 for s in found]
+    numbers = {_numbers(s) for s in found} - {"float32"}
     cells = [
         row.published,
         _spread([100 * _score(s["student"]) for s in found]),
@@ -281,7 +294,7 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
         _spread([100 * max(s["class_histogram"]) / sum(s["class_histogram"]) for s in found]),
         f"{found[0]['steps']:,}",
         unit(statistics.mean(flops), "FLOP") if all(flops) else "",
-        f"{statistics.mean(s['wall_seconds'] for s in found):.0f} s",
+        ", ".join([f"{statistics.mean(s['wall_seconds'] for s in found):.0f} s", *sorted(numbers)]),
         str(len(found)),
     ]
     return f"| {row.name} | {' | '.join(cells)} |"
