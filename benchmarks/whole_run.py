@@ -60,14 +60,14 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     """The whole command, with everything that it checks, scores, writes and draws inside its wall time."""
     method = {
         "name": "ddad", "batch_size": 128, "nz": options.nz, "width": options.width, "schedule": "cosine",
-        "reuse": True, "student_steps": options.student_steps,
+        "reuse": True, "student_steps": options.student_steps, **options.method,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         api.distill(
             teacher_checkpoint=TEACHER, student=STUDENT, method=method, steps=options.steps, seed=options.seed,
-            precision="32", compile=options.compile, data="cifar10", data_root=options.data_root, evaluations=2,
-            out=f"{folder}/run", quiet=True,
+            precision=options.precision, compile=options.compile, data="cifar10", data_root=options.data_root,
+            evaluations=2, out=f"{folder}/run", quiet=True,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
@@ -77,6 +77,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "student_steps": summary["steps"],
         "generator_steps": summary["generator_steps"],
         "method": method,
+        "precision": summary["precision"],
         "compile": options.compile,
     }
 
@@ -91,6 +92,8 @@ def main() -> None:
     parser.add_argument("--nz", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", choices=("on", "off"), default="off")
+    parser.add_argument("--precision", default="auto", help="of ours; the plain run is float32")
+    parser.add_argument("--method", type=json.loads, default={}, help="more settings of ours, as JSON")
     parser.add_argument("--only", choices=("plain", "ours"))
     options = parser.parse_args()
     found = json.loads(RECORD.read_text()) if RECORD.exists() else {}
