@@ -6,7 +6,8 @@ from torch import nn
 
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.probes import Probe, Rest, bn_layers, last_linear, moments
+from dreamstill.moments import moments
+from dreamstill.probes import Probe, Rest, bn_layers, last_linear
 
 
 def small(seed=0):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamstill import cli
 from dreamstill.engine import Given, Hardware
 from dreamstill.methods.ddad import DDAD
-from dreamstill.profiling.command import record, summarise
+from dreamstill.profiling.command import floors_of, record, summarise
 from dreamstill.profiling.growth import measure_growth
 from dreamstill.profiling.peaks import alone, best
 from dreamstill.profiling.steps import iterate, prepared
@@ -50,15 +50,32 @@ def test_operations_add_up():
     with FlopCounterMode(display=False) as counter:
         iterate(engine, method, 1, 7)
     assert sum(op.flops for op in ops) == counter.get_total_flops()
-    floors = alone(ops, engine.device)
+    matrix = alone(ops, engine.device)
+    assert all((f > 0) == (op.flops > 0) for op, f in zip(ops, matrix, strict=True))
+    floors = floors_of(ops, matrix, bandwidth=1e9)
+    assert sum(floors) == pytest.approx(sum(matrix) + sum(op.normalising for op in ops) / 1e9)
     parts = summarise(ops, floors)
     assert sum(p["flops"] for p in parts) == counter.get_total_flops()
     assert sum(p["operations"] for p in parts) == len(ops)
     assert sum(p["floor_seconds"] for p in parts) == pytest.approx(sum(floors))
-    assert all((f > 0) == (op.flops > 0) for op, f in zip(ops, floors, strict=True))
     # Frozen networks get no weight gradients: twice a forward pass at most, less for the first layer.
     teacher = {p["part"]: p["flops"] for p in parts if p["step"] == "generator step" and "teacher" in p["part"]}
     assert teacher["teacher backward"] <= teacher["teacher forward"]
+
+
+def test_what_batch_norm_has_to_move():
+    method, engine = set_up(channels=3)
+    iterate(engine, method, 2)
+    moved = {}
+    for op in record(engine, method):
+        moved.setdefault((op.step, op.part), []).append(op.normalising)
+    maps = [16 * c * side * side * 4 for c, side in ((3, 8), (4, 4))]  # what the student's two batch norms receive
+    assert [m for m in moved["generator step", "student forward"] if m] == [3 * b for b in maps]
+    assert [m for m in moved["generator step", "student backward"] if m] == [5 * b for b in reversed(maps)]
+    assert not any(moved["generator step", "teacher forward"])  # it is frozen: scale and shift, no more
+    assert sorted(m for m in moved["generator step", "batch-norm statistics"] if m) == [
+        16 * 8 * 4 * 4 * 4, 16 * 6 * 8 * 8 * 4
+    ]  # fmt: skip
 
 
 def test_the_best_time_leaves_the_first_run_out():

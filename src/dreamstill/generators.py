@@ -80,8 +80,8 @@ class UpsampleConv(nn.Conv2d):
     """Nearest-neighbour doubling, then a 3x3 convolution (padding 1), as one transposed convolution: the same function.
 
     A doubled pixel meets a 3x3 kernel only in sums of neighbouring weights, so a 4x4 kernel of stride 2 on the small
-    map does the work with 16 multiplications in place of 36, and the large map is never written. Two cores, float32:
-    2 to 3 times faster forward and backward at widths of 32 to 128 (``benchmarks/upsample.py``).
+    map does the work with 16 multiplications in place of 36, and the large map is never written. What that brings a
+    whole iteration: ``benchmarks/changes.py``, ``docs/speed.md``.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

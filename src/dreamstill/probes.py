@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
+from dreamstill.moments import moments
 
 
 class Moments(NamedTuple):
@@ -26,37 +27,6 @@ class Moments(NamedTuple):
     var: Tensor  # biased, as the layer itself would normalise with
     running_mean: Tensor
     running_var: Tensor
-
-
-class _Moments(torch.autograd.Function):
-    """Mean and biased variance over all but the channels, in one pass each way.
-
-    ``torch.var_mean`` over those dimensions is, in channels_last on a CPU, 18 times slower than the kernel batch norm
-    itself uses for its statistics (``benchmarks/moments.py``), and autograd keeps more than it needs.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, var = torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
-        ctx.save_for_backward(x, mean)
-        return mean, var
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        n = x.numel() // x.shape[1]
-        slope = 2 / n * grads[1]
-        offset = grads[0] / n - slope * mean
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        return torch.addcmul(offset.view(shape), x, slope.view(shape))
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel (both ``c``) of ``b c ...``; differentiable once."""
-    if x.device.type in ("cpu", "cuda"):
-        return _Moments.apply(x)
-    var, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
-    return mean, var
 
 
 class Observed(NamedTuple):
@@ -203,7 +173,7 @@ class Probe(nn.Module):
         x = inputs[0]
         # In bf16 the variance of a channel with a large mean is all rounding error.
         x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        mean, var = moments(x)
+        mean, var = moments(x, layer.running_mean)
         global_mean = self._average(mean)
         # Law of total variance: exact for equal shares, and it does not cancel as E[x^2] - E[x]^2 does.
         global_var = self._average(var + (mean - global_mean).square())

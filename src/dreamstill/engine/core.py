@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
+from dreamstill.engine.batchnorm import with_lean_batch_norm
 from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Precision, keep_compiled
 from dreamstill.engine.launch import launch
@@ -312,7 +313,9 @@ class Engine:
             return fn
         if key not in self._compiled:
             keep_compiled()
-            self._compiled[key] = torch.compile(fn, dynamic=False)
+            # On a GPU the compiler's own batch norm is bound by memory already (inferred).
+            lean = with_lean_batch_norm(fn) if self.device.type == "cpu" else fn
+            self._compiled[key] = torch.compile(lean, dynamic=False)
         return self._compiled[key]
 
     @contextlib.contextmanager

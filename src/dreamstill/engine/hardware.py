@@ -70,8 +70,8 @@ def keep_freed_memory() -> bool:
     """Tell the C library to keep up to 2 GiB of freed memory for the next step instead of returning it to the system.
 
     A training step frees and takes the same large blocks again and again; by default each is a fresh mapping, and
-    touching its pages for the first time costs as much as the arithmetic of a small network. Eager steps of
-    WRN-16-2 are 1.4 to 1.9 times faster so (``benchmarks/allocator.py``). Linux with glibc only; whether it was done.
+    touching its pages for the first time costs as much as the arithmetic of a small network (``benchmarks/changes.py``,
+    ``docs/speed.md``). Linux with glibc only; whether it was done.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from dreamstill.probes import moments
+from dreamstill.moments import moments
 from dreamstill.schedules import Schedule
 
 
@@ -43,7 +43,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """Normalise with the statistics of the batch over all ranks when training."""
         if not self.training or self.running_mean is None:
             return super().forward(x)
-        mean, var = moments(x)
+        mean, var = moments(x, self.running_mean)
         global_mean = self.average(mean)
         var = self.average(var + (mean - global_mean).square())
         self._remember(global_mean.detach(), var.detach(), x.numel() // x.shape[1])

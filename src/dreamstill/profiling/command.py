@@ -90,7 +90,8 @@ def take_apart(method: Method, given: Given, hardware: Hardware) -> dict[str, An
     iterate(engine, method, WARM)
     whole = iterate(engine, method, ROUNDS, WARM)
     ops = record(engine, method)
-    floors = alone(ops, engine.device)
+    peaks = machine_peaks(engine.device)
+    floors = floors_of(ops, alone(ops, engine.device), peaks["copy_bytes"])
     again = iterate(engine, method, ROUNDS, WARM + ROUNDS + 1)
     parts = summarise(ops, floors)
     return {
@@ -99,7 +100,7 @@ def take_apart(method: Method, given: Given, hardware: Hardware) -> dict[str, An
         "floor_seconds": sum(p["floor_seconds"] for p in parts),
         "flops": sum(p["flops"] for p in parts),
         "parts": parts,
-        "peaks": machine_peaks(engine.device),
+        "peaks": peaks,
     }
 
 
@@ -126,6 +127,11 @@ def record(engine: Engine, method: Method) -> list[Op]:
         engine.minimise, engine.make = minimise, make  # type: ignore[method-assign]
         recorder.close()
     return recorder.ops
+
+
+def floors_of(ops: list[Op], matrix: list[float], bandwidth: float) -> list[float]:
+    """The least time of each operation: a matrix operation's alone, and of batch norm its bytes at the speed of a copy."""
+    return [alone + op.normalising / bandwidth for op, alone in zip(ops, matrix, strict=True)]
 
 
 def summarise(ops: list[Op], floors: list[float]) -> list[dict[str, Any]]:

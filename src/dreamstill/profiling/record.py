@@ -34,6 +34,7 @@ class Op(NamedTuple):
     part: str  # network and direction, or what else it belongs to
     flops: float
     bytes: int  # of the tensors it read and wrote
+    normalising: int  # of these, see :func:`_normalising`
     seconds: float
     call: tuple[Callable[..., Any], Any, Any] | None  # with Specs for tensors; of what has FLOPs
 
@@ -99,7 +100,8 @@ class Recorder(TorchDispatchMode):
         call = tree_map(_spec, (func, args, kwargs)) if flops else None
         tensors = [t for t in tree_flatten((args, kwargs, out))[0] if isinstance(t, Tensor)]
         moved = sum(t.numel() * t.element_size() for t in tensors)
-        self.ops.append(Op(str(func.overloadpacket), self.step, self._part(func), flops, moved, seconds, call))
+        name, passes = str(func.overloadpacket), _normalising(func.overloadpacket.__name__, args)
+        self.ops.append(Op(name, self.step, self._part(func), flops, moved, passes, seconds, call))
         return out
 
     def _label(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -132,6 +134,25 @@ class Recorder(TorchDispatchMode):
 
 def _sequence() -> int:
     return int(torch._C._autograd._get_sequence_nr())
+
+
+def _normalising(name: str, args: Any) -> int:
+    """Bytes that batch norm moves between two convolutions that take and give whole maps, fused as far as can be.
+
+    In training the map is read for its statistics, then read and written, with the activation in the same pass: three
+    times its size. On the way back the map and the gradient are read for two sums, read again, and the gradient
+    written: five. A frozen network's statistics read each map once. Its normalising counts as nothing, as do additions
+    and activations elsewhere: they could ride on the convolutions.
+    """
+    size = args[0].numel() * args[0].element_size() if args and isinstance(args[0], Tensor) else 0
+    if "batch_norm" not in name:
+        return 0
+    if name == "batch_norm_update_stats":
+        return size
+    # Of the kernels only cuDNN's way back and torch's newest name have no flag: they are for training alone.
+    flags = [a for a in args if isinstance(a, bool)]
+    trains = flags[0] if flags else name in ("cudnn_batch_norm_backward", "_batch_norm_with_update")
+    return (5 if "backward" in name else 3) * size if trains else 0
 
 
 def _spec(x: Any) -> Any:

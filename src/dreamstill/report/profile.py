@@ -47,7 +47,10 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     took, floor, machine = found["iteration_seconds"], found["floor_seconds"], found["machine"]
     facts = [
         ("Iteration, not compiled", milliseconds(took)),
-        ("Floor: its matrix operations alone", f"{milliseconds(floor)}, {percent(floor / took, 0)} of that"),
+        (
+            "Floor: matrix operations alone, batch norm's passes",
+            f"{milliseconds(floor)}, {percent(floor / took, 0)} of that",
+        ),
     ]
     if "compiled" in found:
         seconds = found["compiled"]["iteration_seconds"]

@@ -1,0 +1,116 @@
+"""Batch norm for compiled steps on a CPU, where it and the activations are half of a bf16 step.
+
+What the compiler makes of the library's batch norm on a CPU (read in the code that torch 2.15 generates): statistics
+by Welford's rule, a chain of divisions, and a root and a division for each value that it normalises. Here: two sums,
+and one scale and one shift a channel. Figures in ``docs/speed.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from dreamstill.moments import others, stored, sums_around, wide
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """:func:`torch.nn.functional.batch_norm`, the same to rounding, running statistics included.
+
+    Raises:
+        ValueError: in training, with less than two values a channel.
+    """
+    c = x.shape[1]
+    exact = torch.promote_types(x.dtype, torch.float32)
+    weight = x.new_ones(c, dtype=exact) if weight is None else weight
+    bias = x.new_zeros(c, dtype=exact) if bias is None else bias
+    if not training:
+        assert running_mean is not None
+        assert running_var is not None
+        scale = weight * torch.rsqrt(running_var + eps)
+        return _Scaled.apply(x, scale, bias - running_mean * scale)
+    n = x.numel() // c
+    if n < 2:
+        raise ValueError(f"batch norm needs more than one value a channel when training, got input of {tuple(x.shape)}")
+    near = bias.detach() * 0 if running_mean is None else running_mean
+    y, mean, var = _Normalised.apply(x, weight, bias, near, eps)
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(var * (n / (n - 1)), momentum)
+    return y
+
+
+class _Normalised(torch.autograd.Function):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` of the batch's own mean and variance, which come with it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, near: Tensor, eps: float) -> Any:
+        values = x.to(weight.dtype)
+        mean, var = sums_around(values, near)
+        inverse = stored(torch.rsqrt(var + eps))
+        scale = stored(inverse * weight)
+        y = values * wide(scale, x) + wide(stored(bias - mean * scale), x)
+        ctx.save_for_backward(x, mean, inverse, scale)
+        ctx.mark_non_differentiable(mean, var)
+        return y.to(x.dtype), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
+        x, mean, inverse, scale = ctx.saved_tensors
+        n = x.numel() // x.shape[1]
+        dy, centred = dy.to(scale.dtype), x.to(scale.dtype) - wide(mean, x)
+        dbias = dy.sum(others(x))
+        projection = (dy * centred).sum(others(x))
+        slope = stored(scale * inverse * inverse * projection * (-1 / n))
+        offset = stored(scale * dbias * (-1 / n))
+        # x first: the result takes its memory format. The gradient of a mean over the map comes channels first.
+        dx = centred * wide(slope, x) + wide(offset, x) + dy * wide(scale, x)
+        return dx.to(x.dtype), projection * inverse, dbias, None, None
+
+
+class _Scaled(torch.autograd.Function):
+    """``x * scale + shift``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        scale = stored(scale)
+        ctx.save_for_backward(x, scale)
+        return (x.to(scale.dtype) * wide(scale, x) + wide(stored(shift), x)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, scale = ctx.saved_tensors
+        dy = dy.to(scale.dtype)
+        # What nobody asks for the compiler drops.
+        return (dy * wide(scale, x)).to(x.dtype), (x.to(scale.dtype) * dy).sum(others(x)), dy.sum(others(x))
+
+
+class _Instead(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+
+
+def with_lean_batch_norm(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` with :func:`batch_norm` wherever a layer in it calls the library's; for ``torch.compile``."""
+
+    @wraps(fn)
+    def run(*inputs: Any) -> Any:
+        with _Instead():
+            return fn(*inputs)
+
+    return run
