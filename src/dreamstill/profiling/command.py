@@ -130,7 +130,7 @@ def record(engine: Engine, method: Method) -> list[Op]:
 
 
 def floors_of(ops: list[Op], matrix: list[float], bandwidth: float) -> list[float]:
-    """The least time of each operation: a matrix operation's alone, and of batch norm its bytes at the speed of a copy."""
+    """The least time of each operation: matrix operations alone, batch norm as its bytes at the speed of a copy."""
     return [alone + op.normalising / bandwidth for op, alone in zip(ops, matrix, strict=True)]
 
 
