@@ -53,8 +53,8 @@ def sums_around(x: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = x.numel() // x.shape[1]
     distance = x - wide(near, x)
-    offset = distance.sum(others(x)) / n
-    var = (distance * distance).sum(others(x)) / n - offset * offset
+    offset = total(distance) / n
+    var = total(distance * distance) / n - offset * offset
     return stored(near + offset), var.clamp(min=0)
 
 
@@ -71,6 +71,13 @@ def stored(x: Tensor) -> Tensor:
 def compiling_for_cpu(x: Tensor) -> bool:
     """Whether this is being traced by ``torch.compile`` for a CPU."""
     return torch.compiler.is_compiling() and x.device.type == "cpu"
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over all but the channels, image by image (``c``)."""
+    if x.dim() != 4:
+        return x.sum(others(x))
+    return x.permute(0, 2, 3, 1).sum((1, 2)).sum(0)
 
 
 def others(x: Tensor) -> list[int]:

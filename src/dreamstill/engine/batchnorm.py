@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dreamstill.moments import others, stored, sums_around, wide
+from dreamstill.moments import stored, sums_around, total, wide
 
 
 def batch_norm(
@@ -74,8 +74,8 @@ class _Normalised(torch.autograd.Function):
         x, mean, inverse, scale = ctx.saved_tensors
         n = x.numel() // x.shape[1]
         dy, centred = dy.to(scale.dtype), x.to(scale.dtype) - wide(mean, x)
-        dbias = dy.sum(others(x))
-        projection = (dy * centred).sum(others(x))
+        dbias = total(dy)
+        projection = total(dy * centred)
         slope = stored(scale * inverse * inverse * projection * (-1 / n))
         offset = stored(scale * dbias * (-1 / n))
         # x first: the result takes its memory format. The gradient of a mean over the map comes channels first.
@@ -97,7 +97,7 @@ class _Scaled(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         dy = dy.to(scale.dtype)
         # What nobody asks for the compiler drops.
-        return (dy * wide(scale, x)).to(x.dtype), (x.to(scale.dtype) * dy).sum(others(x)), dy.sum(others(x))
+        return (dy * wide(scale, x)).to(x.dtype), total(x.to(scale.dtype) * dy), total(dy)
 
 
 class _Instead(TorchFunctionMode):
