@@ -1,12 +1,13 @@
 """What each change for speed brings: a DDAD iteration with all of them against one without that one, A B A B.
 
 Every variant lives in a process of its own (some changes act on the whole process) and works only when asked, so that
-two never compete. Writes the record and the table in ``docs/speed.md``. The algorithm is the same in all of them.
+two never compete. Writes the record and the tables in ``docs/speed.md``, one a record. All compute the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import statistics
 import sys
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from step_ratio import NZ, network, put
 
 from dreamstill import cost, generators, probes
-from dreamstill.engine import Engine, Given, Hardware, launch, parts
+from dreamstill.engine import Engine, Given, Hardware, core, launch, parts
 from dreamstill.files import write_json
 from dreamstill.methods.ddad import DDAD
 from dreamstill.profiling.steps import iterate, prepared
@@ -67,7 +68,7 @@ def doubled_before() -> None:
 def plain_moments() -> None:
     """``torch.var_mean`` and autograd in place of one pass each way."""
 
-    def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
         var, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
         return mean, var
 
@@ -95,6 +96,11 @@ def plain_optimisers() -> None:
     loops(torch.optim.SGD)
 
 
+def library_batch_norm() -> None:
+    """Compiled steps with what the compiler makes of the library's batch norm."""
+    core.with_lean_batch_norm = lambda fn: fn
+
+
 # Name, what was expected before measuring, and how to take it away again.
 CHANGES: dict[str, tuple[str, Callable[[], None]]] = {
     "frozen networks": ("a sixth of the generator step: no weight gradients of T and S", unfrozen),
@@ -104,6 +110,7 @@ CHANGES: dict[str, tuple[str, Callable[[], None]]] = {
     "freed memory kept": ("no page faults: each large block is touched for the first time once", freed_memory_returned),
     "fused optimisers": ("about 1 % here: few parameters", plain_optimisers),
 }
+LIBRARY = "(compiled, the library's batch norm)"
 
 
 def serve(connection: Connection, without: str, options: argparse.Namespace) -> None:
@@ -111,11 +118,13 @@ def serve(connection: Connection, without: str, options: argparse.Namespace) -> 
     if without in CHANGES:
         CHANGES[without][1]()
     method = DDAD(batch_size=options.batch, nz=NZ, width=options.width)
-    compile = without == "(compiled)"
+    if without == LIBRARY:
+        library_batch_norm()
+    compile = without in ("(compiled)", LIBRARY)
     engine = prepared(
         method,
         Given(network(options.teacher), network(options.student)),
-        Hardware("cpu", "32", compile),
+        Hardware("cpu", options.precision, compile),
         compile=compile,
     )
     done = 2
@@ -129,7 +138,7 @@ def serve(connection: Connection, without: str, options: argparse.Namespace) -> 
 def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     context = multiprocessing.get_context("spawn")
     pipes = {}
-    for name in ("(all)", *CHANGES, "(compiled)"):
+    for name in ("(all)", *CHANGES, LIBRARY, "(compiled)"):
         ask, answer = context.Pipe()
         context.Process(target=serve, args=(answer, name, options), daemon=True).start()
         ask.recv()  # one after the other: nothing is measured while another compiles or warms up
@@ -156,7 +165,25 @@ def table(times: dict[str, list[float]]) -> str:
     compiled = statistics.median(times["(compiled)"])
     lines.append(f"| compiled steps, on top | fewer passes between convolutions | {base:.2f} s | {compiled:.2f} s | "
                  f"{base / compiled:.2f} |")  # fmt: skip
+    if LIBRARY in times:
+        library = statistics.median(times[LIBRARY])
+        lines.append(f"| of that, batch norm from two sums | no root and no division a pixel | {library:.2f} s | "
+                     f"{compiled:.2f} s | {library / compiled:.2f} |")  # fmt: skip
     return "\n".join(lines)
+
+
+def tables() -> str:
+    """Of all records, each under a line that says what it is of."""
+    parts = []
+    for path in sorted((ROOT / "benchmarks" / "records" / "changes").glob("*.json")):
+        found = json.loads(path.read_text())
+        options, machine = found["options"], found["machine"]
+        numbers = {"32": "float32"}.get(options.get("precision", "32"), options.get("precision"))
+        parts.append(
+            f"{numbers}, generator width {options['width']}, {machine['cpu']}, {machine['threads']} threads:\n"
+        )
+        parts.append(table(found["seconds"]) + "\n")
+    return "\n".join(parts)
 
 
 def main() -> None:
@@ -166,14 +193,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     options = parser.parse_args()
     times = measure(options)
-    stem = f"{options.teacher}-width{options.width}"
+    stem = f"{options.teacher}-width{options.width}-{options.precision}"
     record = {"machine": cost.machine(), "options": vars(options), "seconds": times}
     write_json(ROOT / "benchmarks" / "records" / "changes" / f"{stem}.json", record)
-    text = table(times)
-    put(ROOT / "docs" / "speed.md", "changes", text)
-    print(text)
+    put(ROOT / "docs" / "speed.md", "changes", tables())
+    print(table(times))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import yaml
 from conftest import tiny_network
 
 from dreamstill import api
-from dreamstill.bench import read_suite, table
+from dreamstill.bench import _thinned, read_suite, table
 from dreamstill.config import build_method
 from dreamstill.errors import InputError
 from dreamstill.weights import save_network
@@ -35,7 +35,7 @@ def suite(tmp_path):
     (folder / "records" / "small").mkdir(parents=True)
     (tmp_path / "recipes").mkdir()
     rows = [{"name": "One row", "recipe": "recipes/a.yaml"}, {"name": "other", "recipe": "recipes/a.yaml"}]
-    content = {"title": "A title", "note": "A note.", "seeds": [0, 1], "rows": rows}
+    content = {"title": "A title", "note": "A note.", "short": "In short.", "seeds": [0, 1], "rows": rows}
     (folder / "small.yaml").write_text(yaml.safe_dump(content))
     return folder / "small.yaml"
 
@@ -101,10 +101,16 @@ def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch)
     assert made["summary"]["steps"] == 3
     assert made["recipe"] == "recipes/a.yaml"
     assert made["settings"]["seed"] == 0
+    assert [row["step"] for row in made["curve"]] == [1, 2, 3]
+    assert made["curve"][-1]["eval/accuracy"] == pytest.approx(made["summary"]["student"]["accuracy"], abs=0.01)
+    assert all(row["student/kl"] > 0 for row in made["curve"])
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith("before\n<!-- bench:small -->\n### A title")
     assert readme.endswith("<!-- /bench -->\nafter\n")
     assert "old" not in readme
+    assert "In short." in readme
+    assert "A note." not in readme
+    assert "A note." in (tmp_path / "RESULTS.md").read_text()
     assert "## A title" in (tmp_path / "RESULTS.md").read_text()
     # What is missing, two at a time.
     api.bench("small", jobs=2, quiet=True)
@@ -147,6 +153,16 @@ def test_a_row_may_have_seeds_of_its_own(suite):
     plan.record(plan.rows[1], 0).write_text(record(0.1))
     plan.record(plan.rows[1], 5).write_text(record(0.7))
     assert "| other |  | 70.0 |" in table(plan)
+
+
+def test_a_record_keeps_the_course_of_a_run_in_few_rows():
+    rows = {s: {"student/kl": 1 / 3} | ({"eval/accuracy": s / 1000} if s % 250 == 0 else {}) for s in range(1, 1001)}
+    kept = _thinned(rows)
+    assert [row["step"] for row in kept if "eval/accuracy" in row] == [250, 500, 750, 1000]
+    assert 20 <= len(kept) <= 26
+    assert kept[0] == {"step": 1, "student/kl": 0.333333}
+    assert len(_thinned({1: {"a": 1.0}, 2: {"a": 2.0}})) == 2
+    assert _thinned({}) == []
 
 
 def test_a_table_without_any_record(suite):

@@ -19,9 +19,11 @@ from dreamstill import api
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write, write_json
 from dreamstill.report.numbers import unit
+from dreamstill.track import read_metrics
 
 # What a record keeps of a run's summary: all of it but what is long and drawn elsewhere.
 _DROPPED = ("confusion", "classes")
+_CURVE_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Table:
     key: str  # within the suite; empty in a suite of one table
     title: str
     note: str
+    short: str  # in the note's place where there is room for a few lines only, the readme
     seeds: tuple[int, ...]
     shared: Mapping[str, Any]
     rows: tuple[Row, ...]
@@ -99,11 +102,11 @@ def read_suite(path: Path) -> tuple[Table, ...]:
 
 def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
     where = f"{path}, table {key}," if key else str(path)
-    unknown = set(content) - {"title", "note", "seeds", "shared", "rows"}
+    unknown = set(content) - {"title", "note", "short", "seeds", "shared", "rows"}
     if unknown or not {"title", "rows", "seeds"} <= set(content):
         raise InputError(
-            f"{where} has the keys {', '.join(content)}: expected title, note, seeds, "
-            "shared and rows, or tables with these"
+            f"{where} has the keys {', '.join(content)}: expected title, note, short, "
+            "seeds, shared and rows, or tables with these"
         )
     try:
         rows = tuple(Row(**row) for row in content["rows"])
@@ -112,7 +115,8 @@ def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
             f"{where} has a row with other keys than name, recipe, published, seeds, settings: {error}"
         ) from error
     shared = content.get("shared") or {}
-    return Table(path, key, content["title"], content.get("note", ""), tuple(content["seeds"]), shared, rows)
+    note, short = content.get("note", ""), content.get("short", "")
+    return Table(path, key, content["title"], note, short, tuple(content["seeds"]), shared, rows)
 
 
 def run_bench(
@@ -147,8 +151,8 @@ def run_bench(
     texts = [table(plan) for plan in plans]
     text = "\n".join(texts)
     atomic_write(path.with_suffix(".md"), text)
-    for plan, made in zip(plans, texts, strict=True):
-        _into_readme(plan, made)
+    for plan in plans:
+        _into_readme(plan)
     _into_results(plans[0].root)
     if not quiet:
         print(text)
@@ -199,10 +203,18 @@ def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -
     kept = {k: v for k, v in summary.items() if k not in _DROPPED}
     settings.pop("data_root", None)
     about = {"row": row.name, "recipe": row.recipe, "settings": settings, "commit": manifest["commit"]}
-    write_json(record, {**about, "teacher_sha256": manifest["teacher_sha256"], "summary": kept})
+    curve = _thinned(read_metrics(out / "metrics.csv"))
+    write_json(record, {**about, "teacher_sha256": manifest["teacher_sha256"], "summary": kept, "curve": curve})
 
 
-def _into_readme(plan: Table, text: str) -> None:
+def _thinned(rows: Mapping[int, dict[str, float]]) -> list[dict[str, float]]:
+    """The course of a run as a record keeps it, to outlive the run's folder: all scores, some of the losses."""
+    every = max(1, len(rows) // _CURVE_ROWS)
+    wanted = (s for i, s in enumerate(sorted(rows)) if i % every == 0 or any(k.startswith("eval/") for k in rows[s]))
+    return [{"step": s, **{k: float(f"{v:.6g}") for k, v in rows[s].items()}} for s in wanted]
+
+
+def _into_readme(plan: Table) -> None:
     """Put the table where the readme has a place for it, so that no figure there is typed by hand."""
     readme = plan.root / "README.md"
     begin, end = f"<!-- bench:{plan.mark} -->", "<!-- /bench -->"
@@ -210,7 +222,7 @@ def _into_readme(plan: Table, text: str) -> None:
     if begin in content:
         before, _, rest = content.partition(begin)
         _, _, after = rest.partition(end)
-        atomic_write(readme, f"{before}{begin}\n{text}{end}{after}")
+        atomic_write(readme, f"{before}{begin}\n{table(plan, plan.short or plan.note)}{end}{after}")
 
 
 def _into_results(root: Path) -> None:
@@ -231,8 +243,11 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def table(plan: Table) -> str:
-    """The table as Markdown, from the records that are there; of one without any only what it would hold."""
+def table(plan: Table, note: str | None = None) -> str:
+    """The table as Markdown, from the records that are there; of one without any only what it would hold.
+
+    ``note``: what stands under it; None is the suite's own.
+    """
     if not any(plan.record(row, seed).exists() for row, seed in plan.runs()):
         names = ", ".join(row.name for row in plan.rows)
         return f"### {plan.title}\n\nNot measured yet: {names}.\n\n`{_command(plan)}`\n"
@@ -260,7 +275,7 @@ def table(plan: Table) -> str:
         f"{student['name']}, {student['params']:,} parameters. Scored on {first['data']}; delivered weights: "
         f"{first['selection']}. {'; '.join(machines)}.",
     ]
-    lines += ["", plan.note.strip(), "", f"`{_command(plan)}`", ""]
+    lines += ["", (plan.note if note is None else note).strip(), "", f"`{_command(plan)}`", ""]
     return "\n".join(lines)
 
 
