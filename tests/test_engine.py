@@ -184,6 +184,10 @@ class TestChoose:
         assert not choose("cpu", "32", "auto", 1e10).compile
         assert choose("cpu", "32", "auto", 1e17).compile
 
+    def test_in_bf16_a_cpu_compiles_earlier(self):
+        assert choose("cpu", "bf16", "auto", 5e13).compile
+        assert not choose("cpu", "32", "auto", 5e13).compile
+
     def test_the_measurement_is_a_ratio(self):
         assert 0.05 < hardware_module._bf16_speedup() < 50
 

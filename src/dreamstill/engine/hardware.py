@@ -52,13 +52,17 @@ def choose(device: str, precision: str, compile: str, flops: float) -> Hardware:
     if precision == "auto":
         precision = "bf16" if _fast_bf16(device, flops) else "32"
     if compile == "auto":
-        compile = "on" if flops > _WORTH_COMPILING[device] else "off"
+        least = _WORTH_COMPILING_BF16 if (device, precision) == ("cpu", "bf16") else _WORTH_COMPILING[device]
+        compile = "on" if flops > least else "off"
     return Hardware(device, precision, compile == "on")  # type: ignore[arg-type]
 
 
 # FLOPs of a run above which compiling saves more than it costs. CPU: measured on two cores (benchmarks/precision.py),
 # 50 to 100 s of compilation against a fifth of the run's time at about 1.5e11 FLOP/s. The others: inferred.
 _WORTH_COMPILING = {"cpu": 1e14, "cuda": 1e16, "mps": math.inf}
+# In bf16 on two cores with matrix units 20 to 40 s against two fifths of the run's time at about 3.8e11 FLOP/s
+# (benchmarks/changes.py --precision bf16).
+_WORTH_COMPILING_BF16 = 3e13
 
 
 # glibc's names and numbers for mallopt.
