@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import tiny_network
+from torch._dynamo.testing import CompileCounter
 from torch.optim import SGD, Adam
 
 from dreamstill.ema import Ema
@@ -89,6 +90,17 @@ def test_hooks_set_before_compilation_fire_and_carry_gradients():
     assert plain[1].abs().sum() > 0
     assert torch.allclose(plain[1], compiled[1], atol=1e-4)
     assert torch.allclose(plain[2], compiled[2], atol=1e-4)
+
+
+def test_more_functions_than_the_compiler_s_limit_are_all_compiled(monkeypatch):
+    """The compiler counts by code, and gives up on one after eight versions: a suite in one process has more."""
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    n = torch._dynamo.config.recompile_limit + 4
+    for k in range(n):
+        e = engine(compile=True)
+        assert torch.equal(e.make(lambda x, k=k: x * k, torch.ones(2)), torch.full((2,), float(k)))
+    assert counter.frame_count == n
 
 
 def test_only_what_is_minimised_learns():

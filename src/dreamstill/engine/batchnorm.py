@@ -7,8 +7,6 @@ and one scale and one shift a channel. Figures in ``docs/speed.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -100,17 +98,9 @@ class _Scaled(torch.autograd.Function):
         return (dy * wide(scale, x)).to(x.dtype), total(x.to(scale.dtype) * dy), total(dy)
 
 
-class _Instead(TorchFunctionMode):
+class LeanBatchNorm(TorchFunctionMode):
+    """Within it a layer that calls the library's batch norm gets :func:`batch_norm`; for functions being compiled."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass everything else on."""
         return (batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
-
-
-def with_lean_batch_norm(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` with :func:`batch_norm` wherever a layer in it calls the library's; for ``torch.compile``."""
-
-    @wraps(fn)
-    def run(*inputs: Any) -> Any:
-        with _Instead():
-            return fn(*inputs)
-
-    return run

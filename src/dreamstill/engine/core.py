@@ -23,9 +23,9 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank
-from dreamstill.engine.batchnorm import with_lean_batch_norm
+from dreamstill.engine.compiling import compiled
 from dreamstill.engine.given import Given
-from dreamstill.engine.hardware import Precision, keep_compiled
+from dreamstill.engine.hardware import Precision
 from dreamstill.engine.launch import launch
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned, average_gradients
 from dreamstill.engine.readings import Readings
@@ -312,10 +312,7 @@ class Engine:
         if not self.compiling:
             return fn
         if key not in self._compiled:
-            keep_compiled()
-            # On a GPU the compiler's own batch norm is bound by memory already (inferred).
-            lean = with_lean_batch_norm(fn) if self.device.type == "cpu" else fn
-            self._compiled[key] = torch.compile(lean, dynamic=False)
+            self._compiled[key] = compiled(fn, self.device)
         return self._compiled[key]
 
     @contextlib.contextmanager

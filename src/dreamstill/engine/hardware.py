@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import time
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -82,12 +80,6 @@ def keep_freed_memory() -> bool:
         return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
     except (OSError, AttributeError):  # another system, or another C library
         return False
-
-
-def keep_compiled() -> None:
-    """Keep compiled code where it outlives a restart of the machine; torch itself puts it under /tmp."""
-    cache = Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
 
 
 def _fast_bf16(device: str, flops: float) -> bool:

@@ -1,0 +1,42 @@
+"""Compiled steps."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamstill.engine.batchnorm import LeanBatchNorm
+
+_NUMBERS = itertools.count()
+
+
+def compiled(fn: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """``fn`` as one graph of fixed shapes, on a CPU with :mod:`dreamstill.engine.batchnorm`'s batch norm.
+
+    The compiler keeps its versions by code, not by function, and gives up on a piece of code after eight: each function
+    gets code of its own here, so that a suite of many runs in one process is compiled to its end.
+    """
+    _keep_compiled()
+
+    def on_cpu(*inputs: Any) -> Any:
+        with LeanBatchNorm():
+            return fn(*inputs)
+
+    # On a GPU the compiler's own batch norm is bound by memory already (inferred).
+    def elsewhere(*inputs: Any) -> Any:
+        return fn(*inputs)
+
+    run = on_cpu if device.type == "cpu" else elsewhere
+    run.__code__ = run.__code__.replace(co_name=f"step_{next(_NUMBERS)}")
+    return torch.compile(run, dynamic=False)
+
+
+def _keep_compiled() -> None:
+    """Keep compiled code where it outlives a restart of the machine; torch itself puts it under /tmp."""
+    cache = Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
