@@ -59,13 +59,13 @@ def sums_around(x: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stored(x: Tensor) -> Tensor:
-    """The same vector; compiled, it is computed once and read, not once more for every pixel that it is used for.
+    """The same vector; compiled for a CPU it is computed once and read, not once more for every pixel it is used for.
 
-    A compiler takes arithmetic on a vector of channels as cheap and repeats it inside the loop over the map: with a
-    root and a division in it, such a loop ran at a third of its speed. A vector whose strides are asked for has to be
-    in memory.
+    The compiler takes arithmetic on a vector of channels as cheap and repeats it inside the loop over the map: with a
+    root and a division in it, such a loop ran at less than half its speed. A vector whose strides are asked for has to
+    be in memory.
     """
-    return x.as_strided(x.shape, x.stride()) if torch.compiler.is_compiling() else x
+    return x.as_strided(x.shape, x.stride()) if compiling_for_cpu(x) else x
 
 
 def compiling_for_cpu(x: Tensor) -> bool:

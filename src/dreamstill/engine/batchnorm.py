@@ -44,7 +44,7 @@ def batch_norm(
     n = x.numel() // c
     if n < 2:
         raise ValueError(f"batch norm needs more than one value a channel when training, got input of {tuple(x.shape)}")
-    near = bias.detach() * 0 if running_mean is None else running_mean
+    near = torch.zeros_like(bias) if running_mean is None else running_mean
     y, mean, var = _Normalised.apply(x, weight, bias, near, eps)
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
