@@ -56,6 +56,14 @@ def test_a_channel_far_from_zero_near_its_running_mean():
     assert torch.allclose(var.double(), x.double().var((0, 2, 3), correction=0), rtol=1e-3)
 
 
+def test_the_gradient_is_laid_out_as_the_map_whatever_comes_back():
+    """The gradient of a mean over the map comes channels first; each block would re-order it once more."""
+    x = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last).requires_grad_()
+    y = batch_norm(x, torch.zeros(3), torch.ones(3), training=True)
+    (dx,) = torch.autograd.grad(y, x, torch.randn(4, 3, 5, 5))
+    assert dx.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_one_value_a_channel_is_refused_as_the_library_does():
     for function in (F.batch_norm, batch_norm):
         with pytest.raises(ValueError, match="more than"):
