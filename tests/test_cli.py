@@ -21,6 +21,11 @@ from dreamstill.errors import InputError
         (["distill", "--method.alpha", "0.1"], ["distill", "--method.alpha", "0.1", "--method.name=ddad"]),
         (["distill", "--method.alpha=1", "--config", "a"], ["distill", "--method.alpha=1", "--config", "a"]),
         (["distill", "--method=ddad"], ["distill", "--method.name=ddad"]),
+        (["distill", "--method", "{name: cgdd}"], ["distill", "--method", "{name: cgdd}"]),
+        (
+            ["distill", "--method={name: cgdd}", "--method.eta", "1"],
+            ["distill", "--method={name: cgdd}", "--method.eta", "1"],
+        ),
         (["distill", "--resume", "--out", "a-b"], ["distill", "--resume=true", "--out", "a-b"]),
         (["distill", "--resume", "false"], ["distill", "--resume", "false"]),
         (["distill", "--no-onnx"], ["distill", "--onnx=false"]),

@@ -59,7 +59,8 @@ def normalise(argv: Sequence[str]) -> list[str]:
     """What people type, as the parser wants it.
 
     Hyphens in option names; the first argument without its name; ``--method ddad`` as ``--method.name ddad`` so that
-    hyper-parameters can follow it; switches without a value, and ``--no-X``.
+    hyper-parameters can follow it (``--method '{name: ddad, ...}'`` has them already); switches without a value, and
+    ``--no-X``.
     """
     command, *words = argv
     if command not in COMMANDS:
@@ -82,9 +83,12 @@ def normalise(argv: Sequence[str]) -> list[str]:
                 name, equals, value = name.removeprefix("no_"), "=", "false"
             elif following not in ("true", "false", "yes", "no"):
                 equals, value = "=", "true"
-        out.append("--" + ("method.name" if name == "method" else name) + equals + value)
+        given = value if equals else "".join(words[i + 1 : i + 2])
+        if name == "method" and not given.lstrip().startswith("{"):
+            name = "method.name"
+        out.append("--" + name + equals + value)
     options = [word.partition("=")[0] for word in out]
-    if any(o.startswith("--method.") for o in options) and not {"--method.name", "--config"} & set(options):
+    if any(o.startswith("--method.") for o in options) and not {"--method", "--method.name", "--config"} & set(options):
         out.append("--method.name=" + inspect.signature(function).parameters["method"].default)
     return out
 
