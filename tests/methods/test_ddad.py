@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam
 from dreamstill import data, models
 from dreamstill.adapters import Network
 from dreamstill.banks import to_float
+from dreamstill.config import build_method
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.losses.statistics import bn_statistics
@@ -336,6 +337,58 @@ def test_reuse_asks_generator_and_teacher_once_an_iteration():
 def test_reuse_keeps_logits_of_whole_images(more):
     with pytest.raises(InputError, match="leave out replay, crop and flip"):
         made(reuse=True, **more)
+
+
+# ---------------------------------------------------------------- the weight of the first discriminator
+
+
+def test_alpha_is_weighed_on_an_untrained_generator():
+    method, engine = made(alpha="auto", alpha_after=6, alpha_ratio=3.0)
+    weigh, distil = method.phases(20)
+    assert (weigh.iterations, distil.iterations) == (3, 7)
+    assert [p.iterations for p in method.phases(5)] == [3]  # a run too short for more
+    generator = copy.deepcopy(method.generator.module)
+    bn, distances = [], []
+    for i in range(weigh.iterations):
+        engine.begin(i, i / weigh.iterations)
+        student, images = copy.deepcopy(method.network), []
+        method.make = lambda e, seen=images: (seen.append(DDAD.make(method, e)), seen[-1])[1]
+        weigh.step(engine)
+        assert len(images) == 3  # two for the student, one to weigh on
+        assert not all(
+            torch.equal(a, b) for a, b in zip(student.parameters(), method.network.parameters(), strict=True)
+        )
+        assert engine.owned["student"].opt.param_groups[0]["lr"] == pytest.approx(0.1)  # no decay yet
+        with torch.no_grad():
+            t = method.teacher(images[-1], stats=True)
+            bn.append(bn_statistics(t.moments))
+            distances.append((copy.deepcopy(method.network)(images[-1]) - t.logits).abs().mean())
+        assert float(method.weight) == pytest.approx(float(3 * distances[-1] / torch.stack(bn).mean()), rel=1e-5)
+    assert all(
+        torch.equal(a, b) for a, b in zip(generator.parameters(), method.generator.module.parameters(), strict=True)
+    )
+    assert engine.read()["generator/alpha"] > 0
+    weight = float(method.weight)
+    engine.begin(3, 0.0)
+    distil.step(engine)
+    assert float(method.weight) == weight  # constant from here on
+    terms, _ = method.loss_g(torch.zeros(16, 8))
+    fixed, other = made(alpha=weight)
+    other.begin(3, 0.0)
+    assert terms["bn"].detach() > 0
+    fixed.generator.module.load_state_dict(method.generator.module.state_dict())
+    assert torch.allclose(fixed.loss_g(torch.zeros(16, 8))[0]["bn"], terms["bn"])
+
+
+def test_alpha_is_a_number_or_auto():
+    assert DDAD(alpha="auto").needed == DDAD().needed
+    with pytest.raises(InputError, match="alpha"):
+        build_method({"name": "ddad", "alpha": "much"})
+    assert build_method({"name": "ddad", "alpha": "2e-1"}).alpha == 0.2
+    assert build_method({"name": "ddad", "alpha": "auto"}).alpha == "auto"
+    for never in ({"alpha_ratio": 0.0}, {"alpha_after": 0}):
+        with pytest.raises(InputError, match="give both above 0"):
+            made(alpha="auto", **never)
 
 
 # ---------------------------------------------------------------- what it says of itself

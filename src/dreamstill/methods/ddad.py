@@ -34,7 +34,11 @@ class DDAD:
     For dense prediction ``L_G = -log(1 + D(x)) + alpha L_BN(x)`` (DFAD), which is the task's to say.
 
     Attributes:
-        alpha: weight of the layer-averaged batch-norm term (inferred: 1; 0 is DFAD).
+        alpha: weight of the layer-averaged batch-norm term (inferred: 1; 0 is DFAD). ``auto``: ``alpha_ratio`` times
+            D(x) after the student's first ``alpha_after`` steps, on the untrained generator's images, over L_BN of a
+            batch of these after each iteration; the generator waits as long. (Inferred, for a term of any size.)
+        alpha_ratio: of ``auto``: how many times the first discriminator weighs the second (inferred: 3).
+        alpha_after: of ``auto`` (inferred: 100).
         w_adv: weight of the adversarial term (DFAD: 1); 0 leaves the first discriminator alone, an ablation.
         bn_form: ``norm`` (DeepInversion), ``squared`` or ``gaussian_kl``.
         bn_pooled: whether a dense teacher's batch norms of one value a channel and image (DeepLab's image pooling) are
@@ -73,7 +77,9 @@ class DDAD:
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
-    alpha: float = 1.0
+    alpha: float | Literal["auto"] = 1.0
+    alpha_ratio: float = 3.0
+    alpha_after: int = 100
     w_adv: float = 1.0
     bn_form: Form = "norm"
     bn_pooled: bool = False
@@ -104,7 +110,12 @@ class DDAD:
     @property
     def needed(self) -> frozenset[str]:
         """What these settings need of the teacher: DFAD reads no statistics."""
-        return self.needs if self.alpha > 0 else self.needs - {"bn"}
+        return self.needs if self.reads_bn else self.needs - {"bn"}
+
+    @property
+    def reads_bn(self) -> bool:
+        """Whether there is a first discriminator."""
+        return self.alpha == "auto" or self.alpha > 0
 
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, the generator and the student, each with its optimiser."""
@@ -114,8 +125,13 @@ class DDAD:
                 f"replay is {self.replay} of {self.student_steps} student steps an iteration: it must be below 1 and "
                 "make a whole number of steps"
             )
-        if self.alpha == 0 and self.w_adv == 0:
+        if not self.reads_bn and self.w_adv == 0:
             raise InputError("alpha and w_adv are 0, so the generator has no loss: give one of them")
+        if self.alpha == "auto" and not (self.alpha_ratio > 0 and self.alpha_after > 0):
+            raise InputError(
+                f"alpha is auto with alpha_ratio {self.alpha_ratio} and alpha_after {self.alpha_after}: give both "
+                "above 0, or alpha as a number"
+            )
         if self.reuse and self.generator_steps < 1:
             raise InputError(
                 f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"
@@ -139,17 +155,41 @@ class DDAD:
         teacher = engine.given.teacher
         small = partial(Generator, head=self.head)
         generator = (LargeGenerator if self.size == "large" else small)(teacher, self.nz, self.width)
-        self.teacher = engine.frozen(engine.given.teacher, bn=self.alpha > 0, bn_pooled=self.bn_pooled)
+        self.teacher = engine.frozen(engine.given.teacher, bn=self.reads_bn, bn_pooled=self.bn_pooled)
         self.generator, self.opt_g = engine.own("generator", generator, partial(Adam, lr=self.lr_g), decay, self.clip)
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, decay)
+        self.weight: float | Tensor
+        if self.alpha == "auto":
+            self.weight = engine.buffer("alpha", torch.zeros((), dtype=engine.dtype))
+            self.weighed = engine.buffer("weighed", torch.zeros(2, dtype=engine.dtype))  # the sum of L_BN, and of what
+        else:
+            self.weight = self.alpha
         stores = self.replay > 0 or self.reuse
         self.stored = engine.bank("images", self.bank, logits=self.reuse, wide=generator.wide) if stores else None
         self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
 
     def phases(self, steps: int) -> list[Phase]:
-        """One phase; an iteration is ``student_steps`` student steps and then the generator's."""
-        return [Phase("distil", -(-steps // self.student_steps), self.step)]
+        """An iteration is ``student_steps`` student steps and then the generator's; ``auto`` weighs alpha before."""
+        iterations = -(-steps // self.student_steps)
+        first = min(-(-self.alpha_after // self.student_steps), iterations) if self.alpha == "auto" else 0
+        phases = [Phase("weigh", first, self.weigh), Phase("distil", iterations - first, self.step)]
+        return [phase for phase in phases if phase.iterations]
+
+    def weigh(self, engine: Engine) -> None:
+        """Student steps on the untrained generator's images, and on one more batch what alpha is made of."""
+        engine.progress = 0.0  # the schedules begin with the generator
+        for _ in range(self.student_steps):
+            engine.minimise(self.loss_s, self.opt_s, inputs=(self.make(engine),))
+        assert isinstance(self.weight, Tensor)
+        with torch.no_grad():
+            images = self.make(engine)
+            t = self.teacher(images, stats=True)
+            discrepancy = self.average(self.distance(self.student(images), t.logits))
+            statistics = bn_statistics(t.moments, self.bn_form)
+            self.weighed += torch.stack([statistics, torch.ones_like(statistics)])
+            self.weight.copy_(self.alpha_ratio * discrepancy * self.weighed[1] / self.weighed[0])
+        engine.observe("generator", {"alpha": self.weight})
 
     def step(self, engine: Engine) -> None:
         """Algorithm: imitate on several batches, then look for images where student and teacher differ."""
@@ -187,14 +227,14 @@ class DDAD:
     def loss_g(self, z: Tensor) -> tuple[Terms, tuple[Tensor, Tensor]]:
         """Generator: find disagreement (second discriminator) among images the teacher's BN layers know (first)."""
         images = self.generator(z)
-        t = self.teacher(images, stats=self.alpha > 0)
+        t = self.teacher(images, stats=self.reads_bn)
         terms = {}
         if self.w_adv > 0:
             # The mean over ranks before the logarithm that segmentation takes of it, not after.
             discrepancy = self.average(self.distance(self.student(images), t.logits))
             terms["adversarial"] = self.w_adv * self.adversarial(discrepancy)
-        if self.alpha > 0:
-            terms["bn"] = self.alpha * bn_statistics(t.moments, self.bn_form)
+        if self.reads_bn:
+            terms["bn"] = self.weight * bn_statistics(t.moments, self.bn_form)
         if self.w_onehot > 0:
             terms["onehot"] = self.w_onehot * onehot(t.logits)
         if self.w_balance > 0:
@@ -208,14 +248,18 @@ class DDAD:
     def images(self, engine: Engine, fresh: bool) -> Tensor:
         """A batch for the student: made now (and stored, where there is replay), or stored earlier."""
         if self.stored is None:
-            return engine.make(self.generator, engine.noise(self.batch_size, self.nz))
+            return self.make(engine)
         if fresh or len(self.stored) == 0:
-            images = engine.make(self.generator, engine.noise(self.batch_size, self.nz))
+            images = self.make(engine)
             self.stored.add(engine.gather(images))
             return images
         images = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype).images
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
         return crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
+
+    def make(self, engine: Engine) -> Tensor:
+        """A batch of the generator's."""
+        return engine.make(self.generator, engine.noise(self.batch_size, self.nz))
 
     def deliver(self) -> Network:
         """The student."""
@@ -224,4 +268,4 @@ class DDAD:
     def synthesise(self, engine: Engine, n: int) -> Tensor:
         """Fresh images of the generator, in batches of training size."""
         batches = range(-(-n // self.batch_size))
-        return torch.cat([engine.make(self.generator, engine.noise(self.batch_size, self.nz)) for _ in batches])[:n]
+        return torch.cat([self.make(engine) for _ in batches])[:n]
