@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch._dynamo.backends.debugging import aot_eager
 
 from dreamstill.engine.batchnorm import LeanBatchNorm, batch_norm
-from dreamstill.moments import sums_around
+from dreamstill.moments import channelwise, sums_around, total
 
 
 def both(x, running, weight, bias, training, momentum=0.1):
@@ -114,3 +115,36 @@ def test_compiled_it_takes_the_place_of_the_library_s():
     assert seen
     assert not any("batch_norm" in name for name in seen)
     assert any("autograd_function_apply" in name or "as_strided" in name for name in seen)
+
+
+def image_end(x, scale, shift):
+    """What a generator ends with: a function, batch norm, pixels; and a sum over all but the channels."""
+    with LeanBatchNorm():
+        y = F.batch_norm(channelwise(torch.tanh, x), None, None, training=True)
+    y = channelwise(lambda v, a, b: v * a + b, y, scale, shift)
+    return y, total(y * y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3, 20])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_rows_of_few_channels_give_the_same(channels, layout):
+    torch.manual_seed(0)
+    x = torch.randn(6, channels, 5, 7, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    scale, shift = torch.rand(channels).double() + 0.5, torch.randn(channels).double()
+    weights = torch.randn(6, channels, 5, 7).double()
+    seen, found = [], []
+
+    def backend(graph, inputs):
+        seen.extend(str(node.target) for m in graph.modules() for node in getattr(m, "graph", graph.graph).nodes)
+        return aot_eager(graph, inputs)
+
+    for run in (image_end, torch.compile(image_end, backend=backend, dynamic=False)):
+        y, squares = run(x, scale, shift)
+        (dx,) = torch.autograd.grad((y * weights).sum() + squares.sum(), x)
+        found.append((y, squares, dx))
+        assert y.is_contiguous(memory_format=layout)
+    assert seen
+    assert ("repeat" in seen) == (channels == 3 and layout is torch.channels_last)
+    for theirs, ours in zip(*found, strict=True):
+        assert torch.allclose(theirs, ours, atol=1e-10)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamstill.errors import InputError
+from dreamstill.moments import channelwise
 
 
 class Network(nn.Module):
@@ -73,7 +74,8 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (``b k`` or ``b k h w``) of images in [0, 1] (``b c h w``)."""
-        logits = logits_of(self.module((images - self.mean) / self.std))
+        facts = (self.mean.flatten(), self.std.flatten())
+        logits = logits_of(self.module(channelwise(lambda v, mean, std: (v - mean) / std, images, *facts)))
         if logits.dim() == 4 and logits.shape[2:] != images.shape[2:]:
             logits = F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
         return logits

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
+from dreamstill.moments import channelwise
 
 Condition = Literal["none", "concat", "multiply", "ccbn"]
 Head = Literal["standardised", "tanh", "linear"]
@@ -35,7 +36,7 @@ class Destandardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``b c h w`` to ``b c h w``."""
-        return x * self.std + self.mean
+        return channelwise(lambda v, std, mean: v * std + mean, x, self.std.flatten(), self.mean.flatten())
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -155,8 +156,8 @@ class Generator(nn.Module):
         x = F.leaky_relu(self.norm2(self.conv2(x), *at), 0.2)
         x = self.conv3(x)
         if self.head == "tanh":
-            return (torch.tanh(x) + 1) / 2
-        return self.to_pixels(self.norm3(x if self.head == "linear" else torch.tanh(x), *at))
+            return channelwise(lambda v: (torch.tanh(v) + 1) / 2, x)
+        return self.to_pixels(self.norm3(x if self.head == "linear" else channelwise(torch.tanh, x), *at))
 
 
 class LargeGenerator(nn.Module):
@@ -199,7 +200,7 @@ class LargeGenerator(nn.Module):
         x = self.norms[0](self.linear(self.label(z, y)).view(-1, *self.seed_shape), *at)
         for conv, norm in zip(self.convs, self.norms[1:], strict=True):
             x = F.leaky_relu(norm(conv(x), *at), 0.2)
-        return (torch.tanh(self.conv(x)) + 1) / 2
+        return channelwise(lambda v: (torch.tanh(v) + 1) / 2, self.conv(x))
 
 
 def nearest_sides(h: int, w: int, multiple: int) -> str:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dreamstill.moments import stored, sums_around, total, wide
+from dreamstill.moments import channelwise, stored, sums_around, total
 
 
 def batch_norm(
@@ -53,6 +53,10 @@ def batch_norm(
     return y
 
 
+def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return x * scale + shift
+
+
 class _Normalised(torch.autograd.Function):
     """``(x - mean) / sqrt(var + eps) * weight + bias`` of the batch's own mean and variance, which come with it."""
 
@@ -62,7 +66,7 @@ class _Normalised(torch.autograd.Function):
         mean, var = sums_around(values, near)
         inverse = stored(torch.rsqrt(var + eps))
         scale = stored(inverse * weight)
-        y = values * wide(scale, x) + wide(stored(bias - mean * scale), x)
+        y = channelwise(_affine, values, scale, stored(bias - mean * scale))
         ctx.save_for_backward(x, mean, inverse, scale)
         ctx.mark_non_differentiable(mean, var)
         return y.to(x.dtype), mean, var
@@ -71,13 +75,13 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
         x, mean, inverse, scale = ctx.saved_tensors
         n = x.numel() // x.shape[1]
-        dy, centred = dy.to(scale.dtype), x.to(scale.dtype) - wide(mean, x)
+        dy, centred = dy.to(scale.dtype), channelwise(torch.sub, x.to(scale.dtype), mean)
         dbias = total(dy)
         projection = total(dy * centred)
         slope = stored(scale * inverse * inverse * projection * (-1 / n))
         offset = stored(scale * dbias * (-1 / n))
         # x first: the result takes its memory format. The gradient of a mean over the map comes channels first.
-        dx = centred * wide(slope, x) + wide(offset, x) + dy * wide(scale, x)
+        dx = channelwise(lambda v, a, b, g, s: v * a + b + g * s, centred, slope, offset, dy, scale)
         return dx.to(x.dtype), projection * inverse, dbias, None, None
 
 
@@ -88,14 +92,14 @@ class _Scaled(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         scale = stored(scale)
         ctx.save_for_backward(x, scale)
-        return (x.to(scale.dtype) * wide(scale, x) + wide(stored(shift), x)).to(x.dtype)
+        return channelwise(_affine, x.to(scale.dtype), scale, stored(shift)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, scale = ctx.saved_tensors
         dy = dy.to(scale.dtype)
         # What nobody asks for the compiler drops.
-        return (dy * wide(scale, x)).to(x.dtype), total(x.to(scale.dtype) * dy), total(dy)
+        return channelwise(torch.mul, dy, scale).to(x.dtype), total(x.to(scale.dtype) * dy), total(dy)
 
 
 class LeanBatchNorm(TorchFunctionMode):
