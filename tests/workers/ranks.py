@@ -19,6 +19,7 @@ SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 5}
 VARIANTS = {
     "ddad": {"replay": 0.5, "w_balance": 1.0, "student_steps": 2},
     "ddad reuse": {"reuse": True, "crop": 0},
+    "ddad auto": {"alpha": "auto", "alpha_after": 4, "student_steps": 2},
     "cpsc": {"generator_steps": 2},
     "cpsc released": {"generator_steps": 2, "variant": "released", "ikd": "log_mse"},
     "cpsc student contrast": {"generator_steps": 2, "gamma_s": 1.0, "condition": "concat"},
