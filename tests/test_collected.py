@@ -1,6 +1,7 @@
 """Collected images: what is read, what is left out and said, and how a run takes them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,16 +94,18 @@ def test_nothing_to_read(tmp_path):
         load(tmp_path / "empty")
 
 
-def test_enough_is_two_batches_and_at_least_64():
+def test_enough_is_two_batches_and_at_least_64_and_an_image_a_class():
     def some(n, bad=()):
         return Collected(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), "mine", bad)
 
-    enough(some(64), 32)
-    enough(some(200), 100)
+    enough(some(64), 32, 10)
+    enough(some(200), 100, 200)
     with pytest.raises(InputError, match=r"mine has 63 usable images \(2 more cannot be read\), expected at least 64"):
-        enough(some(63, ("a", "b")), 4)
+        enough(some(63, ("a", "b")), 4, 10)
     with pytest.raises(InputError, match="at least 200"):
-        enough(some(199), 100)
+        enough(some(199), 100, 10)
+    with pytest.raises(InputError, match="as many as the 200 classes"):
+        enough(some(199), 8, 200)
 
 
 def test_digits_come_without_labels():
@@ -135,6 +138,18 @@ def test_a_run_says_what_it_learnt_from_and_its_student_loads(tmp_path, capsys):
     (some / "broken.png").write_bytes(b"no image")
     student = distil(tmp_path / "run", some)
     assert "broken.png" in capsys.readouterr().out
+    found = json.loads((tmp_path / "run/collected.json").read_text())
+    assert found["unreadable"] == [str(some / "broken.png")]
+    assert found["images"] == 70
+    assert {row["image"] for row in found["kept"]} == {str(some / f"{i:03d}.png") for i in range(70)}
+    confidence = [row["confidence"] for row in found["kept"]]
+    assert confidence == sorted(confidence, reverse=True)
+    pixels = load(some).pixels
+    logits = tiny_network((6, 8), 0)(pixels / 255).detach()
+    first = found["kept"][0]
+    at = int(Path(first["image"]).stem)
+    assert first["class"] == int(logits[at].argmax())
+    assert first["confidence"] == pytest.approx(float(logits[at].softmax(0).amax()), abs=1e-4)
     said = [f"70 collected unlabelled images, {some} (1 unreadable, left out)"]
     manifest, summary = (json.loads((tmp_path / "run" / f).read_text()) for f in ("manifest.json", "summary.json"))
     assert manifest["outside_information"] == summary["outside_information"] == said
@@ -148,6 +163,7 @@ def test_a_run_says_what_it_learnt_from_and_its_student_loads(tmp_path, capsys):
     assert str(some) in (tmp_path / "run/config.yaml").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:the teacher takes none")
 def test_a_run_of_hidfd_from_end_to_end(tmp_path, capsys):
     method = {"name": "hidfd", "batch_size": 16, "gan_batch": 16, "nz": 8, "width": 2, "bank": 32, "crop": 1}
     distil(tmp_path / "run", "digits", method=method, steps=4, onnx=True)

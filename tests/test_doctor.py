@@ -175,21 +175,21 @@ class EvalOnly(Ending):
 def test_a_teacher_left_in_training_mode_is_looked_at_in_eval_mode():
     report = doctor.examine(wrap(EvalOnly()).train())
     assert report["problems"] == []
-    assert report["offers"] == ["bn", "input_gradient", "linear_head", "sides"]
+    assert report["offers"] == ["bn", "doublings", "input_gradient", "linear_head", "sides"]
 
 
 # ---------------------------------------------------------------- offers and missing
 
 
 def test_offers_of_networks():
-    everything = {"bn", "input_gradient", "linear_head", "sides"}
+    everything = {"bn", "doublings", "input_gradient", "linear_head", "sides"}
     assert fits.offers(tiny_network((4, 6), 0)) == everything
     assert fits.offers(ending(lambda y: {"logits": y})) == everything
     assert fits.offers(ending(lambda y: 2 * y)) == everything - {"linear_head"}  # the linear layer is not the end
     assert fits.offers(ending(lambda y: y.softmax(1))) == everything - {"linear_head"}
     assert fits.offers(ending(lambda y: y.detach())) == everything - {"input_gradient"}
-    assert fits.offers(ending(lambda y: y.round())) == {"bn", "sides"}
-    assert fits.offers(ending(lambda y: y, channels=3)) == {"bn", "sides"}  # its forward pass fails
+    assert fits.offers(ending(lambda y: y.round())) == {"bn", "doublings", "sides"}
+    assert fits.offers(ending(lambda y: y, channels=3)) == {"bn", "doublings", "sides"}  # its forward pass fails
     lenet = models.build("lenet5", num_classes=10, channels=1, image_size=32)
     assert fits.offers(wrap(lenet, 10, image_size=32)) == everything - {"bn"}
     assert fits.offers(tiny_network((4,), 0, image_size=10)) == everything - {"sides"}
@@ -355,7 +355,7 @@ def test_examine_a_good_teacher(standardised):
     assert (report["bn_layers"], report["bn_names"]) == (2, ["blocks.0.1", "blocks.1.1"])
     assert (report["output"], report["problems"], report["sha256"]) == ("logits", [], "ab" * 32)
     assert report["taps"] == ["blocks.0", "blocks.1"]
-    assert report["offers"] == ["bn", "input_gradient", "linear_head", "sides"]
+    assert report["offers"] == ["bn", "doublings", "input_gradient", "linear_head", "sides"]
     assert {row["name"] for row in report["methods"]} == set(methods.names())
     assert all(row["fits"] and row["why"] == "" for row in report["methods"])
     times = report["milliseconds"]

@@ -72,7 +72,7 @@ def test_without_its_tanh_the_last_batch_norm_takes_the_convolution_itself():
 @pytest.mark.parametrize(("kind", "size"), [(Generator, 8), (LargeGenerator, 16)])
 def test_the_class_changes_the_image(condition, kind, size):
     torch.manual_seed(0)
-    generator = kind(network(size, 4, 1), nz=8, width=4, condition=condition).eval()
+    generator = kind(network(size, 4, 1), nz=8, width=4, condition=condition)
     if condition == "ccbn":
         torch.nn.init.normal_((generator.norm1 if kind is Generator else generator.norms[1]).gain.weight)
     z, y = torch.randn(5, 8), torch.tensor([0, 1, 2, 3, 0])
@@ -126,3 +126,19 @@ def test_redraw_changes_every_weight_and_leaves_the_global_stream_alone():
 def test_sides_it_cannot_make():
     with pytest.raises(InputError, match="multiples of 4"):
         Generator(network(30))
+
+
+def test_the_large_generator_begins_as_dcgan():
+    torch.manual_seed(0)
+    made = LargeGenerator(network(64), nz=64, width=16)
+    for layer in (made.linear, *made.convs, made.conv):
+        assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.15)
+        assert layer.bias is None or not layer.bias.any()
+    scales = torch.cat([norm.weight.detach() for norm in made.norms])
+    assert float(scales.mean()) == pytest.approx(1, abs=0.01)
+    assert float(scales.std()) == pytest.approx(0.02, rel=0.2)
+    factors = LargeGenerator(network(64), nz=64, width=2, condition="multiply").label.factors
+    assert float(factors.weight.detach().std()) == pytest.approx(1, rel=0.2)  # the label's own are not of that
+    classes = LargeGenerator(network(64), nz=8, width=16, condition="ccbn").norms[0]
+    assert float(classes.gain.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
+    assert not classes.bias.weight.any()

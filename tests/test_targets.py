@@ -112,3 +112,13 @@ def test_layers_that_cannot_be_modelled():
     bare = Network(nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten()), num_classes=4, image_size=8, channels=1)
     with pytest.raises(InputError, match="no linear layer to read classes off"):
         targets.classifier(bare)
+
+
+def test_small_batches_together_have_all_classes_and_both_concentrations_alike_often():
+    torch.manual_seed(0)
+    similar = targets.concentrations(torch.randn(7, 5))
+    asked = torch.cat([targets.dirichlet_targets(similar, 5, 5 * i)[1] for i in range(28)])
+    assert asked.bincount().tolist() == [20] * 7
+    # A batch of as many draws as classes: by turns of the blunt and of the sharp concentration.
+    blunt, sharp = (targets.dirichlet_targets(torch.ones(50, 50), 50, first)[0].amax(1).mean() for first in (0, 50))
+    assert sharp > 2 * blunt

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from dreamstill import storage
 from dreamstill.errors import InputError
 
 _COLUMNS = ("pixels", "labels", "logits")
@@ -36,7 +39,8 @@ class ImageBank(nn.Module):
     """A ring buffer of ``capacity`` images (uint8 ``c h w``) with one integer label and ``k`` logits each.
 
     The logits are whoever stores them's word on the very image stored: who crops or mirrors it has to ask again. They
-    are kept as float16, whose rounding (1/2048 of the value) is below that of the image to uint8.
+    are kept as float16, whose rounding (1/2048 of the value) is below that of the image to uint8. Large columns
+    (:mod:`dreamstill.storage`) lie in files in ``folder`` and stay on the host.
 
     How many images were ever added is known on the host, so that drawing from the bank never waits for the
     device. Values outside [-margin, 1 + margin] are clipped; ``clipped_share`` says how many were. With a margin the
@@ -50,7 +54,13 @@ class ImageBank(nn.Module):
     clipped: Tensor
 
     def __init__(
-        self, capacity: int, channels: int, image_size: tuple[int, int], k: int = 0, margin: float = 0.0
+        self,
+        capacity: int,
+        channels: int,
+        image_size: tuple[int, int],
+        k: int = 0,
+        margin: float = 0.0,
+        folder: Path | None = None,
     ) -> None:
         super().__init__()
         if capacity < 1:
@@ -58,10 +68,19 @@ class ImageBank(nn.Module):
         self.capacity = capacity
         self.margin = margin
         self.added = 0
-        self.register_buffer("pixels", torch.zeros(capacity, channels, *image_size, dtype=torch.uint8))
-        self.register_buffer("labels", torch.full((capacity,), -1, dtype=torch.int64))
-        self.register_buffer("logits", torch.zeros(capacity, k, dtype=torch.float16))
+        folder = Path(tempfile.gettempdir()) if folder is None else folder
+        self._column("pixels", (capacity, channels, *image_size), torch.uint8, folder)
+        self._column("labels", (capacity,), torch.int64, folder)
+        self.labels.fill_(-1)
+        self._column("logits", (capacity, k), torch.float16, folder)
         self.register_buffer("clipped", torch.zeros((), dtype=torch.float64))
+
+    def _column(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> None:
+        column = storage.room(shape, dtype, folder)
+        if storage.is_large(shape, dtype):
+            setattr(self, name, column)  # no buffer: it must not follow the module to its device
+        else:
+            self.register_buffer(name, column)
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -93,10 +112,10 @@ class ImageBank(nn.Module):
     def draw(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Stored:
         """What is stored at ``index`` (``b``)."""
         with record_function("bank"):
-            images = to_float(self.pixels[index], dtype)
+            images = to_float(storage.rows(self.pixels, index), dtype)
             if self.margin:
                 images = images * (1 + 2 * self.margin) - self.margin
-            return Stored(images, self.labels[index], self.logits[index].to(dtype))
+            return Stored(images, storage.rows(self.labels, index), storage.rows(self.logits, index).to(dtype))
 
     @property
     def clipped_share(self) -> float:
@@ -107,12 +126,11 @@ class ImageBank(nn.Module):
         """What was added since there were ``since`` and is still there: number of the first, and all columns."""
         start = max(since, self.added - self.capacity, 0)
         index = torch.arange(start, self.added) % self.capacity
-        index = index.to(self.pixels.device)
-        return start, {name: getattr(self, name)[index].cpu() for name in _COLUMNS}
+        return start, {name: storage.rows(getattr(self, name), index) for name in _COLUMNS}
 
     def restore(self, start: int, rows: Mapping[str, Tensor]) -> None:
         """Put back rows saved by :meth:`rows`; the caller sets ``added`` when all are back."""
-        device = self.pixels.device
-        index = (torch.arange(start, start + len(rows["pixels"])) % self.capacity).to(device)
+        index = torch.arange(start, start + len(rows["pixels"])) % self.capacity
         for name in _COLUMNS:
-            getattr(self, name)[index] = rows[name].to(device)
+            column = getattr(self, name)
+            column[index.to(column.device)] = rows[name].to(column.device)

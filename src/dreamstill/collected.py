@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,15 @@ from dreamstill.banks import to_float
 from dreamstill.errors import InputError
 
 LEAST = 64
-Select = Literal["confidence", "class", "random"]
+Select = Literal["confidence", "class", "flexible", "random"]
+
+
+class Ranking(NamedTuple):
+    """Which collected images are kept, the surest first."""
+
+    order: Tensor  # int64 ``m``: their numbers
+    labels: Tensor  # int64 ``m``: the teacher's classes of them
+    sure: Tensor  # ``m``: its probability of that class
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,14 @@ class Collected:
         unreadable: names of the files that no image could be read from; they are left out.
         resized: names of the images of another size, resized on the short side and cropped in the centre (28x28
             ones wanted at 32 are padded with zeros).
+        names: of the images; empty where the source has none.
     """
 
     pixels: Tensor
     source: str
     unreadable: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -60,6 +70,23 @@ class Collected:
         """Hex digest of the pixels."""
         return hashlib.sha256(self.pixels.numpy().tobytes()).hexdigest()
 
+    def account(self, ranking: Ranking | None) -> dict[str, Any]:
+        """All names of what was left out and resized; of the images kept, the surest first, name, class and confidence.
+
+        Args:
+            ranking: the method's, None where it makes none.
+        """
+        found: dict[str, Any] = {
+            "source": self.source, "images": len(self), "unreadable": self.unreadable, "resized": self.resized
+        }  # fmt: skip
+        if ranking is not None:
+            columns = zip(*(column.tolist() for column in ranking), strict=True)
+            found["kept"] = [
+                {"image": self.names[i] if self.names else i, "class": y, "confidence": round(sure, 4)}
+                for i, y, sure in columns
+            ]
+        return found
+
     def _changed(self) -> list[tuple[tuple[str, ...], str]]:
         return [(self.unreadable, "unreadable, left out"), (self.resized, "of another size, resized")]
 
@@ -82,6 +109,7 @@ def load_collected(
     if source == "digits":
         return Collected(data.load(source, "train", image_size=image_size, channels=channels).pixels, source)
     arrays: list[np.ndarray] = []
+    names: list[str] = []
     unreadable: list[str] = []
     resized: list[str] = []
     for name, content in data.encoded(source, "train", root):
@@ -92,44 +120,52 @@ def load_collected(
         if (picture.height, picture.width) != image_size:
             resized.append(name)
         arrays.append(decoding.fit(picture, image_size, channels))
+        names.append(name)
     if not arrays:
         raise InputError(
             f"none of the {len(unreadable)} images of {source} can be read, first {', '.join(unreadable[:5])}: give a "
             "folder or parquet file of images"
         )
-    return Collected(torch.from_numpy(np.stack(arrays)), source, tuple(unreadable), tuple(resized))
+    return Collected(torch.from_numpy(np.stack(arrays)), source, tuple(unreadable), tuple(resized), tuple(names))
 
 
-def enough(collected: Collected, batch: int) -> None:
-    """Refuse too few images to go on with: two batches, and at least 64.
+def enough(collected: Collected, batch: int, num_classes: int) -> None:
+    """Refuse too few images to go on with: two batches, at least 64, and one for each class.
 
     Raises:
         InputError: fewer are left.
     """
-    least = max(LEAST, 2 * batch)
+    least = max(LEAST, 2 * batch, num_classes)
     if len(collected) < least:
         lost = f" ({len(collected.unreadable)} more cannot be read)" if collected.unreadable else ""
         raise InputError(
             f"{collected.source} has {len(collected)} usable images{lost}, expected at least {least} (two batches, "
-            "and 64): collect more, or lower batch_size"
+            f"64, and as many as the {num_classes} classes): collect more, or lower batch_size"
         )
 
 
 @torch.no_grad()
 def ranked(
     logits_of: Callable[[Tensor], Tensor], pixels: Tensor, select: Select, min_confidence: float, keep: int
-) -> tuple[Tensor, Tensor]:
-    """Numbers of the images to keep, the teacher's surest first (int64 ``m``), and its labels of them (``m``).
+) -> Ranking:
+    """Which images to keep, and the teacher's labels of them.
 
     Args:
         logits_of: from images (``b c h w``, [0, 1]) to the teacher's logits.
         pixels: uint8 ``n c h w``.
         select: ``confidence``: by the largest probability, that is by the smallest cross-entropy with the teacher's
-            own arg-max; ``class``: the surest of every class first, then the second of every class, ...; ``random``: an
-            order from torch's own stream.
+            own arg-max; ``class``: the surest of every class first, then the second of every class, ...; ``flexible``:
+            by confidence, and ``min_confidence`` is times ``s / (2 - s)`` for a class that ``s`` times as many images
+            reach as the most frequent one's (FlexMatch, Zhang et al., arXiv:2110.08263); ``random``: an order from
+            torch's own stream.
         min_confidence: the smallest probability that is kept.
         keep: how many, at most.
+
+    Raises:
+        InputError: ``flexible`` without ``min_confidence``.
     """
+    if select == "flexible" and min_confidence == 0:
+        raise InputError("select is flexible and min_confidence 0: give the probability that it is to lower, 0.95 say")
     logits = torch.cat([logits_of(to_float(p)) for p in pixels.split(256)])
     sure, labels = logits.softmax(1).max(1)
     if select == "random":
@@ -141,5 +177,10 @@ def ranked(
         counts = labels.bincount(minlength=logits.shape[1])
         place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[labels[order][by_class]]
         order = order[torch.empty_like(place).scatter_(0, by_class, place).argsort(stable=True)]
-    order = order[sure[order] >= min_confidence][:keep]
-    return order, labels[order]
+    least = torch.full_like(sure, min_confidence)
+    if select == "flexible":
+        certain = labels[sure >= min_confidence].bincount(minlength=logits.shape[1])
+        often = certain / certain.max().clamp_min(1)
+        least *= (often / (2 - often))[labels]
+    order = order[sure[order] >= least[order]][:keep]
+    return Ranking(order, labels[order], sure[order])

@@ -72,16 +72,17 @@ def build_method(method: Any) -> Any:
 
 
 def _check_ranges(method: Any) -> None:
-    """Counts and sizes must be positive, weights and rates not negative."""
+    """Counts and sizes must be positive, weights and rates not negative; a mean may be anything."""
     for f in fields(method):
         value = getattr(method, f.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if value != value or value < 0 or (value == 0 and f.name in _AT_LEAST_ONE):
+        if value != value or (value < 0 and f.name not in _SIGNED) or (value == 0 and f.name in _AT_LEAST_ONE):
             least = "at least 1" if f.name in _AT_LEAST_ONE else "not negative"
             raise InputError(f"{f.name} is {value}: it must be {least}")
 
 
+_SIGNED = {"mu"}
 _AT_LEAST_ONE = {
     "batch_size", "nz", "width", "bank", "student_steps", "every", "tau", "n_images", "synthesis_batch", "iterations"
 }  # fmt: skip

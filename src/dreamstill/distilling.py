@@ -14,7 +14,7 @@ from torch import nn
 
 from dreamstill import api, budget, cost, data, doctor, fits, state_files, weights
 from dreamstill.adapters import Network
-from dreamstill.banks import to_uint8
+from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.collected import Collected, enough, load_collected
 from dreamstill.config import build_method, method_spec
 from dreamstill.engine import Given, Hardware, choose
@@ -25,8 +25,9 @@ from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
 from dreamstill.state import new_folder
+from dreamstill.storage import nearest
 from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of
-from dreamstill.transfer import TransferSet, read_parquet
+from dreamstill.transfer import TransferSet, kept, read_parquet, write_set
 
 DEFAULT_STEPS = 5_000
 # Not in config.yaml: where and how it runs; and trust in a file is not handed on to whoever repeats the run.
@@ -165,7 +166,7 @@ def collected_images(settings: dict[str, Any], method: Method, teacher: Network)
     collected = load_collected(
         source, root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
     )
-    enough(collected, getattr(method, "batch_size", 0))
+    enough(collected, getattr(method, "batch_size", 0), teacher.num_classes)
     return collected
 
 
@@ -179,7 +180,7 @@ def transfer_set(settings: dict[str, Any], method: Method, teacher: Network) -> 
         return None
     if source is None:
         raise InputError(f"{name} learns from a stored transfer set and none was given: name it with --transfer")
-    return read_parquet(source, teacher)
+    return read_parquet(source, teacher, nearest(Path(settings.get("out") or ".")))
 
 
 def _check(method: Method, teacher: Network, student: Network) -> None:
@@ -273,10 +274,11 @@ def _resolved(
 
 
 def _file_facts(settings: dict[str, Any], teacher: Network) -> dict[str, Any]:
+    tensors = state_files.fingerprint(teacher.module)  # before the engine gives it another precision
     if settings["teacher_checkpoint"] is None:
-        return {"file": None, "sha256": state_files.fingerprint(teacher.module)}
+        return {"file": None, "sha256": tensors, "fingerprint": tensors}
     file = weights.checkpoint_file(Path(settings["teacher_checkpoint"]))
-    return {"file": str(file), "sha256": state_files.sha256(file)}
+    return {"file": str(file), "sha256": state_files.sha256(file), "fingerprint": tensors}
 
 
 def _same_inputs(plan: Plan) -> None:
@@ -304,9 +306,13 @@ def _same_inputs(plan: Plan) -> None:
 
 
 def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
-    """Samples, what the teacher sees in them, and the exported student."""
+    """Samples, what the teacher sees in them, the transfer set of a method that keeps one, the exported student."""
     plan = done.plan
-    found = _look_at_images(done)
+    facts = getattr(plan.method, "facts", None)
+    found = _look_at_images(done) | (facts() if facts is not None else {})
+    keeps = getattr(plan.method, "transfer_set", None)
+    if keeps is not None:
+        _write_set(plan, keeps())
     found["clipped_share"] = max([found["clipped_share"], *(b.clipped_share for b in done.engine.banks.values())])
     if onnx:
         try:
@@ -315,6 +321,17 @@ def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
             found["onnx_error"] = str(error)
             print(f"no student.onnx: {error}", flush=True)
     return found
+
+
+def _write_set(plan: Plan, bank: ImageBank) -> None:
+    teacher = plan.given.teacher
+    classes = plan.test.classes if plan.test is not None else [str(i) for i in range(teacher.num_classes)]
+    about = {"run": plan.out.name, "seed": plan.config["seed"], "method": plan.config["method"]}
+    about |= {"teacher_sha256": plan.teacher_file["fingerprint"], "outside": plan.outside}
+    try:
+        write_set(plan.out / "transfer.parquet", kept(bank), teacher, classes, about)
+    except InputError as error:  # the student is trained: images that PNG does not take must not cost the run
+        print(f"no transfer.parquet: {error}", flush=True)
 
 
 def _look_at_images(done: Finished) -> dict[str, Any]:
@@ -342,6 +359,8 @@ def table(out: Path) -> str:
     rows += [(k, f"{teacher[k]:,}", f"{student[k]:,}") for k in ("params", "flops")]
     if "accuracy" in student:
         rows.append(("accuracy", f"{teacher['accuracy']:.2%}", f"{student['accuracy']:.2%}"))
+        if "relative_accuracy" in summary:
+            rows.append(("relative accuracy", "", f"{summary['relative_accuracy']:.2%}"))
     elif "miou" in student:
         for key, name in (("miou", "mean IoU"), ("pixel_accuracy", "pixel accuracy")):
             rows.append((name, f"{teacher[key]:.2%}", f"{student[key]:.2%}"))

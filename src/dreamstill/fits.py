@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dreamstill import methods
 from dreamstill.adapters import Network
+from dreamstill.errors import InputError
+from dreamstill.gan import doublings
 from dreamstill.generators import SMALLEST, nearest_sides
 from dreamstill.normalisation import plain_copy
 from dreamstill.probes import bn_layers, last_linear
@@ -27,13 +29,19 @@ def offers(network: Network) -> frozenset[str]:
     """What of a method's ``needs`` a network fulfils.
 
     ``bn``: it has batch-norm layers with running statistics. ``sides``: those of its images are multiples of 4, as a
-    generator makes them. ``input_gradient``: a backward pass brings the images a finite gradient that is not zero.
-    ``linear_head``: its last ``nn.Linear`` has ``num_classes`` outputs, runs, and what it returns is what the network
-    returns. A network whose forward pass fails offers neither of the latter two.
+    generator makes them. ``doublings``: they are what a GAN makes that doubles small maps. ``input_gradient``: a
+    backward pass brings the images a finite gradient that is not zero. ``linear_head``: its last ``nn.Linear`` has
+    ``num_classes`` outputs, runs, and what it returns is what the network returns. A network whose forward pass fails
+    offers neither of the latter two.
     """
     found = {"bn"} if bn_layers(network.module) else set()
     if all(side % SMALLEST == 0 for side in network.image_size):
         found.add("sides")
+    try:
+        doublings(network.image_size)
+        found.add("doublings")
+    except InputError:
+        pass
     copied = plain_copy(network)
     head, returned = last_linear(copied.module), []
     if head is not None:
@@ -101,6 +109,8 @@ def _lacking(method: Any, offered: frozenset[str], network: Network, task: str) 
         f"out of the teacher's forward pass, or {take})",
         "linear_head": f"a last nn.Linear with {network.num_classes} outputs that gives the logits (this teacher ends "
         f"otherwise: {take})",
+        "doublings": "images whose sides are a map of at least 4x4 doubled one to five times, 32x32 for instance "
+        f"(this teacher takes {height}x{width} ones: {take})",
         "sides": f"images whose sides are multiples of {SMALLEST} (this teacher takes {height}x{width} ones; {near} "
         f"would do: {take})",
     }

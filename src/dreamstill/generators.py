@@ -165,7 +165,8 @@ class LargeGenerator(nn.Module):
 
     Batch norm after the first map, and with LeakyReLU 0.2 after each transposed convolution; nothing after the tanh,
     whose range [-1, 1] is taken as black to white. The form is that of the second generator in CPSC-DFKD's released
-    code; what CGDD uses for large images is not known.
+    code, as is what it begins with: weights from N(0, 0.02), norms' scales from N(1, 0.02), no offsets; what CGDD uses
+    for large images is not known.
 
     Args:
         network: the teacher the images are for: gives size, channels and classes.
@@ -193,6 +194,7 @@ class LargeGenerator(nn.Module):
         )
         self.norms = nn.ModuleList(_norm(c, num_classes=network.num_classes, condition=condition) for c in widths)
         self.conv = nn.Conv2d(width, network.channels, 3, padding=1)
+        self.apply(_as_dcgan)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Noise ``b nz`` (and labels ``b`` if conditional) to images ``b c h w`` in [0, 1]."""
@@ -201,6 +203,18 @@ class LargeGenerator(nn.Module):
         for conv, norm in zip(self.convs, self.norms[1:], strict=True):
             x = F.leaky_relu(norm(conv(x), *at), 0.2)
         return channelwise(lambda v: (torch.tanh(v) + 1) / 2, self.conv(x))
+
+
+def _as_dcgan(layer: nn.Module) -> None:
+    """DCGAN's first weights (Radford et al., arXiv:1511.06434); the label's own factors are left as they are."""
+    if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d) and layer.affine:
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+    elif isinstance(layer, ConditionalBatchNorm):
+        nn.init.normal_(layer.gain.weight, 1.0, 0.02)
 
 
 def nearest_sides(h: int, w: int, multiple: int) -> str:

@@ -24,6 +24,7 @@ from dreamstill.files import atomic_write, write_json
 from dreamstill.loop import Cadence, Outcome, run
 from dreamstill.report import write_report
 from dreamstill.state import Checkpoints, RunFolder, manifest
+from dreamstill.storage import nearest
 from dreamstill.tasks import Task
 from dreamstill.track import Tracker
 from dreamstill.transfer import TransferSet
@@ -92,6 +93,7 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
         compile=config["compile"] == "on",
         seed=config["seed"],
         steps=plan.steps,
+        scratch=nearest(plan.out),
     )
     # Before the folder is made: what a method cannot do must leave nothing behind.
     plan.method.setup(engine)
@@ -119,6 +121,7 @@ def _begin(plan: Plan) -> None:
         about["collected_sha256"] = plan.collected.sha256
         for note in plan.collected.notes:
             print(note, flush=True)
+        write_json(plan.out / "collected.json", plan.collected.account(getattr(plan.method, "ranking", None)))
     if plan.stored is not None:
         about["transfer_sha256"] = plan.stored.sha256
     write_json(plan.out / "manifest.json", about)

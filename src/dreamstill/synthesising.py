@@ -26,8 +26,9 @@ from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
 from dreamstill.state import Checkpoints
+from dreamstill.storage import nearest
 from dreamstill.tasks import task_of
-from dreamstill.transfer import ROWS, write_parquet
+from dreamstill.transfer import ROWS, kept, write_set
 
 DEFAULT_IMAGES = 1000
 
@@ -51,9 +52,8 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
         )
     about |= {"teacher_sha256": fingerprint, "outside": _outside(folder)}
     if path.suffix == ".parquet":
-        made = _kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
-        seen = ((pixels, metrics.predict(teacher, pixels)) for pixels in made)
-        count = write_parquet(path, seen, _classes(folder, teacher), {**about, "method": config["method"]})
+        made = kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
+        count = write_set(path, made, teacher, _classes(folder, teacher), {**about, "method": config["method"]})
     else:
         pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu().contiguous()
         count = len(pixels)
@@ -83,7 +83,14 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     stored = transfer_set(settings, method, teacher)
     pixels, logits = (None, None) if stored is None else (stored.pixels, stored.logits)
     given = Given(teacher, student, *real_images(settings, method, teacher), gathered, pixels, logits)
-    engine = Engine(given, device=config["device"], precision=config["precision"], seed=seed, steps=config["steps"])
+    engine = Engine(
+        given,
+        device=config["device"],
+        precision=config["precision"],
+        seed=seed,
+        steps=config["steps"],
+        scratch=nearest(folder),
+    )
     method.setup(engine)
     state = Checkpoints(folder / "checkpoint").load(engine.banks)
     if state is None:
@@ -91,13 +98,6 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     engine.load(state["engine"])
     engine.begin(state["progress"]["iteration"], 1.0)
     return engine, method, config, fingerprint
-
-
-def _kept(bank: ImageBank, n: int | None) -> Iterator[Tensor]:
-    """The images of a transfer set, or its first ``n``, in pieces (uint8 ``b c h w``)."""
-    if n is not None and n > len(bank):
-        raise InputError(f"the run's transfer set has {len(bank)} images, not {n}: leave out --n, or give at most that")
-    return iter(bank.pixels[: len(bank) if n is None else n].cpu().split(ROWS))
 
 
 def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:

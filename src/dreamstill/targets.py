@@ -42,7 +42,8 @@ def classifier(network: Network) -> str:
     name = last_linear(network.module)
     if name is None:
         raise InputError(
-            f"{network.name} has no linear layer to read classes off: take space onehot, or other teachers"
+            f"{network.name} has no linear layer to read classes off: take space onehot with lambda_a 0, or other "
+            "teachers"
         )
     return name
 
@@ -141,13 +142,14 @@ def concentrations(weight: Tensor) -> Tensor:
     return (c - low) / (high - low)
 
 
-def dirichlet_targets(similarities: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """``n`` soft targets (``n k``) of ZSKD and the classes (``n``) they were drawn for, all classes alike often.
+def dirichlet_targets(similarities: Tensor, n: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """``n`` soft targets (``n k``) of ZSKD and the classes (``n``) they were drawn for, in turn, each beta in turn.
 
-    Draws from torch's global stream. Small concentrations underflow in float32, so it runs in float64.
+    ``first``: how many were drawn before, so that many small batches together have all classes alike often. Draws
+    from torch's global stream. Small concentrations underflow in float32, so it runs in float64.
     """
     k = len(similarities)
-    index = torch.arange(n, device=similarities.device)
+    index = torch.arange(first, first + n, device=similarities.device)
     betas = torch.tensor(ZSKD_BETAS, dtype=torch.float64, device=similarities.device)[index // k % len(ZSKD_BETAS)]
     concentration = betas[:, None] * similarities.double()[index % k] + 1e-4
     drawn = torch.distributions.Dirichlet(concentration).sample()

@@ -1,15 +1,16 @@
 """A transfer set as a file: synthetic images with the teacher's logits, for whoever distils or looks further.
 
 Parquet in the Hugging Face image layout: ``image`` (bytes of a PNG, path), ``label`` (the teacher's likeliest class),
-``logits`` (float32). ``datasets`` reads it, and :func:`dreamstill.data.load` as a labelled set. The images of a run lie
-in its checkpoint, so that writing the file again is a matter of seconds and it needs no state of its own.
+``logits`` (float32). ``datasets`` reads it, and :func:`dreamstill.data.load` as a labelled set. While a run goes on its
+images lie in its checkpoint, so that writing the file is a matter of seconds and needs no state of its own.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamstill import state_files
+from dreamstill import metrics, state_files, storage
 from dreamstill.adapters import Network
+from dreamstill.banks import ImageBank
 from dreamstill.errors import InputError
 from dreamstill.files import replacing
 
@@ -76,6 +78,29 @@ def write_parquet(
     return written
 
 
+def write_set(
+    path: Path, images: Iterable[Tensor], teacher: Network, classes: Sequence[str], about: dict[str, Any]
+) -> int:
+    """Write images (uint8 ``b c h w`` each) with what the teacher says of them; returns how many.
+
+    Args:
+        path: the file.
+        images: in pieces, each a row group.
+        teacher: asked for the logits.
+        classes: the names of its classes.
+        about: where they come from: ``run``, ``seed``, ``method``, ``outside``, ``teacher_sha256``.
+    """
+    seen = ((pixels, metrics.predict(teacher, pixels)) for pixels in images)
+    return write_parquet(path, seen, classes, {**teacher.description(), **about})
+
+
+def kept(bank: ImageBank, n: int | None = None) -> Iterator[Tensor]:
+    """The images of a transfer set, or its first ``n``, in pieces (uint8 ``b c h w``)."""
+    if n is not None and n > len(bank):
+        raise InputError(f"the run's transfer set has {len(bank)} images, not {n}: leave out --n, or give at most that")
+    return (pixels.cpu() for pixels in bank.pixels[: len(bank) if n is None else n].split(ROWS))
+
+
 @dataclass(frozen=True)
 class TransferSet:
     """A transfer set read back."""
@@ -86,8 +111,13 @@ class TransferSet:
     outside: list[str]  # the outside information used in making it
 
 
-def read_parquet(path: Path | str, teacher: Network) -> TransferSet:
+def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None) -> TransferSet:
     """Read what :func:`write_parquet` wrote, for this teacher, a row group at a time.
+
+    Args:
+        path: the file.
+        teacher: whose logits it must hold.
+        scratch: folder for a set too large for memory; without it the system's for temporary files.
 
     Raises:
         InputError: not such a file; or it is another teacher's, or of another image size or number of classes.
@@ -116,8 +146,9 @@ def read_parquet(path: Path | str, teacher: Network) -> TransferSet:
                 f"the transfer set {path} was made for {what} {theirs}, and here it is {ours}: give the teacher that "
                 "it was made from, or make a set from this one"
             )
-    pixels = torch.empty(file.metadata.num_rows, *size, dtype=torch.uint8)
-    logits = torch.empty(len(pixels), k)
+    scratch = Path(tempfile.gettempdir()) if scratch is None else scratch
+    pixels = storage.room((file.metadata.num_rows, *size), torch.uint8, scratch)
+    logits = storage.room((len(pixels), k), torch.float32, scratch)
     at = 0
     try:
         for batch in file.iter_batches(ROWS, columns=["image", "logits"]):

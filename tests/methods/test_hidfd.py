@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import Silent, tiny_network
 
-from dreamstill import models, weights
+from dreamstill import fits, models, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import to_float
 from dreamstill.collected import ranked
@@ -19,6 +19,7 @@ from dreamstill.loop import Cadence, run
 from dreamstill.methods.hidfd import HiDFD
 from dreamstill.state import Checkpoints
 
+pytestmark = pytest.mark.filterwarnings("ignore:the teacher takes none")  # noise, which it takes for one class
 SMALL = {"batch_size": 16, "gan_batch": 16, "nz": 8, "width": 2, "bank": 32, "crop": 1, "update_every": 2}
 
 
@@ -272,7 +273,8 @@ def test_ranking():
     def answer(some):
         return logits[(some[:, 0, 0, 0] * 255).round().long()]
 
-    order, labels = ranked(answer, pixels, "confidence", 0.0, 10)
+    order, labels, sure = ranked(answer, pixels, "confidence", 0.0, 10)
+    assert torch.equal(sure, logits.softmax(1).amax(1)[order])
     assert order.tolist() == [2, 0, 3, 4, 1]
     assert labels.tolist() == [0, 0, 2, 0, 1]
     assert ranked(answer, pixels, "confidence", 0.9, 2)[0].tolist() == [2, 0]
@@ -423,6 +425,9 @@ def test_nothing_collected():
         ({"gan_batch": 64}, "50 of 50 collected images are kept"),
         ({"keep": 10}, "10 of 50"),
         ({"min_confidence": 1.1}, "0 of 50"),
+        ({"keep": 3, "batch_size": 2, "gan_batch": 2}, "3 of 50 collected images are kept for 4 classes"),
+        ({"inflation": 0, "bank": 16, "batch_size": 32}, "16 made images alone, and its batch_size is 32"),
+        ({"select": "flexible"}, "give the probability that it is to lower"),
         ({"ema": 1.5}, "ema is 1.5"),
         ({"discriminator_steps": 0}, "at least one"),
     ],
@@ -505,3 +510,36 @@ def test_the_gan_learns_the_look_of_two_classes():
     fake = engine.make(method.average, engine.noise(32, 8), c)
     assert F.cross_entropy(teacher(fake), c) < 0.3
     assert fake[c == 0].mean() + 0.3 < fake[c == 1].mean()
+
+
+def test_classes_that_were_never_collected_are_counted():
+    teacher = tiny_network((6, 8), 0)
+    with torch.no_grad():
+        teacher.module.linear.bias.copy_(torch.tensor([50.0, 50, 0, 0]))
+    with pytest.warns(UserWarning, match="for [23] of its 4 classes"):
+        made(teacher=teacher)
+
+
+def test_flexible_selection_lowers_the_bar_for_rare_classes():
+    """FlexMatch, by hand: of 4, 2 and 0 sure images the bars are 0.9, 0.9 * 0.5 / 1.5 and 0."""
+    probability = torch.tensor([0.95, 0.92, 0.96, 0.91, 0.5, 0.92, 0.93, 0.4, 0.38, 0.36])
+    classes = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 1])
+    rows = ((1 - probability) / 2)[:, None].repeat(1, 3)
+    rows[torch.arange(10), classes] = probability
+    pixels = torch.arange(10, dtype=torch.uint8)[:, None, None, None]
+
+    def logits_of(images):
+        return rows[(images.flatten() * 255).round().long()].log()
+
+    found = ranked(logits_of, pixels, "flexible", 0.9, 100)
+    assert sorted(found.order.tolist()) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert found.sure.tolist() == sorted(found.sure.tolist(), reverse=True)
+    assert sorted(ranked(logits_of, pixels, "confidence", 0.9, 100).order.tolist()) == [0, 1, 2, 3, 5, 6]
+
+
+def test_sizes_that_the_gan_cannot_make_are_said_before():
+    teacher = tiny_network((6, 8), 0, image_size=9)
+    assert "doublings" not in fits.offers(teacher)
+    assert "doublings" in fits.offers(tiny_network((6, 8), 0))
+    (half,) = [text for text in fits.missing(HiDFD, teacher) if "doubled" in text]
+    assert "this teacher takes 9x9 ones" in half

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -150,7 +151,7 @@ def test_the_other_axis_is_another_model_of_low_rank():
 def test_one_class_after_the_other():
     method, engine = made(space="onehot")
     assert torch.equal(method.draw(engine, 12), torch.eye(10)[[*range(10), 0, 1]])
-    assert method.needed == {"input_gradient"}
+    assert replace(method, lambda_a=0.0).needed == {"input_gradient"}
     assert SoftTarget().needed == {"input_gradient", "linear_head"}
 
 
@@ -318,7 +319,7 @@ def test_only_the_images_move_and_only_they_have_gradients():
 def terms_of(**settings):
     method, engine = made(**settings)
     engine.begin(0, 0.0)
-    method.start(engine)
+    method.start(engine, 0)
     with torch.no_grad():
         return {k: v.item() for k, v in method.loss_x(method.wanted).items()}
 
@@ -459,3 +460,52 @@ def test_the_students_images_are_warped_on_request():
     assert asked is None
     assert not (plain == warped).flatten(1).all(1).any()
     assert 0 <= float(warped.min()) <= float(warped.max()) <= 1
+
+
+@pytest.mark.parametrize("space", ["dirichlet", "onehot"])
+def test_batches_smaller_than_the_classes_reach_all_of_them(space):
+    method, engine = made(space=space, n_images=30, synthesis_batch=6, iterations=1, lambda_a=0.0)
+    asked = []
+    draw = method.draw
+    method.draw = lambda e, n, first=0: asked.append(first) or draw(e, n, first)
+    synthesise(method, engine, 5)
+    assert asked == [0, 6, 12, 18, 24]
+    if space == "onehot":
+        assert method.counts.tolist() == [3] * 10
+
+
+def test_what_was_made_is_summed_up():
+    method, engine = made(iterations=3)
+    synthesise(method, engine, method.batches)
+    said = method.facts()["transfer_set"]
+    with torch.no_grad():
+        logits = engine.given.teacher(to_float(method.stored.pixels))
+    assert said["images"] == 32 == sum(said["target_classes"])
+    assert said["confidence"] == pytest.approx(float(logits.softmax(1).amax(1).mean()), abs=1e-6)
+    assert 0 < said["target_entropy"] < said["target_entropy_at_most"] == pytest.approx(math.log(10))
+    assert 0 <= said["agreement"] <= 1
+    # The first batch alone: its targets are known.
+    method, engine = made(iterations=3, n_images=16)
+    synthesise(method, engine)
+    said = method.facts()["transfer_set"]
+    assert said["target_entropy"] == pytest.approx(float(entropy(method.wanted)), abs=1e-6)
+    assert said["target_classes"] == method.wanted.argmax(1).bincount(minlength=10).tolist()
+    with torch.no_grad():
+        right = engine.given.teacher(to_float(method.stored.pixels)).argmax(1) == method.wanted.argmax(1)
+    assert said["agreement"] == pytest.approx(float(right.double().mean()))
+
+
+def test_onehot_needs_no_linear_layer_where_no_features_are_rewarded():
+    body = nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())
+    network = Network(body, num_classes=4, image_size=8, channels=1)
+    assert "linear_head" in SoftTarget(space="onehot").needed
+    assert "linear_head" not in SoftTarget(space="onehot", activation="0").needed
+    assert SoftTarget(space="onehot", lambda_a=0.0).needed == {"input_gradient"}
+    synthesise(*made(network, space="onehot", lambda_a=0.0))
+    with pytest.raises(InputError, match="onehot with lambda_a 0"):
+        made(network, space="onehot")
+
+
+def test_pooled_filters_have_no_activation_of_their_own_to_go_through():
+    with pytest.raises(InputError, match="take entry rectified, truncated or raw"):
+        made(tiny_network((6, 8), 0), entry="through")

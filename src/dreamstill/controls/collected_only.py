@@ -27,7 +27,7 @@ class CollectedOnly:
     Attributes:
         keep: most collected images used (HiDFD's 5000; this and all below are to be set as in the run compared with).
         select: ``confidence``: those of which the teacher is surest; ``class``: the surest of each of its classes in
-            turn; ``random``.
+            turn; ``flexible``: by confidence, ``min_confidence`` lowered for rare classes; ``random``.
         min_confidence: leave out images of which the teacher is less sure.
         align: ``map``: last feature maps where the networks have one; ``pooled``: what enters the classifiers.
         batch_size: images a step (HiDFD's 64).
@@ -70,7 +70,8 @@ class CollectedOnly:
             flip=self.flip,
         )  # fmt: skip
         self.pixels = engine.collected()
-        chosen, _ = ranked(self.learner.answer, self.pixels, self.select, self.min_confidence, self.keep)
+        self.ranking = ranked(self.learner.answer, self.pixels, self.select, self.min_confidence, self.keep)
+        chosen = self.ranking.order
         if len(chosen) < self.batch_size:
             raise InputError(
                 f"{len(chosen)} of {len(self.pixels)} collected images are kept and batch_size is {self.batch_size}: "

@@ -21,6 +21,7 @@ from dreamstill.engine import Engine, Terms
 from dreamstill.losses.distillation import kl, l1
 from dreamstill.methods import Phase
 from dreamstill.schedules import constant, cosine
+from dreamstill.storage import rows
 
 
 @dataclass
@@ -72,9 +73,10 @@ class Transfer:
     def step(self, engine: Engine) -> None:
         """One batch: as stored, with the stored logits; or moved, and the teacher is asked."""
         index = engine.integers(len(self.pixels), self.batch_size)
-        images = to_float(self.pixels[index], engine.dtype)
+        images = to_float(rows(self.pixels, index), engine.dtype)
         if not (self.crop or self.flip or self.warp):
-            return engine.minimise(self.loss_s, self.opt_s, inputs=(images, self.logits[index]))
+            logits = rows(self.logits, index).to(engine.dtype)
+            return engine.minimise(self.loss_s, self.opt_s, inputs=(images, logits))
         shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
         images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
         if self.warp:
@@ -95,4 +97,4 @@ class Transfer:
 
     def synthesise(self, engine: Engine, n: int) -> Tensor:
         """Stored images, as a draw."""
-        return to_float(self.pixels[engine.integers(len(self.pixels), n)], engine.dtype)
+        return to_float(rows(self.pixels, engine.integers(len(self.pixels), n)), engine.dtype)

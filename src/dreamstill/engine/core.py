@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from dreamstill.engine.readings import Readings
 from dreamstill.errors import InputError
 from dreamstill.probes import Probe, Rest
 from dreamstill.schedules import Schedule, constant
+from dreamstill.storage import is_large
 from dreamstill.tasks import Task, task_of
 
 Terms = dict[str, Tensor]
@@ -51,6 +53,7 @@ class Engine:
         compile: compile each step's losses, forward and backward, as one graph.
         seed: every draw is a function of (seed, iteration, number of the draw), so a resumed run draws the same.
         steps: the budget in student optimiser steps; schedules are fractions of it.
+        scratch: folder for what is too large for memory; without it the system's for temporary files.
     """
 
     def __init__(
@@ -62,9 +65,10 @@ class Engine:
         compile: bool = False,
         seed: int = 0,
         steps: int = 1,
+        scratch: Path | None = None,
     ) -> None:
         self.fabric = launch(device, precision)
-        self.given, self.seed, self.steps = given, seed, steps
+        self.given, self.seed, self.steps, self.scratch = given, seed, steps, scratch
         self.device, self.ranks, self.rank = self.fabric.device, self.fabric.world_size, self.fabric.global_rank
         self.dtype = torch.float64 if precision == "64" else torch.float32
         self.compiling = compile
@@ -156,7 +160,8 @@ class Engine:
         beyond = 4 * teacher.std - torch.minimum(teacher.mean, 1 - teacher.mean)
         margin = max(float(beyond.max()), 0.0) if wide else 0.0
         k = teacher.num_classes if logits else 0
-        self.banks[name] = ImageBank(capacity, teacher.channels, teacher.image_size, k, margin).to(self.device)
+        bank = ImageBank(capacity, teacher.channels, teacher.image_size, k, margin, self.scratch)
+        self.banks[name] = bank.to(self.device)
         return self.banks[name]
 
     def real(self) -> tuple[Tensor, Tensor]:
@@ -169,9 +174,15 @@ class Engine:
         return self.given.unlabelled().to(self.device)
 
     def transfer(self) -> tuple[Tensor, Tensor]:
-        """The images (uint8 ``n c h w``) of a stored transfer set and the teacher's logits of them (``n k``)."""
+        """The images (uint8 ``n c h w``) of a stored transfer set and the teacher's logits of them (``n k``).
+
+        A large set stays on the host: take its rows by :func:`dreamstill.storage.rows`.
+        """
         pixels, logits = self.given.transfer()
-        return pixels.to(self.device), logits.to(self.device, self.dtype)
+        return self._near(pixels), self._near(logits)
+
+    def _near(self, x: Tensor) -> Tensor:
+        return x if is_large(tuple(x.shape), x.dtype) else x.to(self.device)
 
     def _place(self, module: nn.Module) -> None:
         module.to(device=self.device, dtype=self.dtype)

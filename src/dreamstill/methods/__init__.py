@@ -35,13 +35,14 @@ class Phase:
 class Method(Protocol):
     """What the loop needs. Class attributes say what is needed and known; they are not hyper-parameters.
 
-    Three more may be there: ``needed``, a property, what these settings need where that is less than ``needs``;
-    ``transfer_set()``, the image bank of a method that makes its images once and keeps them; and ``preset(engine)``, of
-    a method with a conditional generator: a batch of its images in eval mode and the labels asked for (None without).
+    More may be there: ``needed``, a property, what these settings need where that is less than ``needs``;
+    ``transfer_set()``, the image bank of a method that makes its images once and keeps them; ``preset(engine)``, of a
+    method with a conditional generator: a batch of its images in eval mode and the labels asked for (None without);
+    ``ranking``, the order of collected images; and ``facts()``, what else belongs into a run's ``summary.json``.
     """
 
     paper: ClassVar[str]
-    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, sides, real, collected, transfer
+    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, sides, doublings, real, collected, transfer
     outside: ClassVar[tuple[str, ...]]  # outside information used besides the teacher's weights
     tasks: ClassVar[frozenset[str]]
 

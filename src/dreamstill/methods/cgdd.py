@@ -81,7 +81,8 @@ class CGDD:
         lr_s: of the student's SGD (DFAD: 0.1).
         momentum: of SGD (DFAD: 0.9).
         weight_decay: of SGD (DFAD: 5e-4).
-        schedule: ``step``: times 0.1 at 20 % and 40 % of a phase (DFAD); ``cosine``; ``constant``.
+        schedule: ``step``: times 0.1 at 20 % and 40 % of a phase (DFAD); ``thirds``: at a third and two thirds, as DFAD
+            for larger images; ``cosine``; ``constant``.
         student_mode: the student's mode in the generator's step (DFAD: ``train``).
         clip: largest gradient norm of the generator's step; None leaves it alone. (The adversarial term is unbounded.)
         crop: pad-and-crop shift in pixels of the images that the student learns from (inferred: 0).
@@ -129,7 +130,7 @@ class CGDD:
     lr_s: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["step", "cosine", "constant"] = "step"
+    schedule: Literal["step", "thirds", "cosine", "constant"] = "step"
     student_mode: Literal["train", "eval"] = "train"
     clip: float | None = None
     crop: int = 0
@@ -152,7 +153,8 @@ class CGDD:
         """The frozen teacher, the conditional generator, the student with its adapters if any, and what is paired."""
         self._check()
         teacher, student = engine.given.teacher, engine.given.student
-        self.decay = {"step": step_decay((0.2, 0.4), 0.1), "cosine": cosine, "constant": constant}[self.schedule]
+        steps = {"step": step_decay((0.2, 0.4), 0.1), "thirds": step_decay((1 / 3, 2 / 3), 0.1)}
+        self.decay = {**steps, "cosine": cosine, "constant": constant}[self.schedule]
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         small = partial(Generator, head=self.head)
         generator = (LargeGenerator if self.size == "large" else small)(teacher, self.nz, self.width, self.condition)

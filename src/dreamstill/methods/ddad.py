@@ -7,6 +7,7 @@ released schedule DDAD's experiments extend, and DeepInversion's batch-norm term
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -31,14 +32,17 @@ from dreamstill.schedules import constant, cosine, step_decay
 class DDAD:
     """``L_S = D(x)``;  ``L_G = -D(x) + alpha L_BN(x)``;  ``D(x) = mean |S(x) - T(x)|``,  ``x = G(z)``.
 
-    For dense prediction ``L_G = -log(1 + D(x)) + alpha L_BN(x)`` (DFAD), which is the task's to say.
+    For dense prediction ``L_G = -log(1 + D(x)) + alpha L_BN(x)`` (DFAD).
 
     Attributes:
         alpha: weight of the layer-averaged batch-norm term (inferred: 1; 0 is DFAD). ``auto``: ``alpha_ratio`` times
             D(x) after the student's first ``alpha_after`` steps, on the untrained generator's images, over L_BN of a
             batch of these after each iteration; the generator waits as long. (Inferred, for a term of any size.)
-        alpha_ratio: of ``auto``: how many times the first discriminator weighs the second (inferred: 3).
+        alpha_ratio: of ``auto``: how many times the first discriminator weighs the second; None is 3, and 1 for dense
+            prediction, where the logarithm holds the second down (inferred).
         alpha_after: of ``auto`` (inferred: 100).
+        adversarial: ``plain``: -D(x); ``log``: -log(1 + D(x)), which a large D moves less; ``auto``: what DFAD has for
+            the task.
         w_adv: weight of the adversarial term (DFAD: 1); 0 leaves the first discriminator alone, an ablation.
         bn_form: ``norm`` (DeepInversion), ``squared`` or ``gaussian_kl``.
         bn_pooled: whether a dense teacher's batch norms of one value a channel and image (DeepLab's image pooling) are
@@ -78,8 +82,9 @@ class DDAD:
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
 
     alpha: float | Literal["auto"] = 1.0
-    alpha_ratio: float = 3.0
+    alpha_ratio: float | None = None
     alpha_after: int = 100
+    adversarial: Literal["auto", "plain", "log"] = "auto"
     w_adv: float = 1.0
     bn_form: Form = "norm"
     bn_pooled: bool = False
@@ -127,9 +132,11 @@ class DDAD:
             )
         if not self.reads_bn and self.w_adv == 0:
             raise InputError("alpha and w_adv are 0, so the generator has no loss: give one of them")
-        if self.alpha == "auto" and not (self.alpha_ratio > 0 and self.alpha_after > 0):
+        usual = 3.0 if engine.task.name == "classification" else 1.0
+        self.ratio = usual if self.alpha_ratio is None else self.alpha_ratio
+        if self.alpha == "auto" and not (self.ratio > 0 and self.alpha_after > 0):
             raise InputError(
-                f"alpha is auto with alpha_ratio {self.alpha_ratio} and alpha_after {self.alpha_after}: give both "
+                f"alpha is auto with alpha_ratio {self.ratio} and alpha_after {self.alpha_after}: give both "
                 "above 0, or alpha as a number"
             )
         if self.reuse and self.generator_steps < 1:
@@ -167,7 +174,10 @@ class DDAD:
             self.weight = self.alpha
         stores = self.replay > 0 or self.reuse
         self.stored = engine.bank("images", self.bank, logits=self.reuse, wide=generator.wide) if stores else None
-        self.gather, self.average, self.adversarial = engine.gather, engine.average, engine.task.adversarial
+        self.gather, self.average = engine.gather, engine.average
+        self.reward: Callable[[Tensor], Tensor] = {
+            "auto": engine.task.adversarial, "plain": lambda d: -d, "log": lambda d: -torch.log1p(d)
+        }[self.adversarial]  # fmt: skip
 
     def phases(self, steps: int) -> list[Phase]:
         """An iteration is ``student_steps`` student steps and then the generator's; ``auto`` weighs alpha before."""
@@ -188,7 +198,7 @@ class DDAD:
             discrepancy = self.average(self.distance(self.student(images), t.logits))
             statistics = bn_statistics(t.moments, self.bn_form)
             self.weighed += torch.stack([statistics, torch.ones_like(statistics)])
-            self.weight.copy_(self.alpha_ratio * discrepancy * self.weighed[1] / self.weighed[0])
+            self.weight.copy_(self.ratio * discrepancy * self.weighed[1] / self.weighed[0])
         engine.observe("generator", {"alpha": self.weight})
 
     def step(self, engine: Engine) -> None:
@@ -232,7 +242,7 @@ class DDAD:
         if self.w_adv > 0:
             # The mean over ranks before the logarithm that segmentation takes of it, not after.
             discrepancy = self.average(self.distance(self.student(images), t.logits))
-            terms["adversarial"] = self.w_adv * self.adversarial(discrepancy)
+            terms["adversarial"] = self.w_adv * self.reward(discrepancy)
         if self.reads_bn:
             terms["bn"] = self.weight * bn_statistics(t.moments, self.bn_form)
         if self.w_onehot > 0:

@@ -9,6 +9,7 @@ describes, the described behaviour is the default and the released one a switch.
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -50,7 +51,9 @@ class HiDFD:
     Attributes:
         keep: most collected images used (released code: 5000).
         select: ``confidence``: those of which the teacher is surest (inferred: a left-over function of the released
-            code); ``class``: the surest of each of its classes in turn; ``random``.
+            code); ``class``: the surest of each of its classes in turn;
+            ``flexible``: by confidence, with ``min_confidence`` lowered for rare classes (released code: left over);
+            ``random``.
         min_confidence: leave out images of which the teacher is less sure (0: none; another left-over rule).
         gan: GAN iterations a student step (inferred, for small budgets; released: 20,000 to 375,000, that is 0.053).
         gan_iterations: a fixed number of them in its place (released: 20,000).
@@ -99,7 +102,7 @@ class HiDFD:
     """
 
     paper: ClassVar[str] = "Tang et al., Hybrid Data-Free Knowledge Distillation, AAAI 2025, arXiv:2412.13525"
-    needs: ClassVar[frozenset[str]] = frozenset({"collected", "linear_head", "input_gradient"})
+    needs: ClassVar[frozenset[str]] = frozenset({"collected", "linear_head", "input_gradient", "doublings"})
     outside: ClassVar[tuple[str, ...]] = ("a few collected unlabelled images",)
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
 
@@ -158,8 +161,9 @@ class HiDFD:
         self.teacher, self.vector = self.learner.teacher, self.learner.vector
         self.mean, self.std = given.teacher.mean, given.teacher.std
         self.pixels = engine.collected()
-        chosen, labels = ranked(self.learner.answer, self.pixels, self.select, self.min_confidence, self.keep)
-        self._check(engine, len(chosen))
+        self.ranking = ranked(self.learner.answer, self.pixels, self.select, self.min_confidence, self.keep)
+        chosen, labels, _ = self.ranking
+        self._check(engine, labels)
         self.chosen, self.labels = engine.buffer("chosen", chosen), engine.buffer("pseudo_labels", labels)
         self.copies = max(1, round(self.bank / len(chosen))) if self.inflation is None else self.inflation
         adam = partial(Adam, lr=self.lr_gan, betas=(0.0, 0.999), eps=1e-8)
@@ -309,11 +313,29 @@ class HiDFD:
         assert isinstance(head, torch.nn.Linear)
         return head.in_features
 
-    def _check(self, engine: Engine, n: int) -> None:
+    def _check(self, engine: Engine, labels: Tensor) -> None:
+        n, k = len(labels), engine.given.teacher.num_classes
+        if n < k:
+            raise InputError(
+                f"{n} of {len(self.pixels)} collected images are kept for {k} classes: collect more, or raise keep or "
+                "lower min_confidence"
+            )
         if n < max(self.gan_batch, self.batch_size) or self.gan_batch < 1 or self.discriminator_steps < 1:
             raise InputError(
                 f"{n} of {len(self.pixels)} collected images are kept, and a step takes gan_batch {self.gan_batch} and "
                 f"batch_size {self.batch_size} of them: give at least one, and collected images for a whole batch"
+            )
+        if self.inflation == 0 and max(self.bank, self.gan_batch) < self.batch_size:
+            raise InputError(
+                f"inflation is 0, so the student learns from the {max(self.bank, self.gan_batch)} made images alone, "
+                f"and its batch_size is {self.batch_size}: raise bank, or lower batch_size"
+            )
+        absent = k - len(labels.unique())
+        if absent:
+            warnings.warn(
+                f"the teacher takes none of the {n} collected images for {absent} of its {k} classes: the GAN learns "
+                "nothing of what these look like",
+                stacklevel=2,
             )
         if not (0 <= self.ema <= 1 and 0 <= self.frequency_decay <= 1):
             raise InputError(f"ema is {self.ema} and frequency_decay {self.frequency_decay}: both must be in [0, 1]")

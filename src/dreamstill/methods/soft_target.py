@@ -12,7 +12,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -147,8 +147,9 @@ class SoftTarget:
 
     @property
     def needed(self) -> frozenset[str]:
-        """What these settings need of the teacher: one-hot targets are not read off its classifier."""
-        return self.needs - {"linear_head"} if self.space == "onehot" else self.needs
+        """What these settings need of the teacher: nothing of its classifier where neither targets nor features do."""
+        features = self.lambda_a > 0 and self.activation is None
+        return self.needs - {"linear_head"} if self.space == "onehot" and not features else self.needs
 
     @property
     def batches(self) -> int:
@@ -165,6 +166,8 @@ class SoftTarget:
         self.made, self.opt_x = engine.own("images", self.canvas, partial(Adam, lr=self.lr_x), self.decay)
         self.wanted = engine.buffer("targets", torch.zeros(n, self.k, dtype=engine.dtype))
         self.stored = engine.bank("transfer", self.batches * n, logits=True)
+        self.sums = engine.buffer("sums", torch.zeros(4, dtype=engine.dtype))  # of each batch's means
+        self.counts = engine.buffer("counts", torch.zeros(self.k, dtype=torch.int64))
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, partial(Adam, lr=self.lr_s), cosine)
         self.model(engine, network)
@@ -196,6 +199,11 @@ class SoftTarget:
             found = targets.modelled_layer(network, self.layer)
             weight = found.module.weight
             self.rest = engine.rest(network, found.name if self.entry == "through" else f"{found.next}:input")
+            if found.pooled and self.entry == "through":
+                raise InputError(
+                    f"entry is through, and {found.name} is a convolution, whose filters are drawn as their averages "
+                    "over the map: take entry rectified, truncated or raw, or name a linear layer"
+                )
             self.signed = not found.pooled
             if self.bias and found.module.bias is not None:
                 offset = found.module.bias.detach()
@@ -203,13 +211,14 @@ class SoftTarget:
         self.scale = self.sigma if self.sigma_is == "deviation" else math.sqrt(self.sigma)
 
     @torch.no_grad()
-    def draw(self, engine: Engine, n: int) -> Tensor:
-        """``n`` soft targets (``n k``, probabilities), the same on all ranks."""
+    def draw(self, engine: Engine, n: int, first: int = 0) -> Tensor:
+        """``n`` soft targets (``n k``, probabilities) after ``first`` others, the same on all ranks."""
         if self.space == "onehot":
-            return F.one_hot(torch.arange(n, device=self.wanted.device) % self.k, self.k).to(self.wanted.dtype)
+            index = torch.arange(first, first + n, device=self.wanted.device)
+            return F.one_hot(index % self.k, self.k).to(self.wanted.dtype)
         with engine.alike():
             if self.space == "dirichlet":
-                return targets.dirichlet_targets(self.similar, n)[0]
+                return targets.dirichlet_targets(self.similar, n, first)[0]
             noise = self.rows.new_empty(n, self.rows.shape[1]).normal_()
         a = self.mean + self.scale * noise @ self.rows.T
         entry = self.entry if self.entry != "auto" else "raw" if self.signed else "rectified"
@@ -224,7 +233,8 @@ class SoftTarget:
     def look(self, engine: Engine) -> None:
         """Warn of targets that say nothing, or that are nearly all of a few classes: no image can mend that."""
         n = min(max(100 * self.k, 1000), 10_000)
-        drawn = torch.cat([self.draw(engine, self.synthesis_batch) for _ in range(-(-n // self.synthesis_batch))])
+        starts = range(0, n, self.synthesis_batch)
+        drawn = torch.cat([self.draw(engine, self.synthesis_batch, start) for start in starts])
         share, most, nats = targets.shares(drawn), math.log(self.k), float(entropy(drawn))
         if nats > 0.98 * most:
             warnings.warn(
@@ -243,26 +253,27 @@ class SoftTarget:
 
     def synthesis_step(self, engine: Engine) -> None:
         """Algorithm: draw targets and noise images, bring the images to the targets, keep them with their logits."""
-        at = engine.iteration % self.iterations
+        before, at = divmod(engine.iteration, self.iterations)
+        first = before * self.synthesis_batch
         if at == 0:
-            self.start(engine)
+            self.start(engine, first)
         elif self.redraw_targets:
-            self.wanted.copy_(self.draw(engine, self.synthesis_batch))
+            self.wanted.copy_(self.draw(engine, self.synthesis_batch, first))
         moved = self.jitters(engine) if self.jitter else ()
         engine.minimise(self.loss_x, self.opt_x, inputs=(engine.mine(self.wanted), *moved))
         self.canvas.settle(self.pixels)
         if at == self.iterations - 1:
             self.keep(engine)
 
-    def start(self, engine: Engine) -> None:
-        """A new batch: noise images, an optimiser without memory, targets that stay."""
+    def start(self, engine: Engine, first: int) -> None:
+        """A new batch after ``first`` images: noise images, an optimiser without memory, targets that stay."""
         network, z = engine.given.teacher, engine.gather(engine.noise(self.synthesis_batch, *self.shape))
         with torch.no_grad():  # the normal distribution's own function makes normal noise uniform
             spread = 0.05 if self.init == "mean" else network.std
-            first = torch.special.ndtr(z) if self.init == "uniform" else z * spread + network.mean
-            self.canvas.images.copy_(first.clamp(0, 1) if self.init == "mean" else first)
+            images = torch.special.ndtr(z) if self.init == "uniform" else z * spread + network.mean
+            self.canvas.images.copy_(images.clamp(0, 1) if self.init == "mean" else images)
         engine.restart(self.opt_x)
-        self.wanted.copy_(self.draw(engine, self.synthesis_batch))
+        self.wanted.copy_(self.draw(engine, self.synthesis_batch, first))
         share = targets.shares(self.wanted)
         seen = {"entropy": entropy(self.wanted), "largest_class": share.max(), "smallest_class": share.min()}
         engine.observe("targets", seen)
@@ -297,15 +308,15 @@ class SoftTarget:
         """Store the batch as it will be read back, with what the teacher says of just that."""
         images = to_float(to_uint8(self.canvas.images), engine.dtype)
         logits, y = self.teacher(engine.mine(images)).logits, engine.mine(self.wanted)
-        engine.observe(
-            "images",
-            {
-                "agreement": (logits.argmax(1) == y.argmax(1)).to(logits.dtype).mean(),
-                "confidence": F.softmax(logits, dim=1).amax(1).mean(),
-                "gap": target_kl(logits, y, self.tau),
-            },
-        )
+        seen = {
+            "agreement": (logits.argmax(1) == y.argmax(1)).to(logits.dtype).mean(),
+            "confidence": F.softmax(logits, dim=1).amax(1).mean(),
+            "gap": target_kl(logits, y, self.tau),
+        }
+        engine.observe("images", seen)
         self.stored.add(images, logits=engine.gather(logits))
+        self.sums += torch.stack([entropy(self.wanted), *(engine.average(v) for v in seen.values())])
+        self.counts += torch.bincount(self.wanted.argmax(1), minlength=self.k)
 
     # ---------------------------------------------------------------- 3. student
 
@@ -341,6 +352,22 @@ class SoftTarget:
     def transfer_set(self) -> ImageBank:
         """The images made so far, with the teacher's logits."""
         return self.stored
+
+    def facts(self) -> dict[str, Any]:
+        """The whole transfer set: its targets' entropy and classes, and how near the images came to them."""
+        made = max(len(self.stored) // self.synthesis_batch, 1)
+        nats, agreement, confidence, gap = (self.sums / made).tolist()
+        return {
+            "transfer_set": {
+                "images": len(self.stored),
+                "target_entropy": nats,
+                "target_entropy_at_most": math.log(self.k),
+                "target_classes": self.counts.tolist(),
+                "agreement": agreement,
+                "confidence": confidence,
+                "gap": gap,
+            }
+        }
 
     def synthesise(self, engine: Engine, n: int) -> Tensor:
         """A draw from the transfer set."""

@@ -157,6 +157,7 @@ def _bytes(value: float) -> str:
 
 def _files(summary: Summary, folder: Path) -> list[tuple[str, str]]:
     found = [(n, "PyTorch weights with their description") for n in ("student.safetensors", "model.safetensors")]
+    found.append(("transfer.parquet", "the images with the teacher's logits, for further students"))
     files = [
         (name, f"{text}, {_bytes((folder / name).stat().st_size)}") for name, text in found if (folder / name).exists()
     ]
@@ -203,6 +204,15 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
             f"images; least often for {name}, {percent(worst['share'])}."
         )
         rows.append(("Preset labels obeyed", percent(preset["share"]), text))
+    if made := summary.get("transfer_set"):
+        shares = [n / max(sum(made["target_classes"]), 1) for n in made["target_classes"]]
+        text = (
+            f"How often the teacher sees the class that its soft target asks for, in {made['images']:,} images; its "
+            f"mean certainty is {percent(made['confidence'])}. The targets' classes have shares from "
+            f"{percent(min(shares))} to {percent(max(shares))}, their entropy is {made['target_entropy']:.2f} of at "
+            f"most {made['target_entropy_at_most']:.2f} nats."
+        )
+        rows.append(("Soft targets met", percent(made["agreement"]), text))
     if left_out := summary.get("bn_left_out"):
         text = f"Of {listing(left_out)}: a batch gives these layers of the teacher only one value a channel and image."
         rows.append(("Batch-norm statistics not used", str(len(left_out)), text))
