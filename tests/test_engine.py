@@ -161,6 +161,21 @@ def test_global_batch_norm_equals_batch_norm_on_one_process(monkeypatch):
         assert torch.allclose(getattr(plain, name).double(), getattr(ours, name).double(), atol=1e-12)
 
 
+def test_global_batch_norm_takes_half_maps_by_exact_statistics(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    torch.manual_seed(0)
+    plain, ours = torch.nn.BatchNorm2d(5), GlobalBatchNorm2d(5)
+    ours.average = lambda x: x
+    x = 3 + torch.randn(64, 5, 8, 8)
+    y = ours(x.bfloat16().requires_grad_())
+    assert y.dtype == torch.bfloat16
+    y.float().square().mean().backward()
+    assert torch.allclose(y.float(), plain(x.bfloat16().float()), atol=0.02)
+    assert ours.running_var.dtype == torch.float32
+    for name in ("running_mean", "running_var"):
+        assert torch.allclose(getattr(plain, name), getattr(ours, name), atol=1e-5)
+
+
 def test_a_copy_of_the_student_does_not_copy_the_engine():
     import copy
 

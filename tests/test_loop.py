@@ -7,6 +7,7 @@ import torch
 from conftest import Silent, tiny_network
 
 from dreamstill.engine import Engine, Given
+from dreamstill.errors import DivergedError
 from dreamstill.loop import Cadence, run
 from dreamstill.methods import Phase
 from dreamstill.state import Checkpoints
@@ -49,3 +50,30 @@ def test_seconds_include_the_last_evaluation(tmp_path):
 
     outcome = go(tmp_path, 4, evaluate, evaluations=2)
     assert 0.4 <= outcome.evaluation_seconds <= outcome.seconds
+
+
+def test_finite_losses_that_leave_weights_that_are_not_keep_the_last_checkpoint(tmp_path):
+    class Broken(Uneven):
+        def step(self, engine):
+            if engine.iteration == 5:
+                with torch.no_grad():
+                    next(self.network.parameters()).fill_(float("inf"))
+
+    engine = Engine(Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
+    method = Broken()
+    method.setup(engine)
+    with pytest.raises(DivergedError, match="weights of the student became NaN or infinite before iteration 6"):
+        run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(checkpoint_steps=2))
+    state = Checkpoints(tmp_path).load({})
+    assert state["progress"]["iteration"] == 4
+    assert all(v.isfinite().all() for v in state["engine"]["modules"]["student"].values())
+
+
+def test_what_was_recorded_before_the_first_checkpoint_is_recorded_again(tmp_path):
+    engine = Engine(Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
+    method, log = Uneven(), Silent()
+    method.setup(engine)
+    log.rows = [(3, {"student/loss": 1.0})]
+    run(method, engine, Checkpoints(tmp_path), log, Cadence(), resume=True)
+    assert log.rows[0] == (1, log.rows[0][1])
+    assert [step for step, _ in log.rows] == sorted({step for step, _ in log.rows})

@@ -51,9 +51,22 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     (tmp_path / ".summary.json.123.tmp").write_text("half")
-    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / ".notes.tmp").write_text("somebody's")
+    (tmp_path / ".x.1.tmp").mkdir()
+    RunFolder(tmp_path, resume=True).close()
+    assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", ".notes.tmp", ".x.1.tmp"}
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "metrics.csv", "checkpoint", "report.html"])
+def test_a_folder_of_somebodys_files_is_not_written_over(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"holds no run, and a run would write over its {name}: choose another"):
+        RunFolder(tmp_path, resume=False)
+    (tmp_path / name).rename(tmp_path / "notes")
+    (tmp_path / "manifest.json").write_text("{}")  # of a run killed before it began
     RunFolder(tmp_path, resume=False).close()
-    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+    assert (tmp_path / "notes").is_dir()
 
 
 def test_new_folders_are_numbered(tmp_path):
@@ -193,8 +206,29 @@ def test_killed_before_the_index_was_replaced(run):
 
 def test_a_folder_that_is_not_ours_is_left_alone(run):
     (run.folder / "mine").mkdir()
+    for name in ("best.pt", "state.pt", "notes.tmp"):
+        (run.folder / name).write_text("somebody's")
     run.save(2)
     assert (run.folder / "mine").is_dir()
+    assert all((run.folder / name).read_text() == "somebody's" for name in ("best.pt", "state.pt", "notes.tmp"))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_a_bank_is_written_in_pieces(rows, tmp_path, monkeypatch):
+    bank, images = ImageBank(7, 1, (2, 2), k=3), torch.rand(9, 1, 2, 2)
+    monkeypatch.setattr(state, "SHARD", rows * bank.row_bytes)
+    assert bank.row_bytes == 4 + 8 + 6
+    checkpoints = Checkpoints(tmp_path)
+    bank.add(images[:4], torch.arange(4))
+    checkpoints.save(1, {}, {"b": bank})
+    bank.add(images[4:], torch.arange(4, 9))
+    checkpoints.save(2, {}, {"b": bank})
+    assert max(p.stat().st_size for p in tmp_path.glob("bank-*")) < 400 + rows * bank.row_bytes
+    assert len(list(tmp_path.glob("bank-*"))) == {1: 7, 3: 4, 100: 2}[rows]
+    again = ImageBank(7, 1, (2, 2), k=3)
+    Checkpoints(tmp_path).load({"b": again})
+    assert torch.equal(again.pixels, bank.pixels)
+    assert torch.equal(again.labels, bank.labels)
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])

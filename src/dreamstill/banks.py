@@ -122,10 +122,18 @@ class ImageBank(nn.Module):
         """Share of all stored values that lay outside [0, 1] and its margin and were clipped."""
         return float(self.clipped) / max(self.added, 1)
 
-    def rows(self, since: int) -> tuple[int, dict[str, Tensor]]:
-        """What was added since there were ``since`` and is still there: number of the first, and all columns."""
+    @property
+    def row_bytes(self) -> int:
+        """Memory of one image with its label and logits."""
+        return sum(column[0].nbytes for column in (self.pixels, self.labels, self.logits))
+
+    def rows(self, since: int, until: int | None = None) -> tuple[int, dict[str, Tensor]]:
+        """What was added since there were ``since`` and is still there: number of the first, and all columns.
+
+        ``until``: and before there were so many.
+        """
         start = max(since, self.added - self.capacity, 0)
-        index = torch.arange(start, self.added) % self.capacity
+        index = torch.arange(start, self.added if until is None else until) % self.capacity
         return start, {name: storage.rows(getattr(self, name), index) for name in _COLUMNS}
 
     def restore(self, start: int, rows: Mapping[str, Tensor]) -> None:

@@ -122,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dreamstill: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("dreamstill: interrupted before the first checkpoint", file=sys.stderr)
+        print(
+            "dreamstill: interrupted; --resume --out FOLDER goes on from the last checkpoint, if any", file=sys.stderr
+        )
         return 130
     return 0

@@ -16,7 +16,7 @@ class InputError(DreamstillError):
 
 
 class DivergedError(DreamstillError):
-    """A loss term became NaN or infinite. The last good checkpoint is kept."""
+    """A loss term or a weight became NaN or infinite. The last good checkpoint is kept."""
 
     exit_code = 3
 

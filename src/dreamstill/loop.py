@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill.ema import Ema
-from dreamstill.engine import Engine
+from dreamstill.engine import Engine, check_finite
 from dreamstill.errors import Stopped
 from dreamstill.methods import Method
 from dreamstill.state import Checkpoints
@@ -79,7 +79,7 @@ def run(
     """Run all phases of a method that was set up, from the start or from the last checkpoint.
 
     Raises:
-        DivergedError: a loss term became NaN or infinite; the last checkpoint is good.
+        DivergedError: a loss term or a weight became NaN or infinite; the last checkpoint is good.
         Stopped: a signal came; a checkpoint was written.
     """
     phases = method.phases(engine.steps)
@@ -87,11 +87,12 @@ def run(
     # The last phase is the student's: images made before it, however long that took, are no part of its schedule.
     ema = Ema(method.deliver(), phases[-1].iterations)
     at = Progress()
-    if resume and (state := checkpoints.load(engine.banks)) is not None:
-        engine.load(state["engine"])
-        ema.network.load_state_dict(state["ema"])
-        at = Progress(**state["progress"])
-        ema.updates = at.ema_updates
+    if resume:
+        if (state := checkpoints.load(engine.banks)) is not None:
+            engine.load(state["engine"])
+            ema.network.load_state_dict(state["ema"])
+            at = Progress(**state["progress"])
+            ema.updates = at.ema_updates
         log.cut(at.iteration)
     every = cadence.log or max(1, total // 100)
     evaluations = {round(total * (i + 1) / cadence.evaluations) for i in range(cadence.evaluations)}
@@ -153,10 +154,11 @@ def _due(cadence: Cadence, iteration: int, seconds: float) -> bool:
 
 
 def _check(engine: Engine, log: Log, at: Progress, last: dict[str, float]) -> None:
-    """Never write a checkpoint over a good one before the losses since then were seen to be finite."""
-    if values := engine.read():
+    """Never write a checkpoint over a good one before weights and losses were seen to be finite."""
+    if values := engine.read():  # first: a loss that is not says more of the cause
         last.update(values)
         log.log(at.iteration, {"seconds": at.seconds, **values})
+    check_finite(engine.modules, at.iteration)
 
 
 def _counted(engine: Engine, step: Callable[[Engine], None]) -> float:

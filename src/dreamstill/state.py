@@ -12,6 +12,7 @@ import io
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,14 @@ from dreamstill.errors import InputError
 from dreamstill.files import atomic_write, write_json
 
 SCHEMA = 1
+SHARD = 64 << 20  # bytes of a bank's images that are copied and written at a time
+# What a run writes: a folder that holds some of it without a run's settings is somebody's.
+_OURS = {
+    "checkpoint", "metrics.csv", "tensorboard", "student.safetensors", "student.onnx", "model.safetensors",
+    "samples.png", "comparison.png", "summary.json", "report.html", "transfer.parquet", "images.safetensors",
+}  # fmt: skip
+_SCRATCH = re.compile(r"\..+\.\d+\.tmp")  # of dreamstill.files
+_CHECKPOINT = re.compile(r"state-\d+\.pt|bank-.+-\d+-\d+\.safetensors")
 
 
 class RunFolder:
@@ -44,6 +53,10 @@ class RunFolder:
             raise InputError(f"{path} holds no run to resume: leave out --resume, or name the folder with --out")
         if has_run and not resume:
             raise InputError(f"{path} already holds a run: choose another --out, or go on with it by --resume")
+        if not resume and path.is_dir() and (taken := sorted(p.name for p in path.iterdir() if p.name in _OURS)):
+            raise InputError(
+                f"{path} holds no run, and a run would write over its {', '.join(taken)}: choose another --out"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / ".lock", "w")
@@ -55,8 +68,9 @@ class RunFolder:
             raise InputError(
                 f"{path} is being written by another process: wait for it, or choose another --out"
             ) from error
-        for left_over in path.glob(".*.tmp"):  # of a process that was killed while it wrote
-            left_over.unlink()
+        for left_over in path.iterdir():  # of a process that was killed while it wrote
+            if _SCRATCH.fullmatch(left_over.name) and left_over.is_file():
+                left_over.unlink()
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -111,10 +125,12 @@ class Checkpoints:
     def _append(self, name: str, bank: ImageBank) -> None:
         shards = self._shards.setdefault(name, [])
         since = shards[-1][1] if shards else 0
-        if bank.added > since:
-            start, rows = bank.rows(since)
-            atomic_write(self._shard(name, start, bank.added), save(rows))
-            shards.append((start, bank.added))
+        at, most = max(since, bank.added - bank.capacity), max(1, SHARD // bank.row_bytes)
+        while at < bank.added:
+            stop = min(at + most, bank.added)
+            atomic_write(self._shard(name, at, stop), save(bank.rows(at, stop)[1]))
+            shards.append((at, stop))
+            at = stop
         self._shards[name] = [(a, b) for a, b in shards if b > bank.added - bank.capacity]
 
     def _shard(self, name: str, start: int, stop: int) -> Path:
@@ -125,7 +141,8 @@ class Checkpoints:
         keep = {state, "latest.json"}
         keep |= {self._shard(n, a, b).name for n, shards in self._shards.items() for a, b in shards}
         for file in self.folder.iterdir():
-            if file.name not in keep and not file.is_dir():
+            ours = _CHECKPOINT.fullmatch(file.name) or _SCRATCH.fullmatch(file.name)
+            if ours and file.name not in keep:
                 file.unlink(missing_ok=True)
 
 

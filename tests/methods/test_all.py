@@ -197,7 +197,7 @@ def test_bf16_trains(name, tmp_path):
 def test_what_it_says_of_itself(name):
     cls = methods.get(name)
     assert cls.paper
-    assert cls.needs <= {"bn", "input_gradient", "linear_head", "sides", "real", "collected", "transfer"}
+    assert cls.needs <= {"bn", "input_gradient", "linear_head", "sides", "doublings", "real", "collected", "transfer"}
     assert "classification" in cls.tasks
     for field in cls.__dataclass_fields__:
         if not field.startswith("_") and field not in ("paper", "needs", "outside", "tasks"):

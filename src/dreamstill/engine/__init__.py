@@ -4,5 +4,6 @@ from dreamstill.engine.core import Engine, Terms
 from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Hardware, choose
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
+from dreamstill.engine.readings import check_finite
 
-__all__ = ["Cast", "Engine", "Given", "GlobalBatchNorm2d", "Hardware", "Owned", "Terms", "choose"]
+__all__ = ["Cast", "Engine", "Given", "GlobalBatchNorm2d", "Hardware", "Owned", "Terms", "check_finite", "choose"]

@@ -43,12 +43,15 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """Normalise with the statistics of the batch over all ranks when training."""
         if not self.training or self.running_mean is None:
             return super().forward(x)
+        kind, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # statistics of bf16 maps are exact ones
         mean, var = moments(x, self.running_mean)
         global_mean = self.average(mean)
         var = self.average(var + (mean - global_mean).square())
         self._remember(global_mean.detach(), var.detach(), x.numel() // x.shape[1])
         x = (x - global_mean.view(1, -1, 1, 1)) * torch.rsqrt(var + self.eps).view(1, -1, 1, 1)
-        return x if self.weight is None else x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        if self.weight is not None:
+            x = x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return x.to(kind)
 
     def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
         assert self.running_mean is not None

@@ -6,9 +6,17 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamstill.errors import DivergedError
+
+
+def diverged(what: str, iteration: int) -> DivergedError:
+    """The sentence for something that is NaN or infinite."""
+    return DivergedError(
+        f"{what} became NaN or infinite before iteration {iteration}: the last checkpoint is good; lower the learning "
+        "rate or that term's weight, or set a gradient clip, and start again"
+    )
 
 
 class Readings:
@@ -42,8 +50,17 @@ class Readings:
         self._sums, self._counts = {}, {}
         bad = [k for k, v in means.items() if not math.isfinite(v)]
         if bad:
-            raise DivergedError(
-                f"{' and '.join(bad)} became NaN or infinite before iteration {iteration}: the last checkpoint "
-                "is good; lower the learning rate or that term's weight, or set a gradient clip, and start again"
-            )
+            raise diverged(" and ".join(bad), iteration)
         return means
+
+
+def check_finite(modules: Mapping[str, nn.Module], iteration: int) -> None:
+    """Look at a method's networks: a finite loss can leave weights that are not.
+
+    Raises:
+        DivergedError: some are NaN or infinite; names the network.
+    """
+    for name, module in modules.items():
+        values = [v for v in module.state_dict().values() if v.is_floating_point()]
+        if not bool(torch.stack([v.isfinite().all() for v in values]).all()):
+            raise diverged(f"weights of the {name}", iteration)
