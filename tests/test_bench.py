@@ -18,7 +18,7 @@ from dreamstill.weights import save_network
 ROOT = Path(__file__).parent.parent
 
 
-def record(accuracy, histogram=(5, 5), **changes):
+def record(accuracy, histogram=(5, 5), method=None, **changes):
     student = {"name": "s", "params": 10, "accuracy": accuracy, "accuracy_last": accuracy - 0.1}
     teacher = {"name": "t", "params": 100, "accuracy": 0.99}
     summary = {
@@ -26,7 +26,7 @@ def record(accuracy, histogram=(5, 5), **changes):
         "wall_seconds": 12.0, "total_flops": 3e12, "data": "digits", "selection": "rule", "precision": "32",
         "machine": {"cpu": "c", "threads": 2, "torch": "2", "gpu": None},
     }  # fmt: skip
-    return json.dumps({"summary": summary | changes})
+    return json.dumps({"settings": {"method": method or {"name": "ddad"}}, "summary": summary | changes})
 
 
 @pytest.fixture
@@ -48,11 +48,34 @@ def test_mean_and_spread_over_seeds(suite):
     (row,) = [line for line in lines if line.startswith("| One row")]
     assert (
         row
-        == "| One row |  | 85.0 ± 7.1 | 85.9 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 3 TFLOP | 12 s | 2 |"
+        == "| One row | 10 |  | 85.0 ± 7.1 | 85.9 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 3 TFLOP | 12 s | 2 |"
     )
     (missing,) = [line for line in lines if line.startswith("| other")]
     assert "not measured" in missing
     assert missing.count("|") == row.count("|")
+
+
+def test_relative_to_the_teacher_and_to_a_student_with_the_real_data(suite):
+    (plan,) = read_suite(suite)
+    real = {"name": "real_data", "loss": "labels"}
+    plan.record(plan.rows[0], 0).write_text(record(0.8))
+    plan.record(plan.rows[1], 0).write_text(record(0.9, method=real))
+    assert "| relative, % |" in table(plan)  # labels are not what the method's student had
+    plan.record(plan.rows[1], 0).write_text(record(0.9, method=real | {"loss": "kd"}))
+    text = table(plan)
+    assert "| of the teacher's / of real data's, % |" in text
+    assert "| One row | 10 |  | 80.0 | 80.8 / 88.9 |" in text
+    assert "| other | 10 |  | 90.0 | 90.9 / 100.0 |" in text
+
+
+def test_students_of_several_sizes_are_all_named(suite):
+    (plan,) = read_suite(suite)
+    plan.record(plan.rows[0], 0).write_text(record(0.8))
+    larger = {"name": "shared_classifier", "params": 12_345, "accuracy": 0.8, "accuracy_last": 0.8}
+    plan.record(plan.rows[1], 0).write_text(record(0.8, student=larger))
+    text = table(plan)
+    assert "student s, 10 parameters or shared_classifier, 12,345 parameters. Scored" in text
+    assert "| other | 12,345 |" in text
 
 
 def test_rows_of_several_machines_say_so(suite):
@@ -79,7 +102,7 @@ def test_networks_that_give_maps_are_judged_by_mean_iou(suite):
     text = table(plan)
     assert "| mean IoU, % |" in text
     assert "accuracy, %" not in text
-    assert "| One row |  | 30.0 | 75.0 | 20.0 | 50.0 |" in text
+    assert "| One row | 10 |  | 30.0 | 75.0 | 20.0 | 50.0 |" in text
     assert "100 parameters, 40.00%" in text
 
 
@@ -152,7 +175,7 @@ def test_a_row_may_have_seeds_of_its_own(suite):
     assert [(row.name, seed) for row, seed in plan.runs()] == [("One row", 0), ("other", 5), ("One row", 1)]
     plan.record(plan.rows[1], 0).write_text(record(0.1))
     plan.record(plan.rows[1], 5).write_text(record(0.7))
-    assert "| other |  | 70.0 |" in table(plan)
+    assert "| other | 10 |  | 70.0 |" in table(plan)
 
 
 def test_a_record_keeps_the_course_of_a_run_in_few_rows():

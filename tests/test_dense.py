@@ -73,6 +73,8 @@ def test_torchvisions(name):
     doctor.check_output(network)
     pooled = pooled_bn(network)
     assert len(pooled) == (1 if "deeplab" in name else 0)
+    if name == "deeplabv3_resnet50":  # 53 in the body, 6 in the pyramid of dilated convolutions, 1 in the head
+        assert len(bn_layers(network.module)) == 60
     with pytest.raises(InputError, match="3 channels, not 1"):
         build(name, channels=1)
 

@@ -65,6 +65,15 @@ def test_balance_and_onehot_at_their_ends():
     assert onehot(torch.zeros(3, 4)).item() == pytest.approx(math.log(4), abs=1e-6)
 
 
+def test_the_gradient_of_kl_is_about_as_large_at_any_temperature():
+    """That is what tau^2 is for; without it the norm falls to a quarter where tau doubles."""
+    torch.manual_seed(0)
+    s, t = torch.randn(64, 10, dtype=torch.float64, requires_grad=True), torch.randn(64, 10, dtype=torch.float64)
+    norms = [float(torch.autograd.grad(kl(s, t, tau), s)[0].norm()) for tau in (4.0, 8.0, 16.0)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.1)
+    assert norms[2] == pytest.approx(norms[1], rel=0.05)
+
+
 @pytest.mark.parametrize("fn", [lambda s, t: kl(s, t, 4.0), mse, l1, lambda s, t: balance(s) + onehot(t)])
 def test_gradients(fn):
     s, t = logits((3, 4, 1)).requires_grad_(), logits((3, 4, 2)).requires_grad_()

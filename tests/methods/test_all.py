@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the soft targets")
 NAMES = sorted(methods.names())
 VARIANTS = {  # switches that change the algorithm: the same tests for them
     "ddad reuse": {"reuse": True},
+    "ddad log": {"adversarial": "log", "schedule": "thirds"},
     "ddad auto": {"alpha": "auto", "alpha_after": 6},
     "cpsc reuse": {"reuse": True},
     "cpsc released": {"variant": "released", "ikd": "log_mse"},

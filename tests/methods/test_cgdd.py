@@ -150,6 +150,31 @@ def test_each_loss_reaches_only_its_own_networks():
     assert seen == ["generator", *["student", "adapters"] * 2] * 2
 
 
+def test_an_adversarial_step_of_the_generator_changes_neither_teacher_nor_students_weights():
+    """Specification B9: bit for bit; the student's running statistics are its mode's affair."""
+    method, engine = made(pre=0.0, ramp=0.0, w_adv_maps=1.0)
+    networks = [engine.given.teacher, method.delivered]
+    before = [copy.deepcopy(list(network.parameters())) for network in networks]
+    generator = copy.deepcopy(list(method.generator.module.parameters()))
+    engine.begin(3, 0.5)
+    z, y = batch(method, engine)
+    engine.minimise(method.loss_g, method.opt_g, inputs=(z, y, z.new_ones(())))
+    assert engine.read()["generator/adversarial"] < 0
+    for network, old in zip(networks, before, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), old, strict=True))
+    moved = zip(method.generator.module.parameters(), generator, strict=True)
+    assert not all(torch.equal(a, b) for a, b in moved)
+
+
+def test_the_schedule_of_larger_images_falls_at_thirds():
+    method, engine = made(schedule="thirds")
+    lrs = []
+    for progress in (0.0, 0.32, 0.34, 0.65, 0.67):
+        method.opt_s.set_lr(progress)
+        lrs.append(engine.owned["student"].opt.param_groups[0]["lr"] / method.lr_s)
+    assert lrs == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
 @pytest.mark.parametrize("settings", [{"w_adv": 1.0}, {"w_adv": 0.0, "w_adv_maps": 1.0}])
 def test_the_adversarial_terms_pass_through_both_networks(settings):
     method, engine = made(w_cls=0.0, w_bn=0.0, **settings)

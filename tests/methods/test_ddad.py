@@ -1,11 +1,12 @@
 """DDAD against a plain loop written from the papers, and the parts of its two losses."""
 
 import copy
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_network
+from conftest import dense_network, tiny_network
 from torch.optim import SGD, Adam
 
 from dreamstill import data, models
@@ -244,6 +245,44 @@ def test_the_generator_learns_the_statistics(digits_teacher):
     method, engine = made(given=given, batch_size=64, nz=16, width=8, student_steps=1, alpha=1.0, schedule="constant")
     first = engine_terms(method, engine, 1)
     assert engine_terms(method, engine, 40)["generator/bn"] < 0.5 * first["generator/bn"]
+
+
+def test_one_step_of_the_generator_without_an_adversary_lowers_the_statistics_term(digits_teacher):
+    """Specification A, check 4: on the same noise."""
+    given = Given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
+    method, engine = made(given=given, batch_size=64, nz=16, width=8, w_adv=0.0, lr_g=1e-4, schedule="constant")
+    engine.begin(0, 0.0)
+    z = engine.noise(64, 16)
+    values = []
+    for _ in range(2):
+        engine.minimise(method.loss_g, method.opt_g, inputs=(z,))
+        values.append(engine.read()["generator/bn"])
+    assert values[1] < values[0]
+
+
+def test_the_adversarial_term_is_the_distance_or_its_logarithm():
+    z, found = torch.zeros(16, 8), {}
+    for form in ("auto", "plain", "log"):
+        method, engine = made(adversarial=form, alpha=0.0, w_adv=0.5)
+        engine.begin(0, 0.0)
+        z = engine.noise(16, 8)
+        terms, (images, t) = method.loss_g(z)
+        with torch.no_grad():
+            distance = (method.student(images) - t).abs().mean()
+        found[form] = (float(terms["adversarial"].detach()), float(distance))
+    assert found["auto"][0] == found["plain"][0] == pytest.approx(-0.5 * found["plain"][1], rel=1e-5)
+    assert found["log"][0] == pytest.approx(-0.5 * math.log1p(found["log"][1]), rel=1e-5)
+    dense = Given(dense_network(6, 0), dense_network(3, 1))
+    for form, expected in (("auto", "log"), ("plain", "plain")):
+        method, _ = made(given=dense, adversarial=form)
+        value = float(method.reward(torch.tensor(1.7)))
+        assert value == pytest.approx(-math.log1p(1.7) if expected == "log" else -1.7)
+
+
+def test_the_first_discriminator_weighs_three_times_the_second_and_as_much_for_maps():
+    assert made(alpha="auto")[0].ratio == 3.0
+    assert made(alpha="auto", given=Given(dense_network(6, 0), dense_network(3, 1)))[0].ratio == 1.0
+    assert made(alpha="auto", alpha_ratio=10.0)[0].ratio == 10.0
 
 
 def engine_terms(method, engine, iterations):
