@@ -149,7 +149,8 @@ def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
     n = min(max(engine.task.looked_at, 20 * plan.given.teacher.num_classes), 5000)
     drawn = engine.drawn
     engine.begin(outcome.iterations, 1.0)
-    images = engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
+    with engine.eagerly():  # a graph of a generator's alone would take longer to compile than some images to make
+        images = engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
     engine.drawn = drawn
     return images
 
