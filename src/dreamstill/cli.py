@@ -116,8 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())
     arguments = parsed[parsed.command].as_dict()
     arguments.pop("config", None)
+    function = COMMANDS[parsed.command][0]
     try:
-        COMMANDS[parsed.command][0](**arguments)
+        if arguments.get("resume"):
+            from dreamstill.resuming import refuse_others
+
+            # Parsed again without defaults: what is left was typed, or stands in a recipe.
+            typed = build_parser().parse_args(normalise(argv), defaults=False)[parsed.command]
+            refuse_others(function, {k: arguments[k] for k in typed.as_dict() if k in arguments})
+        function(**arguments)
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)
         return error.exit_code

@@ -23,7 +23,8 @@ from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
-from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
+from dreamstill.resuming import resumed, same_inputs
+from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out
 from dreamstill.state import new_folder
 from dreamstill.storage import nearest
 from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of
@@ -61,7 +62,7 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
         began=began, collected=collected, stored=stored,
     )  # fmt: skip
     if settings["resume"]:
-        _same_inputs(plan)
+        same_inputs(plan)
     delivered = carry_out(plan, lambda done: _finish(done, settings["onnx"]))
     if not settings["quiet"] and (out / "summary.json").exists():
         print(table(out))
@@ -207,8 +208,6 @@ def _budget(
 ) -> tuple[Hardware, int | None]:
     """Hardware and steps, resolved; None for the steps after a dry run, which prints its estimate."""
     steps, minutes = settings["steps"], settings["minutes"]
-    if settings["resume"]:
-        minutes = None
     if steps is not None and minutes is not None:
         raise InputError("both --steps and --minutes were given: choose one budget")
     for name, value in (("steps", steps), ("minutes", minutes)):
@@ -279,27 +278,6 @@ def _file_facts(settings: dict[str, Any], teacher: Network) -> dict[str, Any]:
         return {"file": None, "sha256": tensors, "fingerprint": tensors}
     file = weights.checkpoint_file(Path(settings["teacher_checkpoint"]))
     return {"file": str(file), "sha256": state_files.sha256(file), "fingerprint": tensors}
-
-
-def _same_inputs(plan: Plan) -> None:
-    """The teacher, and the collected images if there are any, must be those the run began with."""
-    manifest = json.loads((plan.out / "manifest.json").read_text())
-    if plan.collected is not None and manifest.get("collected_sha256") != plan.collected.sha256:
-        raise InputError(
-            f"the collected images in {plan.collected.source} are not those that the run in {plan.out} began with: put "
-            "the same ones there, or start a new run in another --out"
-        )
-    if plan.stored is not None and manifest.get("transfer_sha256") != plan.stored.sha256:
-        raise InputError(
-            f"the transfer set is not the one that the run in {plan.out} began with: give the same file, or start a "
-            "new run in another --out"
-        )
-    recorded = manifest.get("teacher_sha256")
-    if recorded != plan.teacher_file["sha256"]:
-        raise InputError(
-            f"the teacher is not the one that the run in {plan.out} began with (SHA-256 {plan.teacher_file['sha256']}, "
-            f"was {recorded}): give the same file, or start a new run in another --out"
-        )
 
 
 # ---------------------------------------------------------------- what is left behind

@@ -14,6 +14,7 @@ from dreamstill import doctor, methods, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
+from dreamstill.models.shared import base_of
 from dreamstill.tasks import load_scored, task_of
 
 
@@ -57,6 +58,8 @@ def _teacher_of(settings: dict[str, Any], network: Network) -> Network | None:
         if ":" in str(name) and not settings["unsafe_load"]:
             print(f"the run's teacher is {name}, which is code: for the agreement with it, name it by --teacher")
             return None
+        if not settings["unsafe_load"]:
+            weights.refuse_own_code(base_of({"name": name, "kwargs": kwargs or {}}), Path(settings["run"]))
         about = config
     facts = {k: about[k] for k in weights.FACTS}
     return weights.resolve(name, checkpoint, kwargs=kwargs, unsafe=settings["unsafe_load"], **facts)

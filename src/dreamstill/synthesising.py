@@ -25,6 +25,7 @@ from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
+from dreamstill.models.shared import base_of
 from dreamstill.state import Checkpoints
 from dreamstill.storage import nearest
 from dreamstill.tasks import task_of
@@ -72,7 +73,8 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     if not (folder / "config.yaml").exists():
         raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
     config = read_config(folder / "config.yaml")
-    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"]):
+    bases = [base_of({"name": config[r], "kwargs": config.get(f"{r}_args") or {}}) for r in ("teacher", "student")]
+    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"], *bases):
         weights.refuse_own_code(name, folder / "config.yaml")
     settings = {**config, "unsafe_load": unsafe_load}
     method, teacher = build_method(config["method"]), resolve_teacher(settings)

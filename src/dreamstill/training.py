@@ -22,7 +22,8 @@ from dreamstill.decoding import sides
 from dreamstill.engine import Engine, Given, Terms, choose
 from dreamstill.errors import InputError
 from dreamstill.methods import Phase
-from dreamstill.running import Plan, carry_out, resumed
+from dreamstill.resuming import resumed, same_inputs
+from dreamstill.running import Plan, carry_out
 from dreamstill.schedules import warm_cosine
 from dreamstill.state import new_folder
 from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size
@@ -138,10 +139,12 @@ def class_weights(labels: Tensor, k: int, kind: ClassWeights, dtype: torch.dtype
 def run_training(settings: dict[str, Any]) -> Network:
     """Carry out :func:`dreamstill.api.train`."""
     began = time.monotonic()
-    if settings["data"] is None:
-        raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
     if settings["resume"]:
         settings = resumed(api.train, settings)
+    if settings["network"] is None:
+        raise InputError("no network: name one, as dreamstill train wrn_16_2, or package.module:factory")
+    if settings["data"] is None:
+        raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
     if settings["set_size"] is not None and (settings["image_size"] is None or settings["scale"] < 1):
         raise InputError(
             "set_size is what windows of --image-size are cut out of: give --image-size too, and leave --scale at 1, "
@@ -187,6 +190,8 @@ def run_training(settings: dict[str, Any]) -> Network:
         "train", config, out, settings["resume"], settings["quiet"], method, given, test, steps,
         "model.safetensors", compare=False, began=began,
     )  # fmt: skip
+    if settings["resume"]:
+        same_inputs(plan)
     trained = carry_out(plan, lambda done: {})
     if not settings["quiet"]:
         print(f"\n{out / 'model.safetensors'} and {out / 'report.html'}")

@@ -72,9 +72,9 @@ def resolve(
         state, description = load_state(path, unsafe=unsafe)
     given = {"num_classes": num_classes, "image_size": image_size, "channels": channels, "mean": mean, "std": std}
     facts = _agree(given, description, path, role)
-    if name is None and not unsafe:
-        refuse_own_code(description.get("name"), path)
-        refuse_own_code(shared.base_of(description), path)
+    if not unsafe and name in (None, description.get("name")):
+        refuse_own_code(None if name else description.get("name"), path)
+        refuse_own_code(shared.base_of(description), path)  # a run's own name for its teacher does not say its base
     name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
     module = _construct(name, kwargs, facts)
     network = Network(module, name=name, kwargs=kwargs, **facts)
@@ -147,7 +147,8 @@ def refuse_own_code(name: Any, path: Path | None) -> None:
     if isinstance(name, str) and ":" in name:
         raise InputError(
             f"{path} asks for {name}, and calling that executes code of the file's choice: if you trust it, pass "
-            "--unsafe-load, or name it yourself where the command has a place for it (--teacher, --student)"
+            "--unsafe-load, or name it yourself where the command has a place for it (--teacher, --student, --network, "
+            "--method)"
         )
 
 
