@@ -152,6 +152,25 @@ def refuse_own_code(name: Any, path: Path | None) -> None:
         )
 
 
+def has_weights(teacher: str | None, checkpoint: str | None) -> None:
+    """Make sure that a teacher is not a network with fresh weights; a factory may load its own.
+
+    Raises:
+        InputError: a built-in name, or a file in a name's place, without a checkpoint.
+    """
+    if checkpoint is not None or ":" in str(teacher):
+        return
+    if Path(str(teacher)).exists():
+        raise InputError(
+            f"--teacher is {teacher}, which is a file or folder: give it as --teacher-checkpoint, and the network's "
+            "name as --teacher"
+        )
+    raise InputError(
+        f"the teacher {teacher} has no weights: give --teacher-checkpoint, a .safetensors, a .pt state_dict or a run "
+        "folder"
+    )
+
+
 def _agree_name(
     name: str | None, kwargs: dict[str, Any], description: dict[str, Any], path: Path | None, role: str
 ) -> tuple[str, dict[str, Any]]:
