@@ -27,7 +27,7 @@ from dreamstill.resuming import resumed, same_inputs
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out
 from dreamstill.state import new_folder
 from dreamstill.storage import nearest
-from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of
+from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of, warn_of_overlap
 from dreamstill.transfer import TransferSet, kept, read_parquet, write_set
 
 DEFAULT_STEPS = 5_000
@@ -45,6 +45,8 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     student = resolve_student(settings, teacher)
     _check(method, teacher, student)
     test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
+    if settings["real"] is not None and settings["data"] is not None:
+        warn_of_overlap(settings["real"], settings["data"], test)
     collected = collected_images(settings, method, teacher)
     stored = transfer_set(settings, method, teacher)
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
@@ -86,16 +88,7 @@ def resolve_teacher(settings: dict[str, Any]) -> Network:
         return Network(copy.deepcopy(teacher), **facts)
     if teacher is None and checkpoint is None:
         raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
-    if checkpoint is None and Path(str(teacher)).exists():
-        raise InputError(
-            f"--teacher is {teacher}, which is a file or folder: give it as --teacher-checkpoint, and the network's "
-            "name as --teacher"
-        )
-    if checkpoint is None and ":" not in str(teacher):
-        raise InputError(
-            f"the teacher {teacher} has no weights: give --teacher-checkpoint, a .safetensors, a .pt state_dict or a "
-            "run folder"
-        )
+    weights.has_weights(teacher, checkpoint)
     return weights.resolve(
         teacher, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts
     )

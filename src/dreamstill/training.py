@@ -26,7 +26,7 @@ from dreamstill.resuming import resumed, same_inputs
 from dreamstill.running import Plan, carry_out
 from dreamstill.schedules import warm_cosine
 from dreamstill.state import new_folder
-from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size
+from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size, warn_of_overlap
 
 ClassWeights = Literal["none", "median", "root"]
 PHOTOGRAPHS = {
@@ -179,6 +179,7 @@ def run_training(settings: dict[str, Any]) -> Network:
     test = load_scored(
         network, settings["data"], settings["split"], root=settings["data_root"], set_size=settings["set_size"]
     )
+    warn_of_overlap(settings["data"], settings["data"], test)
     config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet")} | {
         "network": network.name, "flip": flip, "device": hardware.device,
         "precision": hardware.precision, "compile": "on" if hardware.compile else "off",

@@ -41,3 +41,20 @@ def test_a_set_whose_classes_are_numbers_may_lack_the_last(tmp_path):
     assert summary["classes"] == ["0", "1", "2", "3"]
     assert (tmp_path / "a" / "samples.png").exists()
     assert dreamstill.evaluate(str(tmp_path / "a"), data=str(tmp_path / "set"))["accuracy"] >= 0
+
+
+def test_scores_on_the_images_of_training_are_called_so(tmp_path, capsys):
+    source = folders(tmp_path / "set", ("0", "1", "2", "3"))
+    common = {"quiet": True, "precision": "32", "compile": "off"}
+    small = {"network_args": {"widths": [2, 3]}, "batch_size": 4, "epochs": 1, "crop": 0}
+    dreamstill.train("convnet", data=source, out=str(tmp_path / "a"), **small, **common)
+    assert "has no splits" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["data"] == "set, whole set, 12 images"
+    networks = tiny_network((6, 8), 0), tiny_network((3, 4), 1)
+    control = {"method": {"name": "real_data", "batch_size": 4}, "steps": 2, "onnx": False, "device": "cpu", **common}
+    dreamstill.distill(*networks, real=source, data=source, out=str(tmp_path / "b"), **control)
+    assert "has no splits" in capsys.readouterr().out
+    dreamstill.distill(
+        *networks, real=folders(tmp_path / "other", "0123"), data=source, out=str(tmp_path / "c"), **control
+    )
+    assert "has no splits" not in capsys.readouterr().out

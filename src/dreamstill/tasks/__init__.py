@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -138,6 +139,16 @@ def load_scored(
     scored = task_of(network).scored(images, network.image_size)
     check_size(network, (scored.pixels.shape[2], scored.pixels.shape[3]))
     return scored
+
+
+def warn_of_overlap(trained: str, scored: str, test: ImageSet | None) -> None:
+    """Say so where a set is scored on the very images that are trained on, because its source has no splits."""
+    if test is not None and test.split == data.WHOLE and Path(trained).resolve() == Path(scored).resolve():
+        print(
+            f"{scored} has no splits: what is trained on it is scored on the same images, and the scores say nothing "
+            "of others; for a test set put its images into folders train and test",
+            flush=True,
+        )
 
 
 def check_size(network: Network, size: tuple[int, int]) -> None:
