@@ -76,6 +76,11 @@ def test_help_does_not_import_torch():
         (["distill", "--method", "ddae"], "ddad"),
         (["distill", "--method.alpha", "much"], "alpha"),
         (["distill", "--method.alpah", "1"], "alpah"),
+        (["distill", "--seed", "1e23"], "--seed expects a whole number, got '1e+23'"),
+        (["demo", "--steps", "0"], "steps is 0"),
+        (["demo", "--steps", "-5"], "steps is -5"),
+        (["synthesize", "run", "--out", "im.npz"], "ends in .parquet or .safetensors"),
+        (["synthesize", "run", "--seed", "-1"], "seed is -1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_code_2(typed, said, capsys, tmp_path, monkeypatch):

@@ -40,3 +40,9 @@ def test_doctor_says_that_the_weights_are_random(run, capsys):
     assert api.doctor("convnet", **facts)["assumed"] == ["weights"]
     assert "not given, so assumed: weights random" in " ".join(capsys.readouterr().out.split())
     assert "weights" not in api.doctor(str(run))["assumed"]
+
+
+def test_a_trained_network_makes_no_images(tmp_path):
+    (tmp_path / "config.yaml").write_text("network: convnet\ndata: digits\n")
+    with pytest.raises(InputError, match="dreamstill train wrote, which makes no images"):
+        dreamstill.synthesize(str(tmp_path))

@@ -88,6 +88,29 @@ _AT_LEAST_ONE = {
 }  # fmt: skip
 
 
+def check_run(settings: Mapping[str, Any]) -> None:
+    """Make sure that what all runs are told, whatever they compute, is in range.
+
+    Raises:
+        InputError: the seed, or how a run is watched, is not.
+    """
+    check_seed(settings["seed"])
+    for name in ("checkpoint_seconds", "checkpoint_steps", "evaluations"):
+        value = settings.get(name, 0)
+        if not value >= 0:  # not a number is refused too
+            raise InputError(f"{name} is {value}: it must not be negative")
+
+
+def check_seed(seed: int) -> None:
+    """Make sure that a seed is one that random generators take.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}: give a whole number from 0 to 2^63 - 1")
+
+
 def one_sentence(message: str) -> str:
     """A parser's error, several lines with types and traces, as one sentence that names option, type and value."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]

@@ -16,7 +16,7 @@ from dreamstill import api, budget, cost, data, doctor, fits, state_files, weigh
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.collected import Collected, enough, load_collected
-from dreamstill.config import build_method, method_spec
+from dreamstill.config import build_method, check_run, method_spec
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
 from dreamstill.export import export_onnx
@@ -24,7 +24,7 @@ from dreamstill.files import atomic_write
 from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
 from dreamstill.resuming import resumed, same_inputs
-from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out
+from dreamstill.running import CURVE_IMAGES, Finished, Plan, anywhere, carry_out
 from dreamstill.state import new_folder
 from dreamstill.storage import nearest
 from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of, warn_of_overlap
@@ -40,6 +40,9 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     began = time.monotonic()
     if settings["resume"]:
         settings = resumed(api.distill, settings)
+    else:
+        _check_used(settings)
+    check_run(settings)
     method = build_method(settings["method"])
     teacher = resolve_teacher(settings)
     student = resolve_student(settings, teacher)
@@ -72,6 +75,19 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
 
 
 # ---------------------------------------------------------------- what was given
+
+
+def _check_used(settings: dict[str, Any]) -> None:
+    """Nothing that was given may go unused without a word."""
+    for key, users in (
+        ("split", ("data",)),
+        ("set_size", ("data", "real")),
+        ("data_root", ("data", "real", "collected")),
+    ):
+        unset = "test" if key == "split" else None
+        if settings[key] != unset and all(settings[user] is None for user in users):
+            option, these = "--" + key.replace("_", "-"), ", ".join(f"--{user}" for user in users)
+            raise InputError(f"{option} is {settings[key]} and nothing uses it: give {these} too, or leave it out")
 
 
 def resolve_teacher(settings: dict[str, Any]) -> Network:
@@ -246,12 +262,7 @@ def _resolved(
     settings: dict[str, Any], method: Method, teacher: Network, student: Network, hardware: Hardware, steps: int
 ) -> dict[str, Any]:
     """What goes into config.yaml: no ``auto`` and no ``minutes`` left in it, and paths that hold from anywhere."""
-    config = {k: v for k, v in settings.items() if k not in _UNSAVED}
-    for key in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer"):
-        if config.get(key) is not None:
-            config[key] = str(Path(config[key]).resolve())
-    if config["collected"] is not None and Path(config["collected"]).exists() and config["collected"] not in data.KNOWN:
-        config["collected"] = str(Path(config["collected"]).resolve())
+    config = anywhere({k: v for k, v in settings.items() if k not in _UNSAVED})
     for key, network in (("teacher", teacher), ("student", student)):
         config[key] = network.name
     about = teacher.description()

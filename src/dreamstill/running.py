@@ -16,7 +16,7 @@ from dreamstill import cost, methods
 from dreamstill.adapters import Network
 from dreamstill.collected import Collected
 from dreamstill.config import SCHEMA, write_config
-from dreamstill.data import ImageSet
+from dreamstill.data import KNOWN, ImageSet
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given
 from dreamstill.files import atomic_write, write_json
@@ -87,6 +87,14 @@ class Finished:
     def network(self) -> Network:
         """What is delivered."""
         return self.outcome.ema.network
+
+
+def anywhere(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings with paths that hold from any folder; a set's own name stays."""
+    files = [k for k in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer") if config.get(k)]
+    named = (None, "digits", *KNOWN)
+    sets = [k for k in ("data", "real", "collected") if config.get(k) not in named and Path(config[k]).exists()]
+    return config | {k: str(Path(config[k]).resolve()) for k in (*files, *sets)}
 
 
 def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network:
