@@ -135,8 +135,10 @@ def test_labels_must_be_class_numbers(tmp_path):
         data.load(parquet(tmp_path / "a.parquet", [noise(4, 4)] * 2, [0, 2], ["a", "b"]))
     with pytest.raises(InputError, match="labels from -1"):
         data.load(parquet(tmp_path / "b.parquet", [noise(4, 4)] * 2, [-1, 0], ["a", "b"]))
-    with pytest.raises(InputError, match="type string: expected whole numbers"):
+    with pytest.raises(InputError, match=r"has labels of type string: expected whole numbers"):
         data.load(parquet(tmp_path / "c.parquet", [noise(4, 4)], ["cat"]))
+    with pytest.raises(InputError, match=r"has no rows: expected at least one image"):
+        data.load(parquet(tmp_path / "e.parquet", [], pa.array([], pa.int64())))
     with pytest.raises(InputError, match="1 empty labels"):
         data.load(parquet(tmp_path / "d.parquet", [noise(4, 4)] * 2, [None, 1]))
 

@@ -239,15 +239,17 @@ def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], 
             count += pq.read_metadata(file).num_rows
             if "label" in schema.names:
                 column = pq.read_table(file, columns=["label"])["label"]
-                if not pa.types.is_integer(column.type) or column.null_count:
-                    raise InputError(
-                        f"{file} has {column.null_count} empty labels of type {column.type}: expected whole numbers"
-                    )
+                if not pa.types.is_integer(column.type):
+                    raise InputError(f"{file} has labels of type {column.type}: expected whole numbers")
+                if column.null_count:
+                    raise InputError(f"{file} has {column.null_count} empty labels: expected one for every image")
                 labels.append(column.to_numpy())
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{file} is not a readable parquet file ({error}): fetch it again") from error
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = tuple(info.get("info", {}).get("features", {}).get("label", {}).get("names", ())) or names
+    if count == 0:
+        raise InputError(f"{', '.join(str(f) for f in files)} has no rows: expected at least one image")
     if not labels:
         return None, names, count
     joined = torch.from_numpy(np.concatenate(labels)).long()

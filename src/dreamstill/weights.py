@@ -65,6 +65,8 @@ def resolve(
         unsafe: see :func:`dreamstill.state_files.load_state`.
         role: how the network is called in errors.
     """
+    if name is not None and ":" not in name and name != shared.NAME:
+        models.find(name)  # before what is missing: of a slip of the pen nobody needs to know the image size
     state: dict[str, Tensor] | None = None
     description: dict[str, Any] = {}
     path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
@@ -121,6 +123,9 @@ def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None
         raise InputError(
             f"the {role} needs {flags}: {source}, so give {'it' if len(missing) == 1 else 'them'} yourself"
         )
+    for key, least in (("num_classes", 2), ("channels", 1)):
+        if facts[key] < least:
+            raise InputError(f"{key} is {facts[key]}: the {role} needs at least {least}")
     return facts
 
 
@@ -194,9 +199,18 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
         return shared.rebuilt(base, facts["num_classes"], kwargs)
     if ":" not in name:
         h, w = facts["image_size"]
-        return models.build(
-            name, num_classes=facts["num_classes"], channels=facts["channels"], image_size=(h, w), **kwargs
-        )
+        try:
+            module = models.build(
+                name, num_classes=facts["num_classes"], channels=facts["channels"], image_size=(h, w), **kwargs
+            )
+        except InputError:
+            raise
+        except Exception as error:  # whatever layers raise for a width of -3 or "abc"
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{name} cannot be built with {kwargs} ({said}): give other arguments") from error
+        if empty := [key for key, p in module.named_parameters() if p.numel() == 0]:
+            raise InputError(f"{name} has nothing in {', '.join(empty[:3])} with {kwargs}: give widths of at least 1")
+        return module
     module_name, _, factory_name = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
