@@ -242,7 +242,6 @@ def test_a_full_disk(tmp_path, monkeypatch):
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1"),
         ({"checkpoint_steps": -1}, "checkpoint_steps is -1"),
         ({"split": "train"}, "--split is train and nothing uses it"),
-        ({"set_size": 16}, "--set-size is 16 and nothing uses it"),
         ({"data_root": "somewhere"}, "--data-root is somewhere and nothing uses it"),
     ],
 )
@@ -250,6 +249,11 @@ def test_impossible_combinations(changes, said, tmp_path):
     with pytest.raises(InputError, match=said):
         distil(tmp_path / "a", **changes)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_recipes_set_size_without_its_set_is_said_to_change_nothing(tmp_path, capsys):
+    distil(tmp_path / "a", steps=2, set_size=16)
+    assert "set_size is 16 and changes nothing" in capsys.readouterr().out
 
 
 def test_a_repeat_finds_its_sets_from_another_folder(tmp_path, monkeypatch):

@@ -156,6 +156,12 @@ def test_the_same_settings_in_other_words_go_on(tmp_path):
     out = stopped_run(tmp_path / "a")
     networks = tiny_network((6, 8), 0), tiny_network((3, 4), 1)
     dreamstill.distill(
-        *networks, method={**SMALL, "lr_s": "1e-1"}, image_size=[8, 8], out=str(out), resume=True, **FIXED
+        *networks,
+        method={**SMALL, "lr_s": "1e-1"},
+        image_size=[8, 8],
+        mean=[0.300000001],
+        out=str(out),
+        resume=True,
+        **FIXED,
     )
     assert (out / "report.html").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,8 @@ def _differing(key: str, now: Any, saved: Any) -> Iterator[tuple[str, Any, Any]]
 def _matches(key: str, now: Any, saved: Any) -> bool:
     if key in ("image_size", "set_size") and saved is not None:
         return sides(key, now) == sides(key, saved)
+    if key in ("mean", "std") and saved is not None:  # written down as float32 has them
+        return len(now) == len(saved) and all(isclose(a, b, rel_tol=1e-6) for a, b in zip(now, saved, strict=True))
     if isinstance(now, str) and isinstance(saved, str) and now != "auto":
         return now == saved or Path(now).resolve() == Path(saved)
     return now in ("auto", saved) or (isinstance(now, list | tuple) and list(now) == saved)

@@ -40,7 +40,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
         raise InputError(f"n is {n}: make at least 1 image")
     check_seed(seed)
     if out is not None and Path(out).suffix not in (".parquet", ".safetensors"):
-        raise InputError(f"{out} is to be written: give a name that ends in .parquet or .safetensors")
+        raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors")
     folder = Path(run)
     engine, method, config, fingerprint = _taken_up(folder, seed, unsafe_load)
     teacher = engine.given.teacher
