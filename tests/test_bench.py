@@ -242,3 +242,40 @@ def test_mistakes(suite):
     suite.write_text("title: a\nrows: []\nseeds: [0]\ncolour: red\n")
     with pytest.raises(InputError, match="colour"):
         read_suite(suite)
+
+
+GOOD = {"title": "a", "seeds": [0], "rows": [{"name": "a", "recipe": "recipes/a.yaml"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"), (b"- 1\n", "holds a list"), (bytes(range(256)), "cannot be read"),
+        (b"a: [", "cannot be read"),
+        ({"tables": 3}, "the tables 3"), ({"tables": {"a": 3}}, "the tables"), ({**GOOD, "seeds": 0}, "the seeds 0"),
+        ({**GOOD, "seeds": ["x"]}, "the seeds"), ({**GOOD, "rows": None}, "the rows None"),
+        ({**GOOD, "rows": ["a"]}, "the row a"), ({**GOOD, "rows": [{"name": "a"}]}, "the row"),
+        ({**GOOD, "rows": [{"name": "a", "recipe": 5}]}, "recipe: 5, expected a text"),
+        ({**GOOD, "rows": [{"name": "a", "recipe": "b", "seeds": 1}]}, "seeds: 1, expected a list"),
+        ({**GOOD, "shared": [1]}, "shared"),
+    ],
+)  # fmt: skip
+def test_a_suite_that_is_none_is_one_sentence(suite, content, said):
+    suite.write_bytes(content if isinstance(content, bytes) else yaml.safe_dump(content).encode())
+    with pytest.raises(InputError, match=said) as caught:
+        api.bench(str(suite), quiet=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_is_missing_or_wrong_is_found_before_the_first_run(suite):
+    with pytest.raises(InputError, match=r"recipes/a\.yaml cannot be read \(No such file.*row One row"):
+        api.bench(str(suite), quiet=True)
+    (suite.parent.parent / "recipes" / "a.yaml").write_text("stepz: 5\n")
+    with pytest.raises(InputError, match="sets stepz: expected arguments of dreamstill distill"):
+        api.bench(str(suite), quiet=True)
+
+
+@pytest.mark.parametrize("jobs", [0, -2])
+def test_jobs_below_one(suite, jobs):
+    with pytest.raises(InputError, match=f"jobs is {jobs}"):
+        api.bench(str(suite), jobs=jobs, quiet=True)

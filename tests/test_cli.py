@@ -64,7 +64,9 @@ def test_help_does_not_import_torch():
     [
         (["distill", "--steps", "many"], "--steps expects a whole number, got 'many'"),
         (["distill", "--stepz", "5"], "--stepz"),
-        (["distill", "--precision", "16"], "precision"),
+        (["distill", "--precision", "16"], "--precision expects one of auto, 32, bf16, 64, got '16'"),
+        (["distill", "--minutes", "a"], "--minutes expects a number, got 'a'"),
+        (["doctor", "nosuch"], "there is no built-in network 'nosuch'"),
         (["frobnicate"], "frobnicate"),
         (["distill"], "no teacher"),
         (["distill", "--teacher", "wrn_16_2"], "--teacher-checkpoint"),
@@ -76,6 +78,11 @@ def test_help_does_not_import_torch():
         (["distill", "--method", "ddae"], "ddad"),
         (["distill", "--method.alpha", "much"], "alpha"),
         (["distill", "--method.alpah", "1"], "alpah"),
+        (["distill", "--seed", "1e23"], "--seed expects a whole number, got '1e+23'"),
+        (["demo", "--steps", "0"], "steps is 0"),
+        (["demo", "--steps", "-5"], "steps is -5"),
+        (["synthesize", "run", "--out", "im.npz"], "ends in .parquet or .safetensors"),
+        (["synthesize", "run", "--seed", "-1"], "seed is -1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_code_2(typed, said, capsys, tmp_path, monkeypatch):
@@ -110,6 +117,23 @@ def test_a_recipe_with_an_unknown_key(tmp_path, capsys):
     assert "wings" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(bytes(range(256)), "cannot be read"), (b"", "is empty"), (b"a: [1\nb: {", "cannot be read"), (b"- 1", "a list")],
+)
+def test_a_recipe_that_is_none(content, said, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(content)
+    for words in (["--config", str(recipe)], [f"--config={recipe}"]):
+        assert cli.main(["distill", *words]) == 2
+        error = capsys.readouterr().err.strip()
+        assert f"the recipe {recipe}" in error
+        assert said in error
+        assert "\n" not in error
+    assert cli.main(["distill", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
 class TestMethodSettings:
     def test_numbers_in_any_spelling(self):
         method = config.build_method({"name": "ddad", "lr_s": "2e-3", "batch_size": "64"})
@@ -122,7 +146,11 @@ class TestMethodSettings:
         [
             ({"name": "ddad", "alhpa": 1}, "no alhpa"),
             ({"alpha": 1}, "no name"),
-            ({"name": "ddad", "bn_form": "maha"}, "bn_form"),
+            (
+                {"name": "ddad", "bn_form": "maha"},
+                "--method.bn_form expects one of norm, gaussian_kl, squared, got 'maha'",
+            ),
+            ({"name": "ddad", "alpha": "much"}, "--method.alpha expects a number or auto, got 'much'"),
             ({"name": "ddad", "batch_size": 0}, "at least 1"),
             ({"name": "ddad", "lr_s": -1.0}, "not negative"),
             ({"name": "ddad", "alpha": float("nan")}, "alpha"),

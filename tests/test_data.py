@@ -119,13 +119,26 @@ def test_a_split_that_is_not_there(tmp_path):
         data.load("digits", "val")
 
 
+def test_a_source_without_splits_is_taken_whole_and_says_so(tmp_path):
+    file = parquet(tmp_path / "a.parquet", [noise(4, 4)], [0])
+    folder = tmp_path / "set" / "cat"
+    folder.mkdir(parents=True)
+    (folder / "x.png").write_bytes(png(noise(4, 4)))
+    for source in (file, str(tmp_path / "set")):
+        assert data.load(source, "test").split == data.load(source, "train").split == data.WHOLE
+        with pytest.raises(InputError, match=r"has no splits.*'tset' is none of these"):
+            data.load(source, "tset")
+
+
 def test_labels_must_be_class_numbers(tmp_path):
     with pytest.raises(InputError, match="labels from 0 to 2 and 2 classes"):
         data.load(parquet(tmp_path / "a.parquet", [noise(4, 4)] * 2, [0, 2], ["a", "b"]))
     with pytest.raises(InputError, match="labels from -1"):
         data.load(parquet(tmp_path / "b.parquet", [noise(4, 4)] * 2, [-1, 0], ["a", "b"]))
-    with pytest.raises(InputError, match="type string: expected whole numbers"):
+    with pytest.raises(InputError, match=r"has labels of type string: expected whole numbers"):
         data.load(parquet(tmp_path / "c.parquet", [noise(4, 4)], ["cat"]))
+    with pytest.raises(InputError, match=r"has no rows: expected at least one image"):
+        data.load(parquet(tmp_path / "e.parquet", [], pa.array([], pa.int64())))
     with pytest.raises(InputError, match="1 empty labels"):
         data.load(parquet(tmp_path / "d.parquet", [noise(4, 4)] * 2, [None, 1]))
 

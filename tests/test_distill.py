@@ -236,12 +236,34 @@ def test_a_full_disk(tmp_path, monkeypatch):
         ({"method": "real_data"}, "--real"),
         ({"device": "cuda:9"}, "device"),
         ({"data": "digits"}, "labels up to 9"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 10**23}, "seed is 1000"),
+        ({"evaluations": -3}, "evaluations is -3"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1"),
+        ({"checkpoint_steps": -1}, "checkpoint_steps is -1"),
+        ({"split": "train"}, "--split is train and nothing uses it"),
+        ({"data_root": "somewhere"}, "--data-root is somewhere and nothing uses it"),
     ],
 )
 def test_impossible_combinations(changes, said, tmp_path):
     with pytest.raises(InputError, match=said):
         distil(tmp_path / "a", **changes)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_recipes_set_size_without_its_set_is_said_to_change_nothing(tmp_path, capsys):
+    distil(tmp_path / "a", steps=2, set_size=16)
+    assert "set_size is 16 and changes nothing" in capsys.readouterr().out
+
+
+def test_a_repeat_finds_its_sets_from_another_folder(tmp_path, monkeypatch):
+    from test_resuming import digits_folder
+
+    digits_folder(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    distil(tmp_path / "a", method={"name": "real_data", "batch_size": 8}, steps=2, data="set", real="set")
+    config = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert config["data"] == config["real"] == str(tmp_path / "set")
 
 
 def test_a_teacher_without_batch_norm(tmp_path):

@@ -340,3 +340,11 @@ def test_class_folders_with_images_inside_are_no_maps(tmp_path):
     found = data.load(str(tmp_path), "train")
     assert found.labels.tolist() == [0, 1, 2]
     assert found.classes == ("class0", "class1", "class2")
+
+
+def test_images_and_labels_without_splits_are_taken_whole(tmp_path):
+    put(tmp_path / "images/0.png", image(0))
+    put(tmp_path / "labels/0.png", mask(0, 1))
+    assert data.load(str(tmp_path), "test").split == data.WHOLE
+    with pytest.raises(InputError, match=r"has no splits.*'tset' is none of these"):
+        data.load(str(tmp_path), "tset")

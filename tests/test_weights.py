@@ -245,11 +245,42 @@ def test_a_pickled_module_needs_the_users_consent(small, tmp_path):
     assert same(bare(write(path, {"net": small.module}), unsafe=True), small)
 
 
-def test_a_plain_pickle_is_refused_too(tmp_path):
-    (tmp_path / "x.pkl").write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung")), protocol=2))
-    with pytest.raises(InputError):
-        state_files.load_state(tmp_path / "x.pkl")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_refused_too(tmp_path, protocol):
+    path = tmp_path / "x.pt"
+    path.write_bytes(pickle.dumps({"state_dict": Trap(str(tmp_path / "sprung"))}, protocol=protocol))
+    with pytest.raises(InputError, match=r"\(_?io\.open\), and loading them would execute code.*--unsafe-load"):
+        state_files.load_state(path)
     assert not (tmp_path / "sprung").exists()
+    with pytest.raises(InputError, match="not a state_dict"):
+        state_files.load_state(path, unsafe=True)
+    assert (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02.", b"garbage here and there", pickle.dumps({"a": 1})])
+def test_what_is_no_checkpoint_is_said_without_the_unpicklers_words(tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        state_files.load_state(tmp_path / "x.pt")
+    assert not any(word in str(caught.value) for word in ("pop from", "Weights only", "operand"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_classes": -3}, "num_classes is -3: the teacher needs at least 2"),
+        ({"channels": -1, "mean": None, "std": None}, "the teacher needs --mean, --std"),
+        ({"channels": -1}, "channels is -1: the teacher needs at least 1"),
+        ({"kwargs": {"widths": [0, -3]}}, "convnet cannot be built with"),
+        ({"kwargs": {"widths": "abc"}}, "convnet cannot be built with"),
+        ({"kwargs": {"widths": []}}, "convnet cannot be built with"),
+        ({"kwargs": {"widths": [4, 0]}}, "convnet"),
+    ],
+)
+def test_facts_and_arguments_that_make_no_network(changes, said):
+    with pytest.raises(InputError, match=said) as caught:
+        bare(None, **changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_pickled_class_that_is_not_importable_here(tmp_path, monkeypatch):
@@ -338,7 +369,7 @@ def test_facts_that_cannot_be(small, tmp_path):
     path = write(tmp_path / "x.pt", small.module.state_dict())
     with pytest.raises(InputError, match="give one side of at least 1 pixel"):
         bare(path, image_size=[8])
-    with pytest.raises(InputError, match="0 channels"):  # and not silently 3
+    with pytest.raises(InputError, match="channels is 0"):  # and not silently 3
         bare(path, channels=0)
     with pytest.raises(InputError, match="does not say which network"):
         weights.resolve(None, path, **FACTS)

@@ -149,7 +149,7 @@ def evaluate(
 
 
 def train(
-    network: Any,
+    network: Any = None,
     data: str | None = None,
     split: str = "test",
     data_root: str | None = None,
@@ -214,7 +214,7 @@ def train(
         compile: on, off or auto.
         device: cpu, cuda, mps or auto.
         out: the run folder; without it a new one under runs/.
-        resume: go on with the run in --out from its last checkpoint.
+        resume: go on with the run in --out from its last checkpoint, with its own network, data and settings.
         checkpoint_seconds: seconds between two checkpoints.
         evaluations: how often along the run the network is scored, for the curve.
         quiet: no progress display.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import statistics
@@ -13,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dreamstill import api
+from dreamstill.config import method_spec, read_settings
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write, write_json
 from dreamstill.report.numbers import unit
@@ -71,11 +71,11 @@ class Table:
 
         Of the method a row gives only what differs, or with a ``name`` all of it.
         """
-        recipe = yaml.safe_load((self.root / row.recipe).read_text())
+        recipe = read_settings(self.root / row.recipe, "the recipe", f"row {row.name} of {self.path} names it")
         settings = {**self.shared, **recipe, **row.settings}
         changes = row.settings.get("method")
         if isinstance(changes, Mapping) and "name" not in changes:
-            settings["method"] = {**recipe["method"], **changes}
+            settings["method"] = {**method_spec(recipe.get("method", "ddad")), **changes}
         return settings
 
     def record(self, row: Row, seed: int) -> Path:
@@ -90,13 +90,10 @@ def read_suite(path: Path) -> tuple[Table, ...]:
     Raises:
         InputError: not there, or a key is missing or unknown.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(
-            f"the suite {path} cannot be read ({error}): give a file as benchmarks/fashion.yaml"
-        ) from error
+    content = read_settings(path, "the suite", "give a file as benchmarks/fashion.yaml")
     tables = content["tables"] if set(content) == {"tables"} else {"": content}
+    if not isinstance(tables, Mapping) or not all(isinstance(content, Mapping) for content in tables.values()):
+        raise InputError(f"{path} has the tables {tables}: expected a key for each, with title, seeds and rows in it")
     return tuple(_table(path, key, content) for key, content in tables.items())
 
 
@@ -108,15 +105,32 @@ def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
             f"{where} has the keys {', '.join(content)}: expected title, note, short, "
             "seeds, shared and rows, or tables with these"
         )
-    try:
-        rows = tuple(Row(**row) for row in content["rows"])
-    except TypeError as error:
-        raise InputError(
-            f"{where} has a row with other keys than name, recipe, published, seeds, settings: {error}"
-        ) from error
+    if not isinstance(content["rows"], list):
+        raise InputError(f"{where} has the rows {content['rows']}: expected a list of rows with a name and a recipe")
+    rows = tuple(_row(where, row) for row in content["rows"])
     shared = content.get("shared") or {}
+    if not isinstance(shared, Mapping):
+        raise InputError(f"{where} has shared: {shared}, expected settings by their names")
     note, short = content.get("note", ""), content.get("short", "")
-    return Table(path, key, content["title"], note, short, tuple(content["seeds"]), shared, rows)
+    return Table(path, key, content["title"], note, short, _seeds(where, content["seeds"]), shared, rows)
+
+
+def _row(where: str, content: Any) -> Row:
+    keys = {"name": str, "recipe": str, "published": str, "seeds": list, "settings": dict}
+    if not isinstance(content, dict) or set(content) - set(keys) or not {"name", "recipe"} <= set(content):
+        raise InputError(f"{where} has the row {content}: expected the keys {', '.join(keys)}, at least the first two")
+    for key, kind in keys.items():
+        if key in content and not isinstance(content[key], kind):
+            words = {str: "a text", list: "a list", dict: "settings by their names"}[kind]
+            raise InputError(f"{where} has a row with {key}: {content[key]}, expected {words}")
+    seeds = _seeds(f"{where}, row {content['name']},", content["seeds"]) if "seeds" in content else None
+    return Row(**{**content, "seeds": seeds})
+
+
+def _seeds(where: str, seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise InputError(f"{where} has the seeds {seeds}: expected a list of whole numbers, as [0, 1, 2]")
+    return tuple(seeds)
 
 
 def run_bench(
@@ -129,6 +143,8 @@ def run_bench(
     quiet: bool,
 ) -> str:
     """Carry out :func:`dreamstill.api.bench`."""
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}: it must be at least 1")
     path = Path(suite) if suite.endswith(".yaml") else Path("benchmarks") / f"{suite}.yaml"
     plans = read_suite(path)
     _all_there(path, "tables", tables, [plan.key for plan in plans])
@@ -143,6 +159,8 @@ def run_bench(
         if (seeds is None or seed in seeds)
         if (rows is None or row.name in rows) and not plan.record(row, seed).exists()
     ]
+    for plan, row, _ in todo:
+        _check(plan, row)
     if jobs > 1 and len(todo) > 1:
         _run_side_by_side(todo, data_root, jobs, quiet)
     else:
@@ -157,6 +175,16 @@ def run_bench(
     if not quiet:
         print(text)
     return text
+
+
+def _check(plan: Table, row: Row) -> None:
+    """A recipe that is not there, or says what nobody knows, is found before the first run and not hours later."""
+    known = inspect.signature(api.distill).parameters
+    if unknown := sorted(set(plan.settings(row)) - set(known)):
+        raise InputError(
+            f"row {row.name} of {plan.path} or its recipe {row.recipe} sets {', '.join(unknown)}: expected arguments "
+            "of dreamstill distill"
+        )
 
 
 def _all_there(path: Path, what: str, wanted: Sequence[str] | None, there: Sequence[str]) -> None:

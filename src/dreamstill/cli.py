@@ -7,12 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from dreamstill import api
-from dreamstill.config import one_sentence
+from dreamstill.config import one_sentence, read_settings
 from dreamstill.errors import DreamstillError
 
 # Command, function, and the argument that may be given first without its name.
@@ -93,6 +94,15 @@ def normalise(argv: Sequence[str]) -> list[str]:
     return out
 
 
+def _check_recipe(words: Sequence[str]) -> None:
+    """The parser's own words on a recipe that is none are several lines, or a trace."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            hint = f"give a YAML file of dreamstill {words[0]}'s arguments, as steps: 5000"
+            read_settings(Path(value if equals else following), "the recipe", hint)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. User errors are one sentence on stderr and code 2."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -105,7 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dreamstill {__version__}")
         return 0
     try:
-        parsed = build_parser().parse_args(normalise(argv))
+        words = normalise(argv)
+        _check_recipe(words)
+        parsed = build_parser().parse_args(words)
+    except DreamstillError as error:
+        print(f"dreamstill: {error}", file=sys.stderr)
+        return error.exit_code
     except ArgumentError as error:
         print(f"dreamstill: {one_sentence(str(error))} (dreamstill {argv[0]} --help explains)", file=sys.stderr)
         return 2
@@ -116,8 +131,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())
     arguments = parsed[parsed.command].as_dict()
     arguments.pop("config", None)
+    function = COMMANDS[parsed.command][0]
     try:
-        COMMANDS[parsed.command][0](**arguments)
+        if arguments.get("resume"):
+            from dreamstill.resuming import refuse_others
+
+            # Parsed again without defaults: what is left was typed, or stands in a recipe.
+            typed = build_parser().parse_args(words, defaults=False)[parsed.command]
+            refuse_others(function, {k: arguments[k] for k in typed.as_dict() if k in arguments})
+        function(**arguments)
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -23,12 +25,28 @@ def write_config(path: Path, command: str, settings: Mapping[str, Any]) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read what :func:`write_config` wrote."""
+    return read_settings(path, "the settings", "they are needed to go on with the run")
+
+
+def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
+    """A mapping out of a YAML file.
+
+    Args:
+        path: of the file.
+        what: it is called in errors, as "the recipe".
+        hint: what to do about a file that is none, as the end of a sentence.
+
+    Raises:
+        InputError: it cannot be read, is no YAML, or holds no settings.
+    """
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read ({error}): it is needed to go on with the run") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # bytes that are no text are a ValueError
+        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise InputError(f"{what} {path} cannot be read ({said}): {hint}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no settings")
+        kind = "is empty" if content is None else f"holds a {type(content).__name__} and no settings by their names"
+        raise InputError(f"{what} {path} {kind}: {hint}")
     return content
 
 
@@ -65,7 +83,7 @@ def build_method(method: Any) -> Any:
     try:
         values = parser.parse_object(spec)
     except ArgumentError as error:
-        raise InputError(f"the method {cls.__name__}: {one_sentence(str(error))}") from error
+        raise InputError(f"the method {cls.__name__}: {one_sentence(str(error), 'method.')}") from error
     built = cls(**values.as_dict())
     _check_ranges(built)
     return built
@@ -88,26 +106,53 @@ _AT_LEAST_ONE = {
 }  # fmt: skip
 
 
-def one_sentence(message: str) -> str:
-    """A parser's error, several lines with types and traces, as one sentence that names option, type and value."""
+def check_run(settings: Mapping[str, Any]) -> None:
+    """Make sure that what all runs are told, whatever they compute, is in range.
+
+    Raises:
+        InputError: the seed, or how a run is watched, is not.
+    """
+    check_seed(settings["seed"])
+    for name in ("checkpoint_seconds", "checkpoint_steps", "evaluations"):
+        value = settings.get(name, 0)
+        if not value >= 0:  # not a number is refused too
+            raise InputError(f"{name} is {value}: it must not be negative")
+
+
+def check_seed(seed: int) -> None:
+    """Make sure that a seed is one that random generators take.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}: give a whole number from 0 to 2^63 - 1")
+
+
+def one_sentence(message: str, prefix: str = "") -> str:
+    """A parser's error, several lines with types and traces, as one sentence that names option, type and value.
+
+    Args:
+        message: the parser's.
+        prefix: of the option on the command line, as ``method.``.
+    """
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    key = next(
-        (line.split('"')[1] for line in lines if line.startswith(("Parser key", "Validation failed: Parser key"))), ""
-    )
-    expected = [
-        line.removeprefix("- Expected a ").split(". Got")[0] for line in lines if line.startswith("- Expected a ")
-    ]
-    given = next((line.removeprefix("Given value: ") for line in lines if line.startswith("Given value:")), None)
-    if key and expected:
-        kinds = [_kind(e) for e in expected if "NoneType" not in e]
-        value = f", got {given!r}" if given is not None else ""
-        return f"--{key} expects {' or '.join(dict.fromkeys(kinds))}{value}"
+    key = re.search(r'Parser key "([^"]+)"', message)
+    kinds = [_kind(e) for e in re.findall(r"Expected (?:an? )?(<class '\w+'>|typing\.Literal\[.*?\])", message)]
+    given = re.search(r"(?:Given|Got) value: (.*)", message)
+    if key and (wanted := list(dict.fromkeys(kind for kind in kinds if kind))):
+        got = f", got {given[1]!r}" if given else ""
+        return f"--{prefix}{key[1]} expects {' or '.join(wanted)}{got}"
     if key and len(lines) > 1:
-        return f"--{key}: {' '.join(lines[1:])}"
+        return f"--{prefix}{key[1]}: {' '.join(lines[1:])}"
     return " ".join(lines)
 
 
 def _kind(text: str) -> str:
-    names = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
-    names |= {"<class 'list'>": "a list, as [0.5,0.5,0.5]", "<class 'dict'>": "a mapping", "<class 'str'>": "a text"}
-    return names.get(text.strip(), text.strip())
+    """A type in words; nothing for None, which is what is there when nothing is given."""
+    if text.startswith("typing.Literal"):
+        choices = [str(c) for c in ast.literal_eval(text.removeprefix("typing.Literal"))]
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": ""}
+    names |= {"list": "a list, as [0.5,0.5,0.5]", "dict": "a mapping, as {width: 0.5}", "str": "a text"}
+    return names.get(text.split("'")[1], text)

@@ -38,6 +38,7 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "camvid": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 SPLITS = {"train", "test", "val", "valid", "validation"}
+WHOLE = "whole set"  # the split of a source that has none
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -45,7 +46,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 class ImageSet:
     """Images (uint8 ``n c h w``) with labels and class names.
 
-    Labels are one an image (int64 ``n``), one a pixel (uint8 ``n h w``, with :data:`VOID`), or None.
+    Labels are one an image (int64 ``n``), one a pixel (uint8 ``n h w``, with :data:`VOID`), or None. Of a source
+    without splits ``split`` is :data:`WHOLE`.
     """
 
     pixels: Tensor
@@ -138,6 +140,19 @@ def encoded(source: str, split: str, root: str | Path | None) -> Iterator[tuple[
 # ---------------------------------------------------------------- where the images come from
 
 
+def check_unsplit(source: Path, split: str) -> None:
+    """Make sure that a split is one of the usual, where a source has none and all of it is taken.
+
+    Raises:
+        InputError: another name, a slip of the pen most likely.
+    """
+    if split not in SPLITS:
+        raise InputError(
+            f"{source} has no splits, so all of it is taken for {', '.join(sorted(SPLITS))}, and {split!r} is none of "
+            "these: leave out --split"
+        )
+
+
 def _digits(split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -161,6 +176,7 @@ def _from_files(
     files = _parquet_files(source, split, root)
     maps = layouts.in_folder(Path(source), split) if files is None else scenes.in_parquet(files)
     if maps is not None:
+        split = WHOLE if maps.whole or Path(source).is_file() else split
         return scenes.load_scenes(maps, source if source in KNOWN else Path(source).name, split, size, channels)
     if files is None:
         return _class_folders(Path(source), split, size, channels)
@@ -169,6 +185,7 @@ def _from_files(
     pixels = cached(
         (key, size, channels), lambda: stack(decode_all(_parquet_images(files), source, size, channels), count)
     )
+    split = WHOLE if Path(source).is_file() else split
     return ImageSet(pixels, labels, classes, source if source in KNOWN else Path(source).name, split)
 
 
@@ -183,6 +200,7 @@ def _parquet_files(source: str, split: str, root: str | Path | None) -> list[Pat
     else:
         folder = Path(source)
     if folder.is_file():
+        check_unsplit(folder, split)
         return [folder]
     if not folder.is_dir():
         names = ", ".join(("digits", *KNOWN))
@@ -221,15 +239,17 @@ def _parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], 
             count += pq.read_metadata(file).num_rows
             if "label" in schema.names:
                 column = pq.read_table(file, columns=["label"])["label"]
-                if not pa.types.is_integer(column.type) or column.null_count:
-                    raise InputError(
-                        f"{file} has {column.null_count} empty labels of type {column.type}: expected whole numbers"
-                    )
+                if not pa.types.is_integer(column.type):
+                    raise InputError(f"{file} has labels of type {column.type}: expected whole numbers")
+                if column.null_count:
+                    raise InputError(f"{file} has {column.null_count} empty labels: expected one for every image")
                 labels.append(column.to_numpy())
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{file} is not a readable parquet file ({error}): fetch it again") from error
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = tuple(info.get("info", {}).get("features", {}).get("label", {}).get("names", ())) or names
+    if count == 0:
+        raise InputError(f"{', '.join(str(f) for f in files)} has no rows: expected at least one image")
     if not labels:
         return None, names, count
     joined = torch.from_numpy(np.concatenate(labels)).long()
@@ -266,6 +286,8 @@ def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, chann
     names = [d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")]
     if base == folder and names and set(names) <= SPLITS:
         raise InputError(f"{folder} has no split {split!r}: its folders are {', '.join(sorted(names))}")
+    if base == folder:
+        check_unsplit(folder, split)
     # "10" comes after "9", not after "1": a label must be the teacher's class number.
     names.sort(key=(lambda n: int(n)) if all(n.isdigit() for n in names) else str)
     files = [(f, i) for i, n in enumerate(names) for f in sorted((base / n).rglob("*")) if f.suffix.lower() in SUFFIXES]
@@ -273,4 +295,5 @@ def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, chann
         raise InputError(f"{base} holds neither parquet files nor class folders with images (png, jpg, webp, bmp)")
     named = ((str(f), f.read_bytes()) for f, _ in files)
     pixels = stack(decode_all(named, str(folder), size, channels), len(files))
+    split = WHOLE if base == folder else split
     return ImageSet(pixels, torch.tensor([i for _, i in files]), tuple(names), folder.name, split)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamstill import api
-from dreamstill.config import read_config
+from dreamstill.config import check_seed, read_config
 from dreamstill.errors import InputError
 
 # The best of some twenty settings tried on the digits, scored on their test images: a demonstration, not a benchmark.
@@ -27,6 +27,9 @@ STEPS = 2_600
 
 def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.demo`."""
+    check_seed(seed)
+    if steps is not None and steps < 1:
+        raise InputError(f"steps is {steps}: it must be at least 1, or left out for the demo's own {STEPS:,}")
     folder = Path(out)
     teacher = folder.with_name(folder.name + "-teacher")
     _clear(folder, {"data": "digits", "teacher_checkpoint": str(teacher.resolve())})

@@ -16,17 +16,18 @@ from dreamstill import api, budget, cost, data, doctor, fits, state_files, weigh
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.collected import Collected, enough, load_collected
-from dreamstill.config import build_method, method_spec
+from dreamstill.config import build_method, check_run, method_spec
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
 from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
-from dreamstill.running import CURVE_IMAGES, Finished, Plan, carry_out, resumed
+from dreamstill.resuming import resumed, same_inputs
+from dreamstill.running import CURVE_IMAGES, Finished, Plan, anywhere, carry_out
 from dreamstill.state import new_folder
 from dreamstill.storage import nearest
-from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of
+from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of, warn_of_overlap
 from dreamstill.transfer import TransferSet, kept, read_parquet, write_set
 
 DEFAULT_STEPS = 5_000
@@ -39,11 +40,16 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     began = time.monotonic()
     if settings["resume"]:
         settings = resumed(api.distill, settings)
+    else:
+        _check_used(settings)
+    check_run(settings)
     method = build_method(settings["method"])
     teacher = resolve_teacher(settings)
     student = resolve_student(settings, teacher)
     _check(method, teacher, student)
     test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
+    if settings["real"] is not None and settings["data"] is not None:
+        warn_of_overlap(settings["real"], settings["data"], test)
     collected = collected_images(settings, method, teacher)
     stored = transfer_set(settings, method, teacher)
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
@@ -61,7 +67,7 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
         began=began, collected=collected, stored=stored,
     )  # fmt: skip
     if settings["resume"]:
-        _same_inputs(plan)
+        same_inputs(plan)
     delivered = carry_out(plan, lambda done: _finish(done, settings["onnx"]))
     if not settings["quiet"] and (out / "summary.json").exists():
         print(table(out))
@@ -69,6 +75,20 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
 
 
 # ---------------------------------------------------------------- what was given
+
+
+def _check_used(settings: dict[str, Any]) -> None:
+    """Nothing that was given may go unused without a word."""
+    given = {user for user in ("data", "real", "collected") if settings[user] is not None}
+    if settings["split"] != "test" and "data" not in given:
+        raise InputError(f"--split is {settings['split']} and nothing uses it: give --data too, or leave it out")
+    if settings["data_root"] is not None and not given:
+        raise InputError(
+            f"--data-root is {settings['data_root']} and nothing uses it: give --data, --real or --collected too, or "
+            "leave it out"
+        )
+    if settings["set_size"] is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
+        print(f"set_size is {settings['set_size']} and changes nothing: there is neither --data nor --real", flush=True)
 
 
 def resolve_teacher(settings: dict[str, Any]) -> Network:
@@ -85,16 +105,7 @@ def resolve_teacher(settings: dict[str, Any]) -> Network:
         return Network(copy.deepcopy(teacher), **facts)
     if teacher is None and checkpoint is None:
         raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
-    if checkpoint is None and Path(str(teacher)).exists():
-        raise InputError(
-            f"--teacher is {teacher}, which is a file or folder: give it as --teacher-checkpoint, and the network's "
-            "name as --teacher"
-        )
-    if checkpoint is None and ":" not in str(teacher):
-        raise InputError(
-            f"the teacher {teacher} has no weights: give --teacher-checkpoint, a .safetensors, a .pt state_dict or a "
-            "run folder"
-        )
+    weights.has_weights(teacher, checkpoint)
     return weights.resolve(
         teacher, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts
     )
@@ -207,8 +218,6 @@ def _budget(
 ) -> tuple[Hardware, int | None]:
     """Hardware and steps, resolved; None for the steps after a dry run, which prints its estimate."""
     steps, minutes = settings["steps"], settings["minutes"]
-    if settings["resume"]:
-        minutes = None
     if steps is not None and minutes is not None:
         raise InputError("both --steps and --minutes were given: choose one budget")
     for name, value in (("steps", steps), ("minutes", minutes)):
@@ -254,12 +263,7 @@ def _resolved(
     settings: dict[str, Any], method: Method, teacher: Network, student: Network, hardware: Hardware, steps: int
 ) -> dict[str, Any]:
     """What goes into config.yaml: no ``auto`` and no ``minutes`` left in it, and paths that hold from anywhere."""
-    config = {k: v for k, v in settings.items() if k not in _UNSAVED}
-    for key in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer"):
-        if config.get(key) is not None:
-            config[key] = str(Path(config[key]).resolve())
-    if config["collected"] is not None and Path(config["collected"]).exists() and config["collected"] not in data.KNOWN:
-        config["collected"] = str(Path(config["collected"]).resolve())
+    config = anywhere({k: v for k, v in settings.items() if k not in _UNSAVED})
     for key, network in (("teacher", teacher), ("student", student)):
         config[key] = network.name
     about = teacher.description()
@@ -279,27 +283,6 @@ def _file_facts(settings: dict[str, Any], teacher: Network) -> dict[str, Any]:
         return {"file": None, "sha256": tensors, "fingerprint": tensors}
     file = weights.checkpoint_file(Path(settings["teacher_checkpoint"]))
     return {"file": str(file), "sha256": state_files.sha256(file), "fingerprint": tensors}
-
-
-def _same_inputs(plan: Plan) -> None:
-    """The teacher, and the collected images if there are any, must be those the run began with."""
-    manifest = json.loads((plan.out / "manifest.json").read_text())
-    if plan.collected is not None and manifest.get("collected_sha256") != plan.collected.sha256:
-        raise InputError(
-            f"the collected images in {plan.collected.source} are not those that the run in {plan.out} began with: put "
-            "the same ones there, or start a new run in another --out"
-        )
-    if plan.stored is not None and manifest.get("transfer_sha256") != plan.stored.sha256:
-        raise InputError(
-            f"the transfer set is not the one that the run in {plan.out} began with: give the same file, or start a "
-            "new run in another --out"
-        )
-    recorded = manifest.get("teacher_sha256")
-    if recorded != plan.teacher_file["sha256"]:
-        raise InputError(
-            f"the teacher is not the one that the run in {plan.out} began with (SHA-256 {plan.teacher_file['sha256']}, "
-            f"was {recorded}): give the same file, or start a new run in another --out"
-        )
 
 
 # ---------------------------------------------------------------- what is left behind

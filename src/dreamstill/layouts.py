@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dreamstill.data import SPLITS, SUFFIXES, VOID
+from dreamstill.data import SPLITS, SUFFIXES, VOID, check_unsplit
 from dreamstill.errors import InputError
 from dreamstill.scenes import UNKNOWN, Found, table_of
 
@@ -147,7 +148,9 @@ def _plain(folder: Path, split: str) -> Found | None:
         if ours.is_dir() and theirs.is_dir() and (_pictures(theirs) or _pictures(ours)):
             classes = _named(folder)
             table = table_of(len(classes) if classes else VOID)
-            return _matched(_stems(ours), _stems(theirs), folder, classes, table)
+            if whole := not before and not inside:
+                check_unsplit(folder, split)
+            return replace(_matched(_stems(ours), _stems(theirs), folder, classes, table), whole=whole)
     return None
 
 

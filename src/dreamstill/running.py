@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from torch import Tensor
 from dreamstill import cost, methods
 from dreamstill.adapters import Network
 from dreamstill.collected import Collected
-from dreamstill.config import SCHEMA, read_config, write_config
-from dreamstill.data import ImageSet
+from dreamstill.config import SCHEMA, write_config
+from dreamstill.data import KNOWN, ImageSet
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given
-from dreamstill.errors import InputError
 from dreamstill.files import atomic_write, write_json
 from dreamstill.loop import Cadence, Outcome, run
 from dreamstill.report import write_report
@@ -32,9 +31,6 @@ from dreamstill.weights import save_network
 
 SELECTION = "average of the weights over the last fiftieth of the schedule (EMA); no labelled image chose it"
 CURVE_IMAGES = 2_000  # the curve in the report is scored on so many test images; the final figures on all of them
-
-# These say how a run is watched or where it goes, not what it computes: they may differ when it is resumed.
-FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load", "checkpoint_seconds", "checkpoint_steps", "minutes"}
 
 
 @dataclass
@@ -64,6 +60,17 @@ class Plan:
             return self.stored.outside
         return list(self.method.outside) if self.collected is None else [self.collected.outside]
 
+    @property
+    def real_sha256(self) -> str | None:
+        """Hex digest of the real images and labels that are learnt from; None where there are none."""
+        if self.given.real_pixels is None or self.given.real_labels is None:
+            return None
+        digest = hashlib.sha256()
+        for tensor in (self.given.real_pixels, self.given.real_labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
+
 
 @dataclass
 class Finished:
@@ -80,6 +87,14 @@ class Finished:
     def network(self) -> Network:
         """What is delivered."""
         return self.outcome.ema.network
+
+
+def anywhere(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings with paths that hold from any folder; a set's own name stays."""
+    files = [k for k in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer") if config.get(k)]
+    named = (None, "digits", *KNOWN)
+    sets = [k for k in ("data", "real", "collected") if config.get(k) not in named and Path(config[k]).exists()]
+    return config | {k: str(Path(config[k]).resolve()) for k in (*files, *sets)}
 
 
 def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network:
@@ -124,6 +139,8 @@ def _begin(plan: Plan) -> None:
         write_json(plan.out / "collected.json", plan.collected.account(getattr(plan.method, "ranking", None)))
     if plan.stored is not None:
         about["transfer_sha256"] = plan.stored.sha256
+    if plan.given.real_pixels is not None:
+        about["real_sha256"] = plan.real_sha256
     write_json(plan.out / "manifest.json", about)
     write_config(plan.out / "config.yaml", plan.command, plan.config)
 
@@ -279,48 +296,3 @@ def _scores(done: Finished) -> dict[str, Any]:
         if theirs[task.headline] > 0:
             found[f"relative_{task.headline}"] = result[task.headline] / theirs[task.headline]
     return found
-
-
-# ---------------------------------------------------------------- resuming
-
-
-def resumed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the run in ``out``, after making sure that nothing else was asked for now.
-
-    Raises:
-        InputError: no run there, it is finished, or an argument contradicts it.
-    """
-    if settings["out"] is None:
-        raise InputError("--resume needs --out: the folder of the run to go on with")
-    out = Path(settings["out"])
-    if (out / "report.html").exists():
-        raise InputError(
-            f"the run in {out} is finished: start a new one from its student with --student-checkpoint {out}"
-        )
-    if not (out / "config.yaml").exists():
-        raise InputError(f"{out} holds no run to resume: leave out --resume, or name the folder with --out")
-    saved = read_config(out / "config.yaml")
-    defaults = {k: p.default for k, p in inspect.signature(function).parameters.items()}
-    for key, value in settings.items():
-        if key in FREE or value == defaults[key] or isinstance(value, torch.nn.Module):
-            continue
-        if not _matches(value, saved.get(key)):
-            raise InputError(
-                f"{key} is {value} now and the run in {out} has {saved.get(key)}: leave it out to go on, or choose "
-                "another --out"
-            )
-    free = {k: settings[k] for k in ("checkpoint_seconds", "checkpoint_steps") if k in settings}
-    given = {k: v for k, v in settings.items() if isinstance(v, torch.nn.Module)}
-    return {**settings, **saved, **{k: v for k, v in free.items() if v != defaults[k]}, **given}
-
-
-def _matches(now: Any, saved: Any) -> bool:
-    if isinstance(now, Mapping) and isinstance(saved, Mapping):
-        return all(k in saved and _matches(v, saved[k]) for k, v in now.items())
-    if isinstance(saved, Mapping):  # method: ddad
-        return now == saved.get("name")
-    if isinstance(now, str) and isinstance(saved, str) and now != "auto":
-        return now == saved or Path(now).resolve() == Path(saved)
-    if isinstance(now, int) and isinstance(saved, list):  # image_size: 32
-        return all(now == side for side in saved)
-    return now in ("auto", saved) or (isinstance(now, list | tuple) and list(now) == saved)

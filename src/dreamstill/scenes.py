@@ -32,6 +32,7 @@ class Found:
     classes: tuple[str, ...] | None  # None: as many as the labels have
     table: np.ndarray  # int16 256: what a value of the label file stands for
     key: Any  # changes when the files do
+    whole: bool = False  # whether the layout has no splits here
 
 
 def table_of(classes: int, void: Sequence[int] = (VOID,), first: int = 0) -> np.ndarray:

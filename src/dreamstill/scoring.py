@@ -14,6 +14,7 @@ from dreamstill import doctor, methods, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
+from dreamstill.models.shared import base_of
 from dreamstill.tasks import load_scored, task_of
 
 
@@ -48,16 +49,19 @@ def _config(run: str) -> dict[str, Any]:
 def _teacher_of(settings: dict[str, Any], network: Network) -> Network | None:
     """The teacher named now, or the run's own if its file is still there."""
     name, checkpoint, kwargs = settings["teacher"], settings["teacher_checkpoint"], None
-    about = network.description()
-    if name is None and checkpoint is None:
-        config = _config(settings["run"])
-        name, checkpoint, kwargs = config.get("teacher"), config.get("teacher_checkpoint"), config.get("teacher_args")
-        if checkpoint is None or not Path(checkpoint).exists():
-            return None
-        if ":" in str(name) and not settings["unsafe_load"]:
-            print(f"the run's teacher is {name}, which is code: for the agreement with it, name it by --teacher")
-            return None
-        about = config
+    about, config = network.description(), _config(settings["run"])
+    if checkpoint is None and name in (None, config.get("teacher")):
+        about, checkpoint, kwargs = config, config.get("teacher_checkpoint"), config.get("teacher_args")
+        if name is None:
+            name = config.get("teacher")
+            if checkpoint is None or not Path(checkpoint).exists():
+                return None
+            if ":" in str(name) and not settings["unsafe_load"]:
+                print(f"the run's teacher is {name}, which is code: for the agreement with it, name it by --teacher")
+                return None
+        if not settings["unsafe_load"]:
+            weights.refuse_own_code(base_of({"name": name, "kwargs": kwargs or {}}), Path(settings["run"]))
+    weights.has_weights(name, checkpoint)
     facts = {k: about[k] for k in weights.FACTS}
     return weights.resolve(name, checkpoint, kwargs=kwargs, unsafe=settings["unsafe_load"], **facts)
 
@@ -108,13 +112,16 @@ def run_doctor(settings: dict[str, Any]) -> dict[str, Any]:
     )
     sha256 = None if checkpoint is None else state_files.sha256(weights.checkpoint_file(Path(checkpoint)))
     report = doctor.examine(network, sha256)
+    if checkpoint is None and ":" not in name:
+        assumptions.append("weights")
     report["assumed"] = assumptions
     if settings["json"]:
         print(json.dumps(report, indent=2))
     else:
         doctor.render(report)
         if assumptions:
-            print(f"not given, so assumed: {', '.join(f'{k} {facts[k]}' for k in assumptions)}")
+            values = {**facts, "weights": "random"}
+            print(f"not given, so assumed: {', '.join(f'{k} {values[k]}' for k in assumptions)}")
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,21 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _load_torch(path: Path, unsafe: bool) -> Any:
+    called = _called_by(path)
+    if called and not unsafe:
+        raise InputError(_would_execute(path, called))
     try:
+        if called:  # torch.load would run it, and then miss a header of its own
+            with path.open("rb") as file:
+                return pickle.load(file)
         return torch.load(path, map_location="cpu", weights_only=not unsafe)
     except pickle.UnpicklingError as error:
         # torch uses this error for refused classes and for garbage; only the former names a GLOBAL.
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
-            raise InputError(
-                f"checkpoint {path} holds pickled Python objects ({refused[1]}), and loading them would execute code "
-                "from the file: save its state_dict() instead, or pass --unsafe-load if you trust whoever made it"
-            ) from error
+            raise InputError(_would_execute(path, refused[1])) from error
         raise InputError(
-            f"checkpoint {path} is not a readable checkpoint ({_first_line(error)}): fetch it again"
+            f"checkpoint {path} is not a readable checkpoint: fetch it again, or save the network's state_dict() by "
+            "torch.save"
         ) from error
     except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, struct.error, AssertionError, ...
         if unsafe and isinstance(error, AttributeError | ImportError):
@@ -79,7 +84,37 @@ def _load_torch(path: Path, unsafe: bool) -> Any:
                 f"checkpoint {path} needs code that is not here ({_first_line(error)}): make it importable, or save "
                 "the state_dict() where it is"
             ) from error
-        raise InputError(f"checkpoint {path} is corrupt or cut short ({_first_line(error)}): fetch it again") from error
+        # What an unpickler stumbles over in damaged bytes ("pop from empty list") tells nobody anything.
+        said = "" if isinstance(error, IndexError | KeyError | AttributeError) else f" ({_first_line(error)})"
+        raise InputError(f"checkpoint {path} is corrupt or cut short{said}: fetch it again") from error
+
+
+def _would_execute(path: Path, what: str) -> str:
+    return (
+        f"checkpoint {path} holds pickled Python objects ({what}), and loading them would execute code from the file: "
+        "save its state_dict() instead, or pass --unsafe-load if you trust whoever made it"
+    )
+
+
+def _called_by(path: Path) -> str | None:
+    """The first class or function that a bare pickle imports, without loading it; None of what torch.save wrote."""
+    texts: list[str] = []
+    found: str | None = None
+    try:
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":  # torch.save's archive
+                return None
+            file.seek(0)
+            for op, arg, _ in pickletools.genops(file):
+                if op.name in ("GLOBAL", "INST"):
+                    found = found or str(arg).replace(" ", ".")
+                elif op.name == "STACK_GLOBAL":
+                    found = found or ".".join(texts[-2:])
+                elif isinstance(arg, str):
+                    texts.append(arg)
+    except Exception:  # no pickle, or a damaged one: what reads it next says so
+        return None
+    return found
 
 
 def _first_line(error: Exception) -> str:

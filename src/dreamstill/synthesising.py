@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamstill import metrics, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
-from dreamstill.config import build_method, read_config
+from dreamstill.config import build_method, check_seed, read_config
 from dreamstill.distilling import (
     collected_images,
     real_images,
@@ -25,6 +25,7 @@ from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.methods import Method
+from dreamstill.models.shared import base_of
 from dreamstill.state import Checkpoints
 from dreamstill.storage import nearest
 from dreamstill.tasks import task_of
@@ -37,6 +38,9 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     """Carry out :func:`dreamstill.api.synthesize`."""
     if n is not None and n < 1:
         raise InputError(f"n is {n}: make at least 1 image")
+    check_seed(seed)
+    if out is not None and Path(out).suffix not in (".parquet", ".safetensors"):
+        raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors")
     folder = Path(run)
     engine, method, config, fingerprint = _taken_up(folder, seed, unsafe_load)
     teacher = engine.given.teacher
@@ -72,7 +76,13 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     if not (folder / "config.yaml").exists():
         raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
     config = read_config(folder / "config.yaml")
-    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"]):
+    if "teacher" not in config:
+        raise InputError(
+            f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
+            "that dreamstill distill wrote"
+        )
+    bases = [base_of({"name": config[r], "kwargs": config.get(f"{r}_args") or {}}) for r in ("teacher", "student")]
+    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"], *bases):
         weights.refuse_own_code(name, folder / "config.yaml")
     settings = {**config, "unsafe_load": unsafe_load}
     method, teacher = build_method(config["method"]), resolve_teacher(settings)

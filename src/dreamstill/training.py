@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,15 +19,17 @@ from dreamstill import api, data, doctor, weights
 from dreamstill.adapters import Network
 from dreamstill.augment import relight, starts
 from dreamstill.banks import to_float
+from dreamstill.config import check_run
 from dreamstill.cost import count
 from dreamstill.decoding import sides
 from dreamstill.engine import Engine, Given, Terms, choose
 from dreamstill.errors import InputError
 from dreamstill.methods import Phase
-from dreamstill.running import Plan, carry_out, resumed
+from dreamstill.resuming import resumed, same_inputs
+from dreamstill.running import Plan, anywhere, carry_out
 from dreamstill.schedules import warm_cosine
 from dreamstill.state import new_folder
-from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size
+from dreamstill.tasks import check_batch, check_set, load_scored, loaded_size, warn_of_overlap
 
 ClassWeights = Literal["none", "median", "root"]
 PHOTOGRAPHS = {
@@ -35,6 +39,21 @@ PHOTOGRAPHS = {
     "collected32",
     "camvid",
 }  # sets in which a mirrored image is as good
+
+# Nesterov momentum needs some, and a warm-up that takes the whole run never reaches its rate.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "epochs": (lambda v: v > 0, "above 0"),
+    "batch_size": (lambda v: v >= 1, "at least 1"),
+    "lr": (lambda v: v > 0, "above 0"),
+    "momentum": (lambda v: 0 < v < 1, "above 0 and below 1"),
+    "weight_decay": (lambda v: v >= 0, "at least 0"),
+    "warmup": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "label_smoothing": (lambda v: 0 <= v <= 1, "0 to 1"),
+    "crop": (lambda v: v >= 0, "at least 0"),
+    "scale": (lambda v: 0 < v <= 1, "above 0, and 1 at most"),
+    "relight": (lambda v: 0 <= v <= 1, "0 to 1"),
+    "channels": (lambda v: v in (1, 3), "1 or 3"),
+}
 
 
 @dataclass
@@ -138,10 +157,14 @@ def class_weights(labels: Tensor, k: int, kind: ClassWeights, dtype: torch.dtype
 def run_training(settings: dict[str, Any]) -> Network:
     """Carry out :func:`dreamstill.api.train`."""
     began = time.monotonic()
-    if settings["data"] is None:
-        raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
     if settings["resume"]:
         settings = resumed(api.train, settings)
+    if settings["network"] is None:
+        raise InputError("no network: name one, as dreamstill train wrn_16_2, or package.module:factory")
+    if settings["data"] is None:
+        raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
+    check_run(settings)
+    _check_ranges(settings)
     if settings["set_size"] is not None and (settings["image_size"] is None or settings["scale"] < 1):
         raise InputError(
             "set_size is what windows of --image-size are cut out of: give --image-size too, and leave --scale at 1, "
@@ -164,10 +187,9 @@ def run_training(settings: dict[str, Any]) -> Network:
     check_set(images, network)
     check_batch(network, settings["batch_size"])
     flip = settings["flip"] if settings["flip"] is not None else images.name in PHOTOGRAPHS
-    if settings["epochs"] <= 0 or settings["batch_size"] > len(images):
+    if settings["batch_size"] > len(images):
         raise InputError(
-            f"{settings['epochs']} epochs of batches of {settings['batch_size']} cannot be made of {len(images)} "
-            "images: give more than 0 epochs and a smaller --batch-size"
+            f"batches of {settings['batch_size']} cannot be made of {len(images)} images: give a smaller --batch-size"
         )
     method = Supervised(**{k: settings[k] for k in (f.name for f in fields(Supervised)) if k != "flip"}, flip=flip)
     steps = max(1, round(settings["epochs"] * (len(images) // method.batch_size)))
@@ -176,7 +198,8 @@ def run_training(settings: dict[str, Any]) -> Network:
     test = load_scored(
         network, settings["data"], settings["split"], root=settings["data_root"], set_size=settings["set_size"]
     )
-    config = {k: v for k, v in settings.items() if k not in ("out", "resume", "quiet")} | {
+    warn_of_overlap(settings["data"], settings["data"], test)
+    config = anywhere({k: v for k, v in settings.items() if k not in ("out", "resume", "quiet")}) | {
         "network": network.name, "flip": flip, "device": hardware.device,
         "precision": hardware.precision, "compile": "on" if hardware.compile else "off",
         "image_size": list(network.image_size), "channels": network.channels,
@@ -187,10 +210,19 @@ def run_training(settings: dict[str, Any]) -> Network:
         "train", config, out, settings["resume"], settings["quiet"], method, given, test, steps,
         "model.safetensors", compare=False, began=began,
     )  # fmt: skip
+    if settings["resume"]:
+        same_inputs(plan)
     trained = carry_out(plan, lambda done: {})
     if not settings["quiet"]:
         print(f"\n{out / 'model.safetensors'} and {out / 'report.html'}")
     return trained.eval()
+
+
+def _check_ranges(settings: dict[str, Any]) -> None:
+    for name, (fits, words) in _RANGES.items():
+        value = settings[name]
+        if value is not None and not (math.isfinite(value) and fits(value)):
+            raise InputError(f"{name} is {value}: it must be {words}")
 
 
 def _network(settings: dict[str, Any], images: data.ImageSet) -> Network:

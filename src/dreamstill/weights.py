@@ -65,6 +65,8 @@ def resolve(
         unsafe: see :func:`dreamstill.state_files.load_state`.
         role: how the network is called in errors.
     """
+    if name is not None and ":" not in name and name != shared.NAME:
+        models.find(name)  # before what is missing: of a slip of the pen nobody needs to know the image size
     state: dict[str, Tensor] | None = None
     description: dict[str, Any] = {}
     path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
@@ -72,9 +74,9 @@ def resolve(
         state, description = load_state(path, unsafe=unsafe)
     given = {"num_classes": num_classes, "image_size": image_size, "channels": channels, "mean": mean, "std": std}
     facts = _agree(given, description, path, role)
-    if name is None and not unsafe:
-        refuse_own_code(description.get("name"), path)
-        refuse_own_code(shared.base_of(description), path)
+    if not unsafe and name in (None, description.get("name")):
+        refuse_own_code(None if name else description.get("name"), path)
+        refuse_own_code(shared.base_of(description), path)  # a run's own name for its teacher does not say its base
     name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
     module = _construct(name, kwargs, facts)
     network = Network(module, name=name, kwargs=kwargs, **facts)
@@ -121,6 +123,9 @@ def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None
         raise InputError(
             f"the {role} needs {flags}: {source}, so give {'it' if len(missing) == 1 else 'them'} yourself"
         )
+    for key, least in (("num_classes", 2), ("channels", 1)):
+        if facts[key] < least:
+            raise InputError(f"{key} is {facts[key]}: the {role} needs at least {least}")
     return facts
 
 
@@ -147,8 +152,28 @@ def refuse_own_code(name: Any, path: Path | None) -> None:
     if isinstance(name, str) and ":" in name:
         raise InputError(
             f"{path} asks for {name}, and calling that executes code of the file's choice: if you trust it, pass "
-            "--unsafe-load, or name it yourself where the command has a place for it (--teacher, --student)"
+            "--unsafe-load, or name it yourself where the command has a place for it (--teacher, --student, --network, "
+            "--method)"
         )
+
+
+def has_weights(teacher: str | None, checkpoint: str | None) -> None:
+    """Make sure that a teacher is not a network with fresh weights; a factory may load its own.
+
+    Raises:
+        InputError: a built-in name, or a file in a name's place, without a checkpoint.
+    """
+    if checkpoint is not None or ":" in str(teacher):
+        return
+    if Path(str(teacher)).exists():
+        raise InputError(
+            f"--teacher is {teacher}, which is a file or folder: give it as --teacher-checkpoint, and the network's "
+            "name as --teacher"
+        )
+    raise InputError(
+        f"the teacher {teacher} has no weights: give --teacher-checkpoint, a .safetensors, a .pt state_dict or a run "
+        "folder"
+    )
 
 
 def _agree_name(
@@ -174,9 +199,18 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
         return shared.rebuilt(base, facts["num_classes"], kwargs)
     if ":" not in name:
         h, w = facts["image_size"]
-        return models.build(
-            name, num_classes=facts["num_classes"], channels=facts["channels"], image_size=(h, w), **kwargs
-        )
+        try:
+            module = models.build(
+                name, num_classes=facts["num_classes"], channels=facts["channels"], image_size=(h, w), **kwargs
+            )
+        except InputError:
+            raise
+        except Exception as error:  # whatever layers raise for a width of -3 or "abc"
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{name} cannot be built with {kwargs} ({said}): give other arguments") from error
+        if empty := [key for key, p in module.named_parameters() if p.numel() == 0]:
+            raise InputError(f"{name} has nothing in {', '.join(empty[:3])} with {kwargs}: give widths of at least 1")
+        return module
     module_name, _, factory_name = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)

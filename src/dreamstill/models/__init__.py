@@ -86,7 +86,7 @@ def build(
     Raises:
         InputError: the name, an argument or the size does not fit.
     """
-    builder, preset = _find(name)
+    builder, preset = find(name)
     arguments = {**preset, **kwargs}
     accepted = set(inspect.signature(builder).parameters)
     unknown = sorted(set(arguments) - accepted)
@@ -104,7 +104,12 @@ def build(
     return builder(num_classes=num_classes, channels=channels, image_size=sides[0], **arguments)
 
 
-def _find(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+def find(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+    """What builds a built-in network, and the arguments that its name stands for.
+
+    Raises:
+        InputError: there is no such network.
+    """
     builders = {**_builders(), **_dense()}
     if name in builders:
         return builders[name][:2]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -132,9 +134,21 @@ def load_scored(
         limit=limit,
     )  # fmt: skip
     check_set(images, network)
+    if _numbered(images):  # the last classes do not occur in the set
+        images = replace(images, classes=tuple(str(i) for i in range(network.num_classes)))
     scored = task_of(network).scored(images, network.image_size)
     check_size(network, (scored.pixels.shape[2], scored.pixels.shape[3]))
     return scored
+
+
+def warn_of_overlap(trained: str, scored: str, test: ImageSet | None) -> None:
+    """Say so where a set is scored on the very images that are trained on, because its source has no splits."""
+    if test is not None and test.split == data.WHOLE and Path(trained).resolve() == Path(scored).resolve():
+        print(
+            f"{scored} has no splits: what is trained on it is scored on the same images, and the scores say nothing "
+            "of others; for a test set put its images into folders train and test",
+            flush=True,
+        )
 
 
 def check_size(network: Network, size: tuple[int, int]) -> None:
@@ -180,6 +194,18 @@ def check_set(images: ImageSet, network: Network) -> None:
             f"{images.name} has {len(images.classes)} classes and {network.name} {network.num_classes}: "
             "it is another task"
         )
+    # Labels of a map are the network's numbers whatever is named. Of an image they are places in the list of names, and
+    # names that are not just these numbers do not say which of the network's classes are left out.
+    if images.labels.dim() == 1 and len(images.classes) < network.num_classes and not _numbered(images):
+        raise InputError(
+            f"{images.name} names {len(images.classes)} classes and {network.name} tells {network.num_classes} apart, "
+            "so its labels cannot be matched: give a set that names every class, in the network's order"
+        )
+
+
+def _numbered(images: ImageSet) -> bool:
+    """Whether the classes are called 0, 1, 2, ... as in a set without names: a label is then a class's number."""
+    return images.classes == tuple(str(i) for i in range(len(images.classes)))
 
 
 def check_batch(network: Network, batch_size: int) -> None:
