@@ -12,7 +12,8 @@ from lightning.fabric import Fabric
 from dreamstill.engine.hardware import Precision, keep_freed_memory
 
 # They tell at every start what the user chose, and that there is no CUDA on a machine without CUDA.
-logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+for _name in ("lightning.fabric", "lightning.pytorch"):  # the latter's says that bf16 was chosen
+    logging.getLogger(_name).setLevel(logging.WARNING)
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 _FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
