@@ -8,10 +8,11 @@ import yaml
 from conftest import tiny_network
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamstill import cli
+from dreamstill import cli, engine
+from dreamstill.config import build_method
 from dreamstill.engine import Given, Hardware
 from dreamstill.methods.ddad import DDAD
-from dreamstill.profiling.command import floors_of, record, summarise
+from dreamstill.profiling.command import floors_of, given_of, hardware_of, read_recipe, record, summarise
 from dreamstill.profiling.growth import measure_growth
 from dreamstill.profiling.peaks import alone, best
 from dreamstill.profiling.steps import iterate, prepared
@@ -94,12 +95,47 @@ def test_growth_follows_the_operations():
     assert all(p["seconds"] > 0 for points in found.values() for p in points)
 
 
+def recipe_file(folder, **changes):
+    """A recipe with a tiny teacher beside it."""
+    save_network(folder / "teacher.safetensors", tiny_network((6, 8), 0))
+    recipe = {"teacher_checkpoint": str(folder / "teacher.safetensors"), "student": "convnet", "method": SMALL}
+    (folder / "a.yaml").write_text(yaml.safe_dump({**recipe, **changes}))
+    return folder / "a.yaml"
+
+
+WORDS = {"device": None, "precision": None, "compile": None}
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "expected"),
+    [
+        ({"precision": "bf16", "compile": "on", "device": "cpu"}, {}, Hardware("cpu", "bf16", True)),
+        ({"precision": "bf16", "compile": "on"}, {"precision": "32", "compile": "off", "device": "cpu"},
+         Hardware("cpu", "32", False)),
+        ({"precision": "32"}, {"device": "cpu"}, Hardware("cpu", "32", False)),
+    ],
+)  # fmt: skip
+def test_the_recipe_says_what_it_runs_on(said, asked, expected, tmp_path):
+    recipe = read_recipe(recipe_file(tmp_path, **said))
+    method, given = build_method(recipe["method"]), given_of(recipe)
+    assert hardware_of({**WORDS, **asked}, recipe, method, given) == expected
+
+
+def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
+    """Bf16 is for runs of some size: a profile has to choose what the run would."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(engine.hardware, "_bf16_speedup", lambda: 8.0)
+    chosen = {}
+    for steps in (10, 100_000_000):
+        recipe = read_recipe(recipe_file(tmp_path, steps=steps, compile="auto"))
+        method, given = build_method(recipe["method"]), given_of(recipe)
+        chosen[steps] = hardware_of({**WORDS, "device": "cpu"}, recipe, method, given)
+    assert chosen == {10: Hardware("cpu", "32", False), 100_000_000: Hardware("cpu", "bf16", True)}
+
+
 @pytest.mark.slow
 def test_the_command(tmp_path, capsys):
-    save_network(tmp_path / "teacher.safetensors", tiny_network((6, 8), 0))
-    recipe = {"teacher_checkpoint": str(tmp_path / "teacher.safetensors"), "student": "convnet", "method": SMALL}
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump(recipe))
-    words = ["profile", str(tmp_path / "a.yaml"), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
+    words = ["profile", str(recipe_file(tmp_path)), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
     assert cli.main([*words, "--precision", "32", "--compile", "on"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == json.loads((tmp_path / "out" / "profile.json").read_text())

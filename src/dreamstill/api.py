@@ -284,9 +284,9 @@ def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet:
 
 def profile(
     recipe: str,
-    device: str = "auto",
-    precision: Precision = "auto",
-    compile: Compile = "off",
+    device: str | None = None,
+    precision: Precision | None = None,
+    compile: Compile | None = None,
     growth: bool = True,
     out: str | None = None,
     json: bool = False,
@@ -297,9 +297,9 @@ def profile(
 
     Args:
         recipe: a YAML file of dreamstill distill's arguments.
-        device: cpu, cuda, mps or auto.
-        precision: 32, bf16, 64 or auto.
-        compile: on: also measure the compiled iteration, and what compiling takes.
+        device: cpu, cuda, mps or auto; without it the recipe's own, or auto.
+        precision: 32, bf16, 64 or auto; likewise.
+        compile: on: also measure the compiled iteration, and what compiling takes; without it the recipe's own, or off.
         growth: also measure how the time grows with batch, image side and class count.
         out: the folder to write to; without it a new one under runs/.
         json: print JSON.

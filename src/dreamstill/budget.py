@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dreamstill.cost import peak_memory
+from dreamstill.cost import count, peak_memory
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given, Hardware
 from dreamstill.errors import InputError
@@ -42,6 +42,12 @@ class Trial:
     def total(self, method: Method, steps: int) -> float:
         """Seconds of a run of ``steps`` student steps, without evaluations."""
         return self.first + sum(p.iterations * self.seconds[p.name] for p in method.phases(steps))
+
+
+def work(method: Method, given: Given) -> float:
+    """FLOPs of a student step, about: the teacher's forward pass and the student's forward and backward."""
+    teacher, student = (count(n, n.channels, n.image_size).flops for n in (given.teacher, given.student))
+    return float(getattr(method, "batch_size", 128) * (teacher + 3 * student))
 
 
 def measure(make: Callable[[], Method], given: Given, hardware: Hardware, seed: int, patience: float = 6.0) -> Trial:

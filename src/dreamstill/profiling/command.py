@@ -13,9 +13,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from dreamstill import api, cost
+from dreamstill import api, budget, cost
 from dreamstill.config import build_method, method_spec
-from dreamstill.distilling import resolve_student, resolve_teacher
+from dreamstill.distilling import DEFAULT_STEPS, resolve_student, resolve_teacher
 from dreamstill.engine import Engine, Given, Hardware, choose
 from dreamstill.errors import InputError
 from dreamstill.files import write_json
@@ -36,7 +36,7 @@ def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.profile`."""
     recipe = read_recipe(Path(settings["recipe"]))
     method, given = build_method(recipe["method"]), given_of(recipe)
-    hardware = choose(settings["device"], settings["precision"], settings["compile"], 0.0)
+    hardware = hardware_of(settings, recipe, method, given)
     out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), "profile")
     if (out / "profile.json").exists():
         raise InputError(f"{out} holds a profile already: choose another --out")
@@ -62,7 +62,7 @@ def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The arguments of ``distill`` in a recipe, with the defaults of those it leaves out."""
+    """The arguments of ``distill`` in a recipe, with the defaults of those it leaves out; ``said``: those in it."""
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
@@ -71,7 +71,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
     unknown = sorted(set(content) - set(defaults)) if isinstance(content, dict) else [f"{type(content).__name__}"]
     if unknown:
         raise InputError(f"the recipe {path} has {', '.join(unknown)}, which dreamstill distill does not take")
-    return {**defaults, **content}
+    return {**defaults, **content, "said": set(content)}
+
+
+def hardware_of(settings: dict[str, Any], recipe: dict[str, Any], method: Method, given: Given) -> Hardware:
+    """What the run of the recipe would choose, where the command line does not say otherwise.
+
+    Compilation is measured only where somebody asked for it: it takes longer than all the rest.
+    """
+    device, precision = (settings[key] or recipe[key] for key in ("device", "precision"))
+    compile = settings["compile"] or (recipe["compile"] if "compile" in recipe["said"] else "off")
+    return choose(device, precision, compile, (recipe["steps"] or DEFAULT_STEPS) * budget.work(method, given))
 
 
 def given_of(recipe: dict[str, Any]) -> Given:
