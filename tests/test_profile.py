@@ -15,6 +15,7 @@ from dreamstill.methods.ddad import DDAD
 from dreamstill.profiling.command import floors_of, given_of, hardware_of, read_recipe, record, summarise
 from dreamstill.profiling.growth import measure_growth
 from dreamstill.profiling.peaks import alone, best
+from dreamstill.profiling.record import Recorder
 from dreamstill.profiling.steps import iterate, prepared
 from dreamstill.weights import save_network
 
@@ -77,6 +78,37 @@ def test_what_batch_norm_has_to_move():
     assert sorted(m for m in moved["generator step", "batch-norm statistics"] if m) == [
         16 * 8 * 4 * 4 * 4, 16 * 6 * 8 * 8 * 4
     ]  # fmt: skip
+
+
+def test_what_is_moved():
+    """Views, and memory that is only taken, move nothing; what is filled or copied over is not read."""
+    x, row = torch.ones(8, 4), torch.ones(4)  # 128 and 16 bytes
+    recorder = Recorder({}, torch.device("cpu"))
+    cases = [
+        (lambda: x.view(4, 8), 0),
+        (lambda: x.detach(), 0),
+        (lambda: x.T, 0),
+        (lambda: x[2:4], 0),
+        (lambda: torch.as_strided(x, (2, 2), (1, 1)), 0),
+        (lambda: row.expand(8, 4), 0),
+        (lambda: torch.ops.aten._unsafe_view(x, [32]), 0),
+        (lambda: torch.empty(100), 0),
+        (lambda: torch.empty_like(x), 0),
+        (lambda: x.new_empty(7), 0),
+        (lambda: torch.zeros(8, 4), 128),
+        (lambda: torch.zeros_like(x), 128),
+        (lambda: x.fill_(1.0), 128),
+        (lambda: x.copy_(torch.ops.aten.expand(row, [8, 4])), 128 + 16),
+        (lambda: x + x, 3 * 128),
+        (lambda: x.add_(row), 2 * 128 + 16),
+        (lambda: x.clone(), 2 * 128),
+        (lambda: x.sum(), 128 + 4),
+    ]  # fmt: skip
+    for i, (run, expected) in enumerate(cases):
+        before = len(recorder.ops)
+        with recorder:
+            run()
+        assert sum(op.bytes for op in recorder.ops[before:]) == expected, i
 
 
 def test_the_best_time_leaves_the_first_run_out():
