@@ -120,11 +120,22 @@ def test_the_best_time_leaves_the_first_run_out():
 def test_growth_follows_the_operations():
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
     found = measure_growth({"method": SMALL}, given, Hardware("cpu", "32", False))
-    assert [p["value"] for p in found["batch"]] == [8, 16, 32]
-    assert [p["value"] for p in found["image side"]] == [4, 8, 16]
-    assert [p["value"] for p in found["classes"]] == [10, 100, 1000]
-    assert found["batch"][2]["flops"] == pytest.approx(2 * found["batch"][1]["flops"])
-    assert all(p["seconds"] > 0 for points in found.values() for p in points)
+    values = {axis: [p["value"] for p in grown["points"]] for axis, grown in found.items()}
+    assert values == {"batch": [8, 16, 32], "image side": [4, 8, 16], "classes": [10, 100, 1000]}
+    assert found["batch"]["changes"] == ["batch_size"]
+    batch = found["batch"]["points"]
+    assert batch[2]["flops"] == pytest.approx(2 * batch[1]["flops"])
+    assert all(p["seconds"] > 0 for grown in found.values() for p in grown["points"])
+
+
+def test_the_batch_that_a_phase_uses_grows():
+    """Of soft targets the longest phase makes images, in batches of its own."""
+    method = {"name": "soft_target", "n_images": 32, "synthesis_batch": 32, "iterations": 1000, "batch_size": 16}
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
+    batch = measure_growth({"method": method}, given, Hardware("cpu", "32", False))["batch"]
+    assert batch["changes"] == ["batch_size", "synthesis_batch"]
+    assert [p["value"] for p in batch["points"]] == [8, 16, 32]
+    assert batch["points"][2]["flops"] == pytest.approx(4 * batch["points"][0]["flops"])
 
 
 def recipe_file(folder, **changes):

@@ -15,28 +15,41 @@ from dreamstill.adapters import Network
 from dreamstill.config import build_method, method_spec
 from dreamstill.engine import Given, Hardware
 from dreamstill.errors import InputError
+from dreamstill.methods import Method
 from dreamstill.profiling.steps import iterate, prepared
 
 CLASSES = (10, 100, 1000)
+BATCHES = ("batch_size", "synthesis_batch", "gan_batch")  # what methods call theirs; a phase uses one or two of them
+FACTORS = (0.25, 0.5, 1.0, 2.0)
+_LEAST = 8  # smaller batches are all overhead
 
 
-def measure_growth(recipe: dict[str, Any], given: Given, hardware: Hardware) -> dict[str, list[dict[str, float]]]:
-    """Points ``{value, seconds, flops}`` of an eager iteration along batch, image side and classes.
+def measure_growth(recipe: dict[str, Any], given: Given, hardware: Hardware) -> dict[str, dict[str, Any]]:
+    """By axis, what is changed along it and the points ``{value, seconds, flops}`` of an eager iteration.
 
-    Image side and classes only for networks that can be built again by their name, with fresh weights.
+    Along batch all of a method's batch settings grow together, so that whichever a phase uses does. Image side and
+    classes only for networks that can be built again by their name, with fresh weights.
     """
-    batch = int(getattr(build_method(recipe["method"]), "batch_size", 0))
-    found: dict[str, list[dict[str, float]]] = {}
-    if batch:
-        values = [batch // 4, batch // 2, batch, 2 * batch]
-        found["batch"] = [_point(recipe, given, hardware, v, batch_size=v) for v in values if v >= 8]
+    found: dict[str, dict[str, Any]] = {}
+    if batches := batches_of(build_method(recipe["method"])):
+        scaled = [{k: int(f * n) for k, n in batches.items()} for f in FACTORS]
+        value = next(iter(batches))
+        points = [_point(recipe, given, hardware, s[value], **s) for s in scaled if min(s.values()) >= _LEAST]
+        found["batch"] = {"changes": list(batches), "points": points}
     if all(":" not in n.name and n.name in models.names() for n in (given.teacher, given.student)):
         side, k = given.teacher.image_size[0], given.teacher.num_classes
         sides = [_rebuilt(given, s, k) for s in (side // 2, side, side * 2) if s % 4 == 0]
-        found["image side"] = [_point(recipe, g, hardware, g.teacher.image_size[0]) for g in sides if g is not None]
+        points = [_point(recipe, g, hardware, g.teacher.image_size[0]) for g in sides if g is not None]
+        found["image side"] = {"changes": ["image_size"], "points": points}
         counts = [_rebuilt(given, side, c) for c in CLASSES]
-        found["classes"] = [_point(recipe, g, hardware, g.teacher.num_classes) for g in counts if g is not None]
-    return found
+        points = [_point(recipe, g, hardware, g.teacher.num_classes) for g in counts if g is not None]
+        found["classes"] = {"changes": ["num_classes"], "points": points}
+    return {axis: grown for axis, grown in found.items() if grown["points"]}
+
+
+def batches_of(method: Method) -> dict[str, int]:
+    """The batch settings that a method has; the first one names the points."""
+    return {name: int(getattr(method, name)) for name in BATCHES if getattr(method, name, None)}
 
 
 def _rebuilt(given: Given, side: int, k: int) -> Given | None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from dreamstill.files import atomic_write
 from dreamstill.report import plots
-from dreamstill.report.numbers import milliseconds, percent, plain, unit
+from dreamstill.report.numbers import listing, milliseconds, percent, plain, unit
 
 
 def write_profile(folder: Path, found: dict[str, Any]) -> Path:
@@ -39,7 +39,7 @@ def _page(found: dict[str, Any]) -> dict[str, Any]:
         "roofline": Markup(
             plots.roofline("roof", points, flops=flops, bandwidth=peaks["copy_bytes"], title="Roofline of the parts")
         ),
-        "growth": [_growth(i, name, points) for i, (name, points) in enumerate(found["growth"].items())],
+        "growth": [_growth(i, name, grown) for i, (name, grown) in enumerate(found["growth"].items())],
     }
 
 
@@ -70,7 +70,8 @@ def _row(part: dict[str, Any], number: int | str) -> list[str]:
     return [str(number), part["step"], part["part"], flops, unit(part["bytes"], "B"), *times, share]
 
 
-def _growth(i: int, name: str, points: list[dict[str, float]]) -> dict[str, Any]:
-    values, seconds, flops = ([p[k] for p in points] for k in ("value", "seconds", "flops"))
+def _growth(i: int, name: str, grown: dict[str, Any]) -> dict[str, Any]:
+    values, seconds, flops = ([p[k] for p in grown["points"]] for k in ("value", "seconds", "flops"))
     svg = plots.growth(f"growth{i}", values, seconds, flops, title=f"Growth of time and operations with {name}")
-    return {"above": "", "name": name, "note": "dashed: operations", "last": "", "svg": Markup(svg)}
+    changed = f"{listing(grown['changes'])} together; " if len(grown["changes"]) > 1 else ""
+    return {"above": "", "name": name, "note": f"{changed}dashed: operations", "last": "", "svg": Markup(svg)}
