@@ -12,14 +12,19 @@ from dreamstill import cli, engine
 from dreamstill.config import build_method
 from dreamstill.engine import Given, Hardware
 from dreamstill.methods.ddad import DDAD
-from dreamstill.profiling.command import floors_of, given_of, hardware_of, read_recipe, record, summarise
+from dreamstill.profiling.command import take_apart, whole_run
 from dreamstill.profiling.growth import measure_growth
+from dreamstill.profiling.parts import floors_of, record, summarise
 from dreamstill.profiling.peaks import alone, best
+from dreamstill.profiling.recipes import given_of, hardware_of, read_recipe
 from dreamstill.profiling.record import Recorder
+from dreamstill.profiling.show import show
 from dreamstill.profiling.steps import iterate, prepared
 from dreamstill.weights import save_network
 
 SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "replay": 0.4, "bank": 64, "crop": 1}
+SOFT = {"name": "soft_target", "n_images": 32, "synthesis_batch": 32, "iterations": 1000, "batch_size": 16, "crop": 1}
+SOFT |= {"sigma": 20.0}
 
 
 def set_up(channels=1):
@@ -120,22 +125,45 @@ def test_the_best_time_leaves_the_first_run_out():
 def test_growth_follows_the_operations():
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
     found = measure_growth({"method": SMALL}, given, Hardware("cpu", "32", False))
-    values = {axis: [p["value"] for p in grown["points"]] for axis, grown in found.items()}
+    values = {axis: [p["value"] for p in grown["phases"]["distil"]] for axis, grown in found.items()}
     assert values == {"batch": [8, 16, 32], "image side": [4, 8, 16], "classes": [10, 100, 1000]}
     assert found["batch"]["changes"] == ["batch_size"]
-    batch = found["batch"]["points"]
+    batch = found["batch"]["phases"]["distil"]
     assert batch[2]["flops"] == pytest.approx(2 * batch[1]["flops"])
-    assert all(p["seconds"] > 0 for grown in found.values() for p in grown["points"])
+    assert all(p["seconds"] > 0 for grown in found.values() for p in grown["phases"]["distil"])
 
 
 def test_the_batch_that_a_phase_uses_grows():
-    """Of soft targets the longest phase makes images, in batches of its own."""
-    method = {"name": "soft_target", "n_images": 32, "synthesis_batch": 32, "iterations": 1000, "batch_size": 16}
+    """Of soft targets the first phase makes images, in batches of its own."""
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
-    batch = measure_growth({"method": method}, given, Hardware("cpu", "32", False))["batch"]
+    batch = measure_growth({"method": SOFT}, given, Hardware("cpu", "32", False))["batch"]
     assert batch["changes"] == ["batch_size", "synthesis_batch"]
-    assert [p["value"] for p in batch["points"]] == [8, 16, 32]
-    assert batch["points"][2]["flops"] == pytest.approx(4 * batch["points"][0]["flops"])
+    for points in batch["phases"].values():
+        assert [p["value"] for p in points] == [8, 16, 32]
+        assert points[2]["flops"] == pytest.approx(4 * points[0]["flops"])
+    assert batch["phases"].keys() == {"synthesise", "distil"}
+
+
+def test_every_phase_is_taken_apart(capsys, tmp_path):
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
+    method = build_method(SOFT)
+    found = take_apart(method, given, Hardware("cpu", "32", False), 300)
+    assert [(p["name"], p["iterations"]) for p in found["phases"]] == [("synthesise", 1000), ("distil", 300)]
+    steps = {(p["phase"], p["step"]) for p in found["parts"] if p["flops"]}
+    assert steps == {("synthesise", "images step"), ("distil", "student step")}
+    for phase in found["phases"]:
+        mine = [p for p in found["parts"] if p["phase"] == phase["name"]]
+        assert phase["flops"] == sum(p["flops"] for p in mine) > 0
+        assert phase["floor_seconds"] == pytest.approx(sum(p["floor_seconds"] for p in mine))
+    run = whole_run(found["phases"], 300)
+    made, learnt = found["phases"]
+    assert run["seconds"] == pytest.approx(1000 * made["iteration_seconds"] + 300 * learnt["iteration_seconds"])
+    assert run["floor_seconds"] == pytest.approx(1000 * made["floor_seconds"] + 300 * learnt["floor_seconds"])
+    show({"recipe": "soft", "run": run, **found}, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("floor ms") == 2
+    assert "phase synthesise" in said
+    assert "a run of 300 student steps (1000 synthesise, 300 distil)" in " ".join(said.split())
 
 
 def recipe_file(folder, **changes):
@@ -182,8 +210,10 @@ def test_the_command(tmp_path, capsys):
     assert cli.main([*words, "--precision", "32", "--compile", "on"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == json.loads((tmp_path / "out" / "profile.json").read_text())
-    assert said["flops"] == pytest.approx(sum(p["flops"] for p in said["parts"]))
-    assert said["compiled"]["iteration_seconds"] > 0
+    (phase,) = said["phases"]
+    assert phase["flops"] == pytest.approx(sum(p["flops"] for p in said["parts"]))
+    assert phase["compiled"]["iteration_seconds"] > 0
+    assert said["run"]["compiled_seconds"] == phase["iterations"] * phase["compiled"]["iteration_seconds"]
     assert {"conv_float32", "conv_bfloat16", "matmul_float32", "matmul_bfloat16", "copy_bytes"} == set(said["peaks"])
     page = (tmp_path / "out" / "profile.html").read_text()
     assert all(word in page for word in ("Roofline", "Growth", "teacher backward", "batch-norm statistics"))

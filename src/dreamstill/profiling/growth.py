@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import statistics
-from dataclasses import replace
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill import models
@@ -16,6 +16,7 @@ from dreamstill.config import build_method, method_spec
 from dreamstill.engine import Given, Hardware
 from dreamstill.errors import InputError
 from dreamstill.methods import Method
+from dreamstill.profiling.recipes import with_noise
 from dreamstill.profiling.steps import iterate, prepared
 
 CLASSES = (10, 100, 1000)
@@ -24,27 +25,36 @@ FACTORS = (0.25, 0.5, 1.0, 2.0)
 _LEAST = 8  # smaller batches are all overhead
 
 
-def measure_growth(recipe: dict[str, Any], given: Given, hardware: Hardware) -> dict[str, dict[str, Any]]:
-    """By axis, what is changed along it and the points ``{value, seconds, flops}`` of an eager iteration.
+def measure_growth(
+    recipe: dict[str, Any], given: Given, hardware: Hardware, steps: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """By axis, what is changed along it, and of each phase the points ``{value, seconds, flops}`` of an iteration.
 
     Along batch all of a method's batch settings grow together, so that whichever a phase uses does. Image side and
     classes only for networks that can be built again by their name, with fresh weights.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
+
+    def grow(axis: str, changes: list[str], points: Sequence[tuple[Given, int, dict[str, int]]]) -> None:
+        grown: dict[str, list[dict[str, float]]] = {}
+        for those, value, settings in points:
+            method = build_method({**method_spec(recipe["method"]), **settings})
+            for phase, point in _point(method, those, hardware, steps).items():
+                grown.setdefault(phase, []).append({"value": value, **point})
+        if grown:
+            found[axis] = {"changes": changes, "phases": grown}
+
     if batches := batches_of(build_method(recipe["method"])):
         scaled = [{k: int(f * n) for k, n in batches.items()} for f in FACTORS]
-        value = next(iter(batches))
-        points = [_point(recipe, given, hardware, s[value], **s) for s in scaled if min(s.values()) >= _LEAST]
-        found["batch"] = {"changes": list(batches), "points": points}
+        first = next(iter(batches))
+        grow("batch", list(batches), [(given, s[first], s) for s in scaled if min(s.values()) >= _LEAST])
     if all(":" not in n.name and n.name in models.names() for n in (given.teacher, given.student)):
         side, k = given.teacher.image_size[0], given.teacher.num_classes
-        sides = [_rebuilt(given, s, k) for s in (side // 2, side, side * 2) if s % 4 == 0]
-        points = [_point(recipe, g, hardware, g.teacher.image_size[0]) for g in sides if g is not None]
-        found["image side"] = {"changes": ["image_size"], "points": points}
-        counts = [_rebuilt(given, side, c) for c in CLASSES]
-        points = [_point(recipe, g, hardware, g.teacher.num_classes) for g in counts if g is not None]
-        found["classes"] = {"changes": ["num_classes"], "points": points}
-    return {axis: grown for axis, grown in found.items() if grown["points"]}
+        sides = [(_rebuilt(given, s, k), s) for s in (side // 2, side, side * 2) if s % 4 == 0]
+        grow("image side", ["image_size"], [(g, v, {}) for g, v in sides if g is not None])
+        counts = [(_rebuilt(given, side, c), c) for c in CLASSES]
+        grow("classes", ["num_classes"], [(g, v, {}) for g, v in counts if g is not None])
+    return found
 
 
 def batches_of(method: Method) -> dict[str, int]:
@@ -67,28 +77,19 @@ def _rebuilt(given: Given, side: int, k: int) -> Given | None:
         teacher, student = again(given.teacher), again(given.student)
     except (InputError, RuntimeError):
         return None
-    pixels = given.real_pixels
-    assert pixels is not None
-    blank = pixels.new_zeros(2048, *_shape(teacher))
-    return replace(
-        given,
-        teacher=teacher,
-        student=student,
-        real_pixels=blank,
-        collected=blank,
-        transfer_pixels=blank,
-        transfer_logits=torch.zeros(len(blank), teacher.num_classes),
-    )
+    assert given.real_pixels is not None
+    return with_noise(teacher, student, len(given.real_pixels))
 
 
-def _shape(n: Network) -> tuple[int, ...]:
-    return (n.channels, *n.image_size)
-
-
-def _point(recipe: dict[str, Any], given: Given, hardware: Hardware, value: float, **changes: Any) -> dict[str, float]:
-    method = build_method({**method_spec(recipe["method"]), **changes})
-    engine = prepared(method, copy.deepcopy(given), hardware)
-    with FlopCounterMode(display=False) as counter:
-        iterate(engine, method, 1)
-    seconds = iterate(engine, method, 3, 1)
-    return {"value": value, "seconds": statistics.median(seconds), "flops": float(counter.get_total_flops())}
+def _point(method: Method, given: Given, hardware: Hardware, steps: int | None) -> dict[str, dict[str, float]]:
+    """Seconds and operations of an eager iteration of each phase."""
+    with warnings.catch_warnings():  # of untrained networks, whose weights say nothing here
+        warnings.simplefilter("ignore", UserWarning)
+        engine = prepared(method, copy.deepcopy(given), hardware, steps=steps)
+    found = {}
+    for phase in method.phases(engine.steps):
+        with FlopCounterMode(display=False) as counter:
+            iterate(engine, method, 1, 0, phase)
+        seconds = iterate(engine, method, 3, 1, phase)
+        found[phase.name] = {"seconds": statistics.median(seconds), "flops": float(counter.get_total_flops())}
+    return found
