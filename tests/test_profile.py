@@ -16,7 +16,7 @@ from dreamstill.profiling.command import take_apart, whole_run
 from dreamstill.profiling.growth import measure_growth
 from dreamstill.profiling.parts import floors_of, record, summarise
 from dreamstill.profiling.peaks import alone, best
-from dreamstill.profiling.recipes import given_of, hardware_of, read_recipe
+from dreamstill.profiling.recipes import given_of, hardware_of, read_recipe, with_noise
 from dreamstill.profiling.record import Recorder
 from dreamstill.profiling.show import show
 from dreamstill.profiling.steps import iterate, prepared
@@ -142,6 +142,16 @@ def test_the_batch_that_a_phase_uses_grows():
         assert [p["value"] for p in points] == [8, 16, 32]
         assert points[2]["flops"] == pytest.approx(4 * points[0]["flops"])
     assert batch["phases"].keys() == {"synthesise", "distil"}
+
+
+def test_growth_leaves_out_what_a_method_cannot_do():
+    method = {"name": "hidfd", "gan_batch": 16, "batch_size": 16, "width": 4, "nz": 8, "bank": 64}
+    given = with_noise(tiny_network((6, 8), 0), tiny_network((3, 4), 1), 64)
+    sides = measure_growth({"method": method}, given, Hardware("cpu", "32", False), 50)["image side"]
+    assert {phase: [p["value"] for p in points] for phase, points in sides["phases"].items()} == {
+        "gan": [8, 16], "synthesise": [8, 16], "distil": [8, 16]
+    }  # fmt: skip
+    assert [(p["value"], "4x4" in p["why"]) for p in sides["left_out"]] == [(4, True)]
 
 
 def test_every_phase_is_taken_apart(capsys, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,12 +36,18 @@ def measure_growth(
 
     def grow(axis: str, changes: list[str], points: Sequence[tuple[Given, int, dict[str, int]]]) -> None:
         grown: dict[str, list[dict[str, float]]] = {}
+        left_out = []
         for those, value, settings in points:
             method = build_method({**method_spec(recipe["method"]), **settings})
-            for phase, point in _point(method, those, hardware, steps).items():
-                grown.setdefault(phase, []).append({"value": value, **point})
+            try:
+                point = _point(method, those, hardware, steps)
+            except InputError as error:  # a generator that cannot make images of half the side, for instance
+                left_out.append({"value": value, "why": str(error)})
+                continue
+            for phase, numbers in point.items():
+                grown.setdefault(phase, []).append({"value": value, **numbers})
         if grown:
-            found[axis] = {"changes": changes, "phases": grown}
+            found[axis] = {"changes": changes, "phases": grown, "left_out": left_out}
 
     if batches := batches_of(build_method(recipe["method"])):
         scaled = [{k: int(f * n) for k, n in batches.items()} for f in FACTORS]
@@ -83,9 +88,7 @@ def _rebuilt(given: Given, side: int, k: int) -> Given | None:
 
 def _point(method: Method, given: Given, hardware: Hardware, steps: int | None) -> dict[str, dict[str, float]]:
     """Seconds and operations of an eager iteration of each phase."""
-    with warnings.catch_warnings():  # of untrained networks, whose weights say nothing here
-        warnings.simplefilter("ignore", UserWarning)
-        engine = prepared(method, copy.deepcopy(given), hardware, steps=steps)
+    engine = prepared(method, copy.deepcopy(given), hardware, steps=steps)
     found = {}
     for phase in method.phases(engine.steps):
         with FlopCounterMode(display=False) as counter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 from dreamstill.engine import Engine, Given, Hardware
 from dreamstill.methods import Method, Phase
@@ -15,7 +16,9 @@ def prepared(
 ) -> Engine:
     """An engine with the method set up in it, for a run of so many student steps."""
     engine = Engine(given, device=hardware.device, precision=hardware.precision, compile=compile, steps=steps or STEPS)
-    method.setup(engine)
+    with warnings.catch_warnings():  # what methods warn of is in weights and images, and here these may be noise
+        warnings.simplefilter("ignore", UserWarning)
+        method.setup(engine)
     return engine
 
 
