@@ -217,12 +217,15 @@ def _budget(
     work = budget.work(method, given)
     guess = steps or (DEFAULT_STEPS if minutes is None else round(minutes * 60 * 1e11 / work))
     hardware = choose(settings["device"], settings["precision"], settings["compile"], guess * work)
+    hardware = budget.agreed(hardware, hardware)  # auto tries how fast this process is
     if minutes is None and not settings["dry_run"]:
         return hardware, steps or DEFAULT_STEPS
     trial = budget.measure(lambda: build_method(method), given, hardware, settings["seed"])
     watching = _evaluation_seconds(test, settings["evaluations"], given)
+    spent = time.monotonic() - began
+    trial, watching, spent = budget.agreed((trial, watching, spent), hardware)
     if minutes is not None:
-        left = minutes * 60 - watching - budget.FINISHING_SECONDS - (time.monotonic() - began)
+        left = minutes * 60 - watching - budget.FINISHING_SECONDS - spent
         steps = budget.steps_for(left, trial, method)
     steps = steps or DEFAULT_STEPS
     if settings["dry_run"]:
