@@ -8,15 +8,24 @@ import yaml
 from conftest import tiny_network
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamstill import cli, engine
+from dreamstill import api, cli, engine, models
+from dreamstill.adapters import Network
 from dreamstill.config import build_method
 from dreamstill.engine import Given, Hardware
+from dreamstill.errors import InputError
 from dreamstill.methods.ddad import DDAD
 from dreamstill.profiling.command import take_apart, whole_run
 from dreamstill.profiling.growth import measure_growth
 from dreamstill.profiling.parts import floors_of, record, summarise
 from dreamstill.profiling.peaks import alone, best
-from dreamstill.profiling.recipes import given_of, hardware_of, read_recipe, with_noise
+from dreamstill.profiling.recipes import (
+    given_of,
+    hardware_of,
+    read_recipe,
+    with_fresh_weights,
+    with_noise,
+    with_options,
+)
 from dreamstill.profiling.record import Recorder
 from dreamstill.profiling.show import show
 from dreamstill.profiling.steps import iterate, prepared
@@ -144,6 +153,16 @@ def test_the_batch_that_a_phase_uses_grows():
     assert batch["phases"].keys() == {"synthesise", "distil"}
 
 
+def test_networks_named_by_depth_and_width_grow_too():
+    """``wrn_10_1`` is in no list of names; what can be built by its name is."""
+    networks = []
+    for width in (2, 1):
+        module = models.build(f"wrn_10_{width}", num_classes=4, channels=1, image_size=8)
+        networks.append(Network(module, num_classes=4, image_size=8, channels=1, name=f"wrn_10_{width}"))
+    found = measure_growth({"method": SMALL}, with_noise(*networks, 64), Hardware("cpu", "32", False))
+    assert found.keys() == {"batch", "image side", "classes"}
+
+
 def test_growth_leaves_out_what_a_method_cannot_do():
     method = {"name": "hidfd", "gan_batch": 16, "batch_size": 16, "width": 4, "nz": 8, "bank": 64}
     given = with_noise(tiny_network((6, 8), 0), tiny_network((3, 4), 1), 64)
@@ -169,7 +188,7 @@ def test_every_phase_is_taken_apart(capsys, tmp_path):
     made, learnt = found["phases"]
     assert run["seconds"] == pytest.approx(1000 * made["iteration_seconds"] + 300 * learnt["iteration_seconds"])
     assert run["floor_seconds"] == pytest.approx(1000 * made["floor_seconds"] + 300 * learnt["floor_seconds"])
-    show({"recipe": "soft", "run": run, **found}, tmp_path)
+    show({"recipe": "soft", "run": run, "notes": [], **found}, tmp_path)
     said = capsys.readouterr().out
     assert said.count("floor ms") == 2
     assert "phase synthesise" in said
@@ -212,6 +231,60 @@ def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
         method, given = build_method(recipe["method"]), given_of(recipe)
         chosen[steps] = hardware_of({**WORDS, "device": "cpu"}, recipe, method, given)
     assert chosen == {10: Hardware("cpu", "32", False), 100_000_000: Hardware("cpu", "bf16", True)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"# nothing\n", "is empty"),
+        (b"- 1\n- 2\n", "holds one list"),
+        (b"\xff\xfe\x00\x01", "is not a text"),
+        (b"\x89PNG\r\n\x1a\n\x00", "is not a text"),
+        (b"a\x00b", "is not a text"),
+        (b"a: [1\nb: 2\n", "is no YAML in line 2"),
+        (b"1: 2\nteacher_checkpint: x\n", "has 1, teacher_checkpint, which"),
+        (None, "cannot be read"),
+    ],
+)
+def test_recipes_that_are_none(content, said, tmp_path):
+    if content is not None:
+        (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=said) as error:
+        read_recipe(tmp_path / "a.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_the_folder_is_checked_first(tmp_path):
+    """Before anything is measured, and before the recipe's networks are built."""
+    (tmp_path / "file").write_text("")
+    for out in ("file", "file/deeper"):
+        with pytest.raises(InputError, match="is a file: name a folder"):
+            api.profile("none.yaml", out=str(tmp_path / out))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "profile.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a profile already"):
+        api.profile("none.yaml", out=str(tmp_path / "old"))
+
+
+def test_without_the_teachers_weights(tmp_path):
+    """They do not matter for speed; which network it is then has to be said."""
+    recipe = read_recipe(recipe_file(tmp_path, teacher_checkpoint="runs/teachers/later"))
+    options = {"teacher": None, "num_classes": None, "image_size": None, "channels": None}
+    with pytest.raises(InputError, match="--teacher wrn_40_2 --num-classes 10 --image-size 32"):
+        with_fresh_weights(with_options(recipe, options))
+    options |= {"teacher": "convnet", "num_classes": 4}
+    with pytest.raises(InputError, match=r"as with --image-size 32$"):
+        with_fresh_weights(with_options(recipe, options))
+    recipe, notes = with_fresh_weights(with_options(recipe, {**options, "image_size": 8, "channels": 1}))
+    assert [("fresh weights" in n, "runs/teachers/later" in n) for n in notes] == [(True, True)]
+    teacher = given_of(recipe).teacher.description()
+    assert {k: teacher[k] for k in ("name", "num_classes", "image_size", "channels")} == {
+        "name": "convnet", "num_classes": 4, "image_size": [8, 8], "channels": 1
+    }  # fmt: skip
+    # One that is there is used, and nothing has to be said.
+    there = read_recipe(recipe_file(tmp_path))
+    assert with_fresh_weights(there) == (there, [])
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from dreamstill.methods import Method
 from dreamstill.profiling.growth import FACTORS, batches_of, measure_growth
 from dreamstill.profiling.parts import floors_of, record, summarise
 from dreamstill.profiling.peaks import alone, machine_peaks
-from dreamstill.profiling.recipes import IMAGES, given_of, hardware_of, read_recipe, steps_of
+from dreamstill.profiling.recipes import (
+    IMAGES,
+    given_of,
+    hardware_of,
+    read_recipe,
+    steps_of,
+    with_fresh_weights,
+    with_options,
+)
 from dreamstill.profiling.show import show
 from dreamstill.profiling.steps import iterate, prepared
 from dreamstill.report.profile import write_profile
@@ -28,14 +37,12 @@ WARM, ROUNDS = 2, 5
 
 def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.profile`."""
-    recipe = read_recipe(Path(settings["recipe"]))
+    out = folder_for(settings["out"])
+    recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings["recipe"])), settings))
     method = build_method(recipe["method"])
     images = max([IMAGES, *(int(max(FACTORS) * n) for n in batches_of(method).values())])
     given, steps = given_of(recipe, images), steps_of(recipe)
     hardware = hardware_of(settings, recipe, method, given)
-    out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), "profile")
-    if (out / "profile.json").exists():
-        raise InputError(f"{out} holds a profile already: choose another --out")
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "recipe": Path(settings["recipe"]).stem,
@@ -45,6 +52,7 @@ def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
         "precision": hardware.precision,
         "device": hardware.device,
         "machine": cost.machine(),
+        "notes": notes,
         **take_apart(method, given, hardware, steps),
     }
     if hardware.compile:
@@ -59,6 +67,19 @@ def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
     write_profile(out, found)
     print(json.dumps(found, indent=2)) if settings["json"] else show(found, out)
     return found
+
+
+def folder_for(given: str | None) -> Path:
+    """Where to write: checked before anything is measured."""
+    out = Path(given) if given else new_folder(Path("runs"), "profile")
+    above = next(p for p in (out.absolute(), *out.absolute().parents) if os.path.lexists(p))
+    if not above.is_dir():
+        raise InputError(f"--out is {out}, and {above} is a file: name a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"--out is {out}, and nothing can be written to {above}: choose another folder")
+    if (out / "profile.json").exists():
+        raise InputError(f"{out} holds a profile already: choose another --out")
+    return out
 
 
 def take_apart(method: Method, given: Given, hardware: Hardware, steps: int) -> dict[str, Any]:

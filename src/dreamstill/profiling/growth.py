@@ -53,7 +53,7 @@ def measure_growth(
         scaled = [{k: int(f * n) for k, n in batches.items()} for f in FACTORS]
         first = next(iter(batches))
         grow("batch", list(batches), [(given, s[first], s) for s in scaled if min(s.values()) >= _LEAST])
-    if all(":" not in n.name and n.name in models.names() for n in (given.teacher, given.student)):
+    if not any(":" in n.name for n in (given.teacher, given.student)):
         side, k = given.teacher.image_size[0], given.teacher.num_classes
         sides = [(_rebuilt(given, s, k), s) for s in (side // 2, side, side * 2) if s % 4 == 0]
         grow("image side", ["image_size"], [(g, v, {}) for g, v in sides if g is not None])

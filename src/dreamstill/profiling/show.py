@@ -14,6 +14,8 @@ from dreamstill.budget import clock
 def show(found: dict[str, Any], out: Path) -> None:
     """A table of parts for each phase, its time and its floor, and with several phases those of the whole run."""
     console = Console()
+    for note in found["notes"]:
+        console.print(note)
     several = len(found["phases"]) > 1
     for phase in found["phases"]:
         title = f"{found['recipe']}, phase {phase['name']}" if several else found["recipe"]

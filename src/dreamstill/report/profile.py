@@ -34,6 +34,7 @@ def _page(found: dict[str, Any]) -> dict[str, Any]:
         "title": found["recipe"],
         "networks": f"{found['teacher']['name']} to {found['student']['name']}, method {found['method']['name']}",
         "facts": _facts(found),
+        "notes": found["notes"],
         "phases": [_phase(found, phase, heavy) for phase in found["phases"]],
         "peaks": [(k.replace("_", " "), unit(v, "B/s" if "bytes" in k else "FLOP/s")) for k, v in peaks.items()],
         "roofline": Markup(
