@@ -1,6 +1,7 @@
 """The profile: whose operation is it, does it add up, does the page come out."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -8,13 +9,14 @@ import yaml
 from conftest import tiny_network
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamstill import api, cli, engine, models
+from dreamstill import api, cli, cost, engine, models
 from dreamstill.adapters import Network
 from dreamstill.config import build_method
 from dreamstill.engine import Given, Hardware
 from dreamstill.errors import InputError
 from dreamstill.methods.ddad import DDAD
 from dreamstill.profiling.command import take_apart, whole_run
+from dreamstill.profiling.faster import TOLERANCE, faster_parts, sentence
 from dreamstill.profiling.growth import measure_growth
 from dreamstill.profiling.parts import floors_of, record, summarise
 from dreamstill.profiling.peaks import alone, best
@@ -29,6 +31,7 @@ from dreamstill.profiling.recipes import (
 from dreamstill.profiling.record import Recorder
 from dreamstill.profiling.show import show
 from dreamstill.profiling.steps import iterate, prepared
+from dreamstill.report.profile import write_profile
 from dreamstill.weights import save_network
 
 SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "replay": 0.4, "bank": 64, "crop": 1}
@@ -36,12 +39,15 @@ SOFT = {"name": "soft_target", "n_images": 32, "synthesis_batch": 32, "iteration
 SOFT |= {"sigma": 20.0}
 
 
+CPU = Hardware("cpu", "32", False)
+
+
 def set_up(channels=1):
     method = DDAD(**{k: v for k, v in SMALL.items() if k != "name"})
     return method, prepared(
         method,
         Given(tiny_network((6, 8), 0, channels=channels), tiny_network((3, 4), 1, channels=channels)),
-        Hardware("cpu", "32", False),
+        CPU,
     )
 
 
@@ -133,7 +139,7 @@ def test_the_best_time_leaves_the_first_run_out():
 
 def test_growth_follows_the_operations():
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
-    found = measure_growth({"method": SMALL}, given, Hardware("cpu", "32", False))
+    found = measure_growth({"method": SMALL}, given, CPU)
     values = {axis: [p["value"] for p in grown["phases"]["distil"]] for axis, grown in found.items()}
     assert values == {"batch": [8, 16, 32], "image side": [4, 8, 16], "classes": [10, 100, 1000]}
     assert found["batch"]["changes"] == ["batch_size"]
@@ -145,12 +151,92 @@ def test_growth_follows_the_operations():
 def test_the_batch_that_a_phase_uses_grows():
     """Of soft targets the first phase makes images, in batches of its own."""
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
-    batch = measure_growth({"method": SOFT}, given, Hardware("cpu", "32", False))["batch"]
+    batch = measure_growth({"method": SOFT}, given, CPU)["batch"]
     assert batch["changes"] == ["batch_size", "synthesis_batch"]
     for points in batch["phases"].values():
         assert [p["value"] for p in points] == [8, 16, 32]
         assert points[2]["flops"] == pytest.approx(4 * points[0]["flops"])
     assert batch["phases"].keys() == {"synthesise", "distil"}
+
+
+def at(value, *parts):
+    """A point of growth with parts ``(name, seconds, flops, bytes)``."""
+    return {
+        "value": value,
+        "parts": [{"step": "s", "part": n, "seconds": t, "flops": f, "bytes": b} for n, t, f, b in parts],
+    }
+
+
+def test_a_part_that_outgrows_its_operations_is_named():
+    def points(*, square=2.0, noise=0.0):
+        return [
+            at(
+                n,
+                ("linear", [n, n * (1 + noise)], 10 * n, n),
+                ("square", [n**square, n**square * (1 + noise)], 10 * n, n**2),
+                ("moves", [n**2, 1.1 * n**2], 0.0, n**2),  # no FLOPs: its bytes count
+                ("tiny", [1e-9 * n**3, 1e-9 * n**3], n, n),  # nobody waits for it
+                ("overhead", [5.0, 5.0], n, n),
+            )
+            for n in (8, 16, 32)
+        ]
+
+    (found,) = faster_parts(points())
+    assert (found["part"], found["from"], found["to"], found["of"]) == ("square", 8, 32, "flops")
+    assert (found["time"], found["work"]) == (pytest.approx(16), pytest.approx(4))
+    assert sentence(found) == "16 times the time for 4 times the operations, from 8 to 32"
+    # Within the tolerance, or no more than its runs differ.
+    assert 4**0.1 < TOLERANCE < 4**0.2
+    assert faster_parts(points(square=1.1)) == []
+    assert faster_parts(points(square=1.3, noise=1.0)) == []
+
+
+def test_what_calls_cost_hides_nothing():
+    """A part that is all overhead at first and square later."""
+    (found,) = faster_parts([at(n, ("late", [1000.0 + n**2] * 3, n, n)) for n in (1, 100, 200)])
+    assert (found["from"], found["to"]) == (100, 200)
+
+
+@torch.library.custom_op("dreamstill_tests::wait", mutates_args=())
+def wait(x: torch.Tensor) -> torch.Tensor:
+    """An operation of square time that reads and writes no more than a linear one."""
+    time.sleep(2e-5 * len(x) ** 2)
+    return x.clone()
+
+
+def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path):
+    step = DDAD.step
+
+    def slow(self, engine):
+        step(self, engine)
+        with torch.profiler.record_function("waiting"):
+            wait(torch.zeros(self.batch_size, 2))
+
+    monkeypatch.setattr(DDAD, "step", slow)
+    module = tiny_network((6, 8), 0)
+    module.name = ""  # not to be built again: along batch alone
+    batch = measure_growth({"method": SMALL}, with_noise(module, tiny_network((3, 4), 1), 64), CPU)["batch"]
+    (found,) = [f for f in batch["faster"] if f["part"] == "waiting"]
+    assert (found["phase"], found["of"]) == ("distil", "bytes")
+    assert found["time"] > 1.25 * found["work"]
+    method, given = build_method(SMALL), with_noise(tiny_network((6, 8), 0), tiny_network((3, 4), 1), 64)
+    apart = take_apart(method, given, CPU, 100)
+    about = {
+        "recipe": "a",
+        "precision": "32",
+        "machine": cost.machine(),
+        "notes": ["a note"],
+        "growth": {"batch": batch},
+    }
+    about |= {"teacher": {"name": "t"}, "student": {"name": "s"}, "method": SMALL}
+    profile = {**apart, "run": whole_run(apart["phases"], 100), **about}
+    show(profile, tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "growth with batch (batch_size): these outgrow their operations by more than 25 %" in said
+    assert "waiting: " in said
+    page = write_profile(tmp_path, profile).read_text()
+    assert "waiting" in page.split('id="growth"')[1]
+    assert "a note" in page
 
 
 def test_networks_named_by_depth_and_width_grow_too():
@@ -159,14 +245,14 @@ def test_networks_named_by_depth_and_width_grow_too():
     for width in (2, 1):
         module = models.build(f"wrn_10_{width}", num_classes=4, channels=1, image_size=8)
         networks.append(Network(module, num_classes=4, image_size=8, channels=1, name=f"wrn_10_{width}"))
-    found = measure_growth({"method": SMALL}, with_noise(*networks, 64), Hardware("cpu", "32", False))
+    found = measure_growth({"method": SMALL}, with_noise(*networks, 64), CPU)
     assert found.keys() == {"batch", "image side", "classes"}
 
 
 def test_growth_leaves_out_what_a_method_cannot_do():
     method = {"name": "hidfd", "gan_batch": 16, "batch_size": 16, "width": 4, "nz": 8, "bank": 64}
     given = with_noise(tiny_network((6, 8), 0), tiny_network((3, 4), 1), 64)
-    sides = measure_growth({"method": method}, given, Hardware("cpu", "32", False), 50)["image side"]
+    sides = measure_growth({"method": method}, given, CPU, 50)["image side"]
     assert {phase: [p["value"] for p in points] for phase, points in sides["phases"].items()} == {
         "gan": [8, 16], "synthesise": [8, 16], "distil": [8, 16]
     }  # fmt: skip
@@ -176,7 +262,7 @@ def test_growth_leaves_out_what_a_method_cannot_do():
 def test_every_phase_is_taken_apart(capsys, tmp_path):
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     method = build_method(SOFT)
-    found = take_apart(method, given, Hardware("cpu", "32", False), 300)
+    found = take_apart(method, given, CPU, 300)
     assert [(p["name"], p["iterations"]) for p in found["phases"]] == [("synthesise", 1000), ("distil", 300)]
     steps = {(p["phase"], p["step"]) for p in found["parts"] if p["flops"]}
     assert steps == {("synthesise", "images step"), ("distil", "student step")}
@@ -188,7 +274,7 @@ def test_every_phase_is_taken_apart(capsys, tmp_path):
     made, learnt = found["phases"]
     assert run["seconds"] == pytest.approx(1000 * made["iteration_seconds"] + 300 * learnt["iteration_seconds"])
     assert run["floor_seconds"] == pytest.approx(1000 * made["floor_seconds"] + 300 * learnt["floor_seconds"])
-    show({"recipe": "soft", "run": run, "notes": [], **found}, tmp_path)
+    show({"recipe": "soft", "run": run, "notes": [], "growth": {}, **found}, tmp_path)
     said = capsys.readouterr().out
     assert said.count("floor ms") == 2
     assert "phase synthesise" in said
@@ -211,8 +297,8 @@ WORDS = {"device": None, "precision": None, "compile": None}
     [
         ({"precision": "bf16", "compile": "on", "device": "cpu"}, {}, Hardware("cpu", "bf16", True)),
         ({"precision": "bf16", "compile": "on"}, {"precision": "32", "compile": "off", "device": "cpu"},
-         Hardware("cpu", "32", False)),
-        ({"precision": "32"}, {"device": "cpu"}, Hardware("cpu", "32", False)),
+         CPU),
+        ({"precision": "32"}, {"device": "cpu"}, CPU),
     ],
 )  # fmt: skip
 def test_the_recipe_says_what_it_runs_on(said, asked, expected, tmp_path):
@@ -230,7 +316,7 @@ def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
         recipe = read_recipe(recipe_file(tmp_path, steps=steps, compile="auto"))
         method, given = build_method(recipe["method"]), given_of(recipe)
         chosen[steps] = hardware_of({**WORDS, "device": "cpu"}, recipe, method, given)
-    assert chosen == {10: Hardware("cpu", "32", False), 100_000_000: Hardware("cpu", "bf16", True)}
+    assert chosen == {10: CPU, 100_000_000: Hardware("cpu", "bf16", True)}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dreamstill.budget import clock
+from dreamstill.profiling.faster import TOLERANCE, sentence
+from dreamstill.report.numbers import duration, listing, percent
 
 
 def show(found: dict[str, Any], out: Path) -> None:
@@ -25,6 +26,8 @@ def show(found: dict[str, Any], out: Path) -> None:
     if several:
         for line in _run(found):
             console.print(line)
+    for line in _growth(found, several):
+        console.print(line)
     console.print(f"{out / 'profile.html'}")
 
 
@@ -51,9 +54,25 @@ def _run(found: dict[str, Any]) -> list[str]:
     floor = run["floor_seconds"]
     phases = ", ".join(f"{p['iterations']} {p['name']}" for p in found["phases"])
     lines = [
-        f"a run of {run['steps']} student steps ({phases}): {clock(run['seconds'])}, floor {clock(floor)}: "
+        f"a run of {run['steps']} student steps ({phases}): {duration(run['seconds'])}, floor {duration(floor)}: "
         f"{floor / run['seconds']:.0%} of the time"
     ]
     if "compiled_seconds" in run:
-        lines.append(f"compiled  {clock(run['compiled_seconds'])}: {floor / run['compiled_seconds']:.0%}")
+        lines.append(f"compiled  {duration(run['compiled_seconds'])}: {floor / run['compiled_seconds']:.0%}")
+    return lines
+
+
+def _growth(found: dict[str, Any], several: bool) -> list[str]:
+    """For each axis the parts whose time grows faster than their work."""
+    lines = []
+    for axis, grown in found["growth"].items():
+        beyond = f"by more than {percent(TOLERANCE - 1, 0)}"
+        head = f"growth with {axis} ({listing(grown['changes'])}): "
+        if not grown["faster"]:
+            lines.append(f"{head}no part outgrows its operations {beyond}")
+            continue
+        lines.append(f"{head}these outgrow their operations {beyond}")
+        for f in grown["faster"]:
+            phase = f"phase {f['phase']}, " if several else ""
+            lines.append(f"  {phase}{f['step']}, {f['part']}: {sentence(f)}")
     return lines

@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dreamstill.files import atomic_write
+from dreamstill.profiling.faster import TOLERANCE, sentence
 from dreamstill.report import plots
 from dreamstill.report.numbers import duration, listing, milliseconds, percent, plain, unit
 
@@ -41,6 +42,8 @@ def _page(found: dict[str, Any]) -> dict[str, Any]:
             plots.roofline("roof", points, flops=flops, bandwidth=peaks["copy_bytes"], title="Roofline of the parts")
         ),
         "growth": _growths(found),
+        "tolerance": percent(TOLERANCE - 1, 0),
+        "faster": _faster(found),
     }
 
 
@@ -110,3 +113,12 @@ def _growths(found: dict[str, Any]) -> list[dict[str, Any]]:
             note = f"{changed}dashed: operations"
             charts.append({"above": "", "name": name, "note": note, "last": "", "svg": Markup(svg)})
     return charts
+
+
+def _faster(found: dict[str, Any]) -> list[list[str]]:
+    """A row for each part whose time grows faster than its work."""
+    return [
+        [axis, f["phase"], f["step"], f["part"], sentence(f)]
+        for axis, grown in found["growth"].items()
+        for f in grown["faster"]
+    ]
