@@ -148,9 +148,16 @@ def test_growth_follows_the_operations():
     assert all(p["seconds"] > 0 for grown in found.values() for p in grown["phases"]["distil"])
 
 
+def nameless():
+    """A network that cannot be built again by its name, for growth along batch alone."""
+    network = tiny_network((6, 8), 0)
+    network.name = ""
+    return network
+
+
 def test_the_batch_that_a_phase_uses_grows():
     """Of soft targets the first phase makes images, in batches of its own."""
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
+    given = with_noise(nameless(), tiny_network((3, 4), 1), 64)
     batch = measure_growth({"method": SOFT}, given, CPU)["batch"]
     assert batch["changes"] == ["batch_size", "synthesis_batch"]
     for points in batch["phases"].values():
@@ -213,9 +220,7 @@ def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path):
             wait(torch.zeros(self.batch_size, 2))
 
     monkeypatch.setattr(DDAD, "step", slow)
-    module = tiny_network((6, 8), 0)
-    module.name = ""  # not to be built again: along batch alone
-    batch = measure_growth({"method": SMALL}, with_noise(module, tiny_network((3, 4), 1), 64), CPU)["batch"]
+    batch = measure_growth({"method": SMALL}, with_noise(nameless(), tiny_network((3, 4), 1), 64), CPU)["batch"]
     (found,) = [f for f in batch["faster"] if f["part"] == "waiting"]
     assert (found["phase"], found["of"]) == ("distil", "bytes")
     assert found["time"] > 1.25 * found["work"]
@@ -228,17 +233,21 @@ def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path):
         "notes": ["a note"],
         "growth": {"batch": batch},
     }
+    batch["left_out"] = [{"value": 99, "why": "too large"}]
     about |= {"teacher": {"name": "t"}, "student": {"name": "s"}, "method": SMALL}
     profile = {**apart, "run": whole_run(apart["phases"], 100), **about}
     show(profile, tmp_path)
     said = " ".join(capsys.readouterr().out.split())
     assert "growth with batch (batch_size): these outgrow their operations by more than 25 %" in said
     assert "waiting: " in said
+    assert "growth with batch: 99 left out, too large" in said
     page = write_profile(tmp_path, profile).read_text()
     assert "waiting" in page.split('id="growth"')[1]
     assert "a note" in page
+    assert "batch 99 is left out: too large." in page
 
 
+@pytest.mark.slow
 def test_networks_named_by_depth_and_width_grow_too():
     """``wrn_10_1`` is in no list of names; what can be built by its name is."""
     networks = []
@@ -249,6 +258,7 @@ def test_networks_named_by_depth_and_width_grow_too():
     assert found.keys() == {"batch", "image side", "classes"}
 
 
+@pytest.mark.slow
 def test_growth_leaves_out_what_a_method_cannot_do():
     method = {"name": "hidfd", "gan_batch": 16, "batch_size": 16, "width": 4, "nz": 8, "bank": 64}
     given = with_noise(tiny_network((6, 8), 0), tiny_network((3, 4), 1), 64)

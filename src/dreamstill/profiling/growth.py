@@ -21,7 +21,7 @@ from dreamstill.profiling.steps import iterate, prepared
 CLASSES = (10, 100, 1000)
 BATCHES = ("batch_size", "synthesis_batch", "gan_batch")  # what methods call theirs; a phase uses one or two of them
 FACTORS = (0.25, 0.5, 1.0, 2.0)
-ROUNDS, MORE_ROUNDS = 3, 12  # of each point, timed as a whole and again in parts
+ROUNDS, MORE_ROUNDS = 3, 8  # of each point, timed as a whole and again in parts
 Where = tuple[Given, int, dict[str, int]]  # a point: networks, the value it is called by, the method's settings there
 _LEAST = 8  # smaller batches are all overhead
 
@@ -127,7 +127,7 @@ def _parts(engine: Engine, method: Method, phase: Phase) -> list[dict[str, Any]]
     found: dict[tuple[str, str], dict[str, Any]] = {}
     began, rounds = time.perf_counter(), 0
     # Small parts are noise in three runs, and many runs of small parts take no time.
-    while rounds < ROUNDS or (rounds < MORE_ROUNDS and time.perf_counter() - began < 1.0):
+    while rounds < ROUNDS or (rounds < MORE_ROUNDS and time.perf_counter() - began < 0.5):
         ops = record(engine, method, phase, 1 + ROUNDS + rounds)
         rounds += 1
         for row in summarise(ops, [0.0] * len(ops)):

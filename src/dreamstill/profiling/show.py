@@ -67,6 +67,7 @@ def _growth(found: dict[str, Any], several: bool) -> list[str]:
     lines = []
     for axis, grown in found["growth"].items():
         beyond = f"by more than {percent(TOLERANCE - 1, 0)}"
+        lines += [f"growth with {axis}: {p['value']} left out, {p['why']}" for p in grown["left_out"]]
         head = f"growth with {axis} ({listing(grown['changes'])}): "
         if not grown["faster"]:
             lines.append(f"{head}no part outgrows its operations {beyond}")

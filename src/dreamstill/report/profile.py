@@ -44,6 +44,11 @@ def _page(found: dict[str, Any]) -> dict[str, Any]:
         "growth": _growths(found),
         "tolerance": percent(TOLERANCE - 1, 0),
         "faster": _faster(found),
+        "left_out": [
+            f"{axis} {p['value']} is left out: {p['why']}"
+            for axis, grown in found["growth"].items()
+            for p in grown["left_out"]
+        ],
     }
 
 
