@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 import yaml
-from conftest import tiny_network
+from conftest import dense_network, tiny_network
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill import api, cli, cost, engine, models
@@ -256,6 +256,17 @@ def test_networks_named_by_depth_and_width_grow_too():
         networks.append(Network(module, num_classes=4, image_size=8, channels=1, name=f"wrn_10_{width}"))
     found = measure_growth({"method": SMALL}, with_noise(*networks, 64), CPU)
     assert found.keys() == {"batch", "image side", "classes"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["labels", "kd"])
+def test_dense_networks_and_labels_grow_too(loss):
+    """Labels follow the images' sides and the classes, whoever learns from them."""
+    method = {"name": "real_data", "loss": loss, "batch_size": 8}
+    found = measure_growth({"method": method}, with_noise(dense_network(6, 0), dense_network(3, 1), 32), CPU, 20)
+    assert {axis: len(grown["phases"]["train"]) for axis, grown in found.items()} == {
+        "batch": 2, "image side": 2, "classes": 3
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 from dreamstill import models
@@ -111,7 +112,8 @@ def _rebuilt(given: Given, side: int, k: int) -> Given | None:
 
 def _point(method: Method, given: Given, hardware: Hardware, steps: int | None) -> dict[str, dict[str, Any]]:
     """Seconds and operations of an eager iteration of each phase, and those of its parts."""
-    engine = prepared(method, copy.deepcopy(given), hardware, steps=steps)
+    networks = {name: copy.deepcopy(getattr(given, name)) for name in ("teacher", "student")}
+    engine = prepared(method, replace(given, **networks), hardware, steps=steps)
     found = {}
     for phase in method.phases(engine.steps):
         iterate(engine, method, 1, 0, phase)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from dreamstill import api, budget, weights
+from dreamstill import api, budget, data, weights
 from dreamstill.adapters import Network
 from dreamstill.distilling import DEFAULT_STEPS, resolve_student, resolve_teacher
 from dreamstill.engine import Given, Hardware, choose
@@ -123,7 +123,10 @@ def given_of(recipe: dict[str, Any], images: int = IMAGES) -> Given:
 def with_noise(teacher: Network, student: Network, images: int) -> Given:
     """Noise in place of real, collected and transferred images, which cost the same."""
     real = torch.randint(256, (images, teacher.channels, *teacher.image_size), dtype=torch.uint8)
-    each = teacher.image_size if task_of(teacher).name == "segmentation" else ()
-    labels = torch.randint(teacher.num_classes, (images, *each))
+    if task_of(teacher).name == "segmentation":
+        classes = min(teacher.num_classes, data.VOID)  # a byte holds no more, and its last value is none
+        labels = torch.randint(classes, (images, *teacher.image_size), dtype=torch.uint8)
+    else:
+        labels = torch.randint(teacher.num_classes, (images,))
     logits = torch.randn(images, teacher.num_classes)
     return Given(teacher, student, real, labels, real, real, logits)
