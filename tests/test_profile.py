@@ -328,6 +328,13 @@ def test_the_recipe_says_what_it_runs_on(said, asked, expected, tmp_path):
     assert hardware_of({**WORDS, **asked}, recipe, method, given) == expected
 
 
+def test_words_that_yaml_takes_for_something_else(tmp_path):
+    path = recipe_file(tmp_path)
+    path.write_text(path.read_text() + "precision: 32\ncompile: on\n")
+    recipe = read_recipe(path)
+    assert (recipe["precision"], recipe["compile"]) == ("32", "on")
+
+
 def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
     """Bf16 is for runs of some size: a profile has to choose what the run would."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)

@@ -45,6 +45,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
             f"the recipe {path} has {', '.join(unknown)}, which dreamstill distill does not take: leave that out, or "
             "correct its spelling"
         )
+    for key in {"precision", "compile"} & set(content):  # YAML takes 32 for a number, and on and off for truths
+        content[key] = {True: "on", False: "off"}.get(content[key], str(content[key]))
     return {**defaults, **content, "said": set(content)}
 
 
