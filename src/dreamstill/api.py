@@ -284,22 +284,31 @@ def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet:
 
 def profile(
     recipe: str,
-    device: str = "auto",
-    precision: Precision = "auto",
-    compile: Compile = "off",
+    device: str | None = None,
+    precision: Precision | None = None,
+    compile: Compile | None = None,
+    teacher: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | list[int] | None = None,
+    channels: int | None = None,
     growth: bool = True,
     out: str | None = None,
     json: bool = False,
 ) -> dict[str, Any]:
     """Take a recipe's iteration apart: operations, bytes and time of each part, and the floor this machine sets.
 
-    Needs no data. Writes profile.json and profile.html with a roofline.
+    Needs no data, and where the recipe's checkpoint is not there, no weights: fresh ones take as long. Writes
+    profile.json and profile.html with a roofline.
 
     Args:
         recipe: a YAML file of dreamstill distill's arguments.
-        device: cpu, cuda, mps or auto.
-        precision: 32, bf16, 64 or auto.
-        compile: on: also measure the compiled iteration, and what compiling takes.
+        device: cpu, cuda, mps or auto; without it the recipe's own, or auto.
+        precision: 32, bf16, 64 or auto; likewise.
+        compile: on: also measure the compiled iteration, and what compiling takes; without it the recipe's own, or off.
+        teacher: the teacher's name where neither its checkpoint nor the recipe says it.
+        num_classes: likewise.
+        image_size: likewise; side, or [height, width].
+        channels: likewise; 3 without it.
         growth: also measure how the time grows with batch, image side and class count.
         out: the folder to write to; without it a new one under runs/.
         json: print JSON.

@@ -7,18 +7,24 @@ import io
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 
-from dreamstill.cost import peak_memory
+from dreamstill.cost import count, peak_memory
 from dreamstill.ema import Ema
 from dreamstill.engine import Engine, Given, Hardware
+from dreamstill.engine.launch import launch
 from dreamstill.errors import InputError
-from dreamstill.methods import Method
+from dreamstill.methods import Method, Phase
 
 FINISHING_SECONDS = 12.0  # samples, export and report, measured on two cores
+LEAST_STEPS = 100  # of the student: with fewer there is no run worth planning
 _PRETEND = 10_000  # steps of the schedule the trial pretends to be in
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,6 +48,12 @@ class Trial:
     def total(self, method: Method, steps: int) -> float:
         """Seconds of a run of ``steps`` student steps, without evaluations."""
         return self.first + sum(p.iterations * self.seconds[p.name] for p in method.phases(steps))
+
+
+def work(method: Method, given: Given) -> float:
+    """FLOPs of a student step, about: the teacher's forward pass and the student's forward and backward."""
+    teacher, student = (count(n, n.channels, n.image_size).flops for n in (given.teacher, given.student))
+    return float(getattr(method, "batch_size", 128) * (teacher + 3 * student))
 
 
 def measure(make: Callable[[], Method], given: Given, hardware: Hardware, seed: int, patience: float = 6.0) -> Trial:
@@ -68,7 +80,6 @@ def measure(make: Callable[[], Method], given: Given, hardware: Hardware, seed: 
             if engine.any_rank(late and i >= 1):
                 break
         first += times[0]
-        # The processes of a run must plan the same number of steps.
         seconds[phase.name] = float(engine.average(torch.tensor(statistics.mean(times[1:]), device=engine.device)))
     buffer = io.BytesIO()
     torch.save({"engine": engine.state(), "ema": ema.network.state_dict()}, buffer)
@@ -76,8 +87,13 @@ def measure(make: Callable[[], Method], given: Given, hardware: Hardware, seed: 
     return Trial(seconds, first, peak_memory(), buffer.tell(), bank)
 
 
+def agreed(value: T, hardware: Hardware) -> T:
+    """The first process's value, on all of them: each has a clock of its own, and all must run and plan alike."""
+    return launch(hardware.device, hardware.precision).broadcast(value)
+
+
 def steps_for(seconds: float, trial: Trial, method: Method) -> int:
-    """The most student steps that fit into ``seconds``.
+    """The most student steps that fit into ``seconds``, beside the phases that take as long whatever the steps are.
 
     Raises:
         InputError: not even a hundred do.
@@ -91,13 +107,55 @@ def steps_for(seconds: float, trial: Trial, method: Method) -> int:
             fits = middle
         else:
             too_many = middle
-    if fits < 100:
-        each = max(trial.seconds.values())
-        raise InputError(
-            f"the budget leaves {max(seconds, 0.0):.0f} s for training, and an iteration takes {each:.2g} s: that is "
-            "too short for a run; give more --minutes, or --steps"
-        )
+    if fits < LEAST_STEPS:
+        raise InputError(_too_short(seconds, trial, method))
     return fits
+
+
+def _too_short(seconds: float, trial: Trial, method: Method) -> str:
+    """Why a budget does not do: for each phase that no number of steps shortens, its time and what would shorten it."""
+    leaves = f"the budget leaves {clock(max(seconds, 0.0))} for training"
+    needed = trial.total(method, LEAST_STEPS)
+    fixed = [p for p in fixed_phases(method) if p.iterations * trial.seconds[p.name] > needed / 10]
+    if not fixed:
+        each = max(trial.seconds.values())
+        return (
+            f"{leaves}, and an iteration takes {each:.2g} s: that is too short for a run; give more --minutes, or "
+            "--steps"
+        )
+    takes, lower = [], []
+    for phase in fixed:
+        each = trial.seconds[phase.name]
+        takes.append(
+            f"the phase {phase.name} takes about {clock(phase.iterations * each)} of that however few the steps "
+            f"({phase.iterations} iterations of {each:.2g} s)"
+        )
+        lower += [name for name in shortening(method, phase) if name not in lower]
+    ways = f", or a lower {' or '.join(lower)} of the method" if lower else ""
+    return (
+        f"{leaves}, and {LEAST_STEPS} student steps need {clock(needed)}: {' and '.join(takes)}; give more "
+        f"--minutes{ways}"
+    )
+
+
+def fixed_phases(method: Method) -> list[Phase]:
+    """The phases before the student's that have as many iterations in a short run as in a longer one."""
+    longer = {p.name: p.iterations for p in method.phases(2 * LEAST_STEPS)}
+    return [p for p in method.phases(LEAST_STEPS) if longer.get(p.name) == p.iterations]
+
+
+def shortening(method: Method, phase: Phase) -> list[str]:
+    """The method's settings of which a lower one gives the phase fewer iterations."""
+    found = []
+    for field in fields(method):  # type: ignore[arg-type]  # every method is a dataclass
+        value = getattr(method, field.name)
+        if not field.init or isinstance(value, bool) or not isinstance(value, int | float) or value < 2:
+            continue
+        halved = value // 2 if isinstance(value, int) else value / 2
+        changed = replace(method, **{field.name: halved}).phases(LEAST_STEPS)  # type: ignore[type-var]
+        if sum(p.iterations for p in changed if p.name == phase.name) < phase.iterations:
+            found.append(field.name)
+    return found
 
 
 def describe(trial: Trial, method: Method, steps: int, evaluation: float) -> str:

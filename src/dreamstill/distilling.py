@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreamstill import api, budget, cost, data, doctor, fits, state_files, weights
+from dreamstill import api, budget, data, doctor, fits, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.collected import Collected, enough, load_collected
@@ -223,27 +223,24 @@ def _budget(
     for name, value in (("steps", steps), ("minutes", minutes)):
         if value is not None and value <= 0:
             raise InputError(f"{name} is {value}: it must be positive")
-    work = _work(method, given)
+    work = budget.work(method, given)
     guess = steps or (DEFAULT_STEPS if minutes is None else round(minutes * 60 * 1e11 / work))
     hardware = choose(settings["device"], settings["precision"], settings["compile"], guess * work)
+    hardware = budget.agreed(hardware, hardware)  # auto tries how fast this process is
     if minutes is None and not settings["dry_run"]:
         return hardware, steps or DEFAULT_STEPS
     trial = budget.measure(lambda: build_method(method), given, hardware, settings["seed"])
     watching = _evaluation_seconds(test, settings["evaluations"], given)
+    spent = time.monotonic() - began
+    trial, watching, spent = budget.agreed((trial, watching, spent), hardware)
     if minutes is not None:
-        left = minutes * 60 - watching - budget.FINISHING_SECONDS - (time.monotonic() - began)
+        left = minutes * 60 - watching - budget.FINISHING_SECONDS - spent
         steps = budget.steps_for(left, trial, method)
     steps = steps or DEFAULT_STEPS
     if settings["dry_run"]:
         print(budget.describe(trial, method, steps, watching))
         return hardware, None
     return hardware, steps
-
-
-def _work(method: Method, given: Given) -> float:
-    """FLOPs of a student step, about: the teacher's forward pass and the student's forward and backward."""
-    teacher, student = (cost.count(n, n.channels, n.image_size).flops for n in (given.teacher, given.student))
-    return float(getattr(method, "batch_size", 128) * (teacher + 3 * student))
 
 
 def _evaluation_seconds(test: data.ImageSet | None, evaluations: int, given: Given) -> float:

@@ -1,45 +1,48 @@
-"""``dreamstill profile``: a recipe's iteration taken apart, beside what this machine could do."""
+"""``dreamstill profile``: a recipe's iterations taken apart, beside what this machine could do."""
 
 from __future__ import annotations
 
-import inspect
 import json
+import os
 import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-from rich.console import Console
-from rich.table import Table
-
-from dreamstill import api, cost
+from dreamstill import cost
 from dreamstill.config import build_method, method_spec
-from dreamstill.distilling import resolve_student, resolve_teacher
-from dreamstill.engine import Engine, Given, Hardware, choose
+from dreamstill.engine import Given, Hardware
 from dreamstill.errors import InputError
 from dreamstill.files import write_json
 from dreamstill.methods import Method
-from dreamstill.profiling.growth import measure_growth
+from dreamstill.profiling.growth import FACTORS, batches_of, measure_growth
+from dreamstill.profiling.parts import floors_of, record, summarise
 from dreamstill.profiling.peaks import alone, machine_peaks
-from dreamstill.profiling.record import Op, Recorder
+from dreamstill.profiling.recipes import (
+    IMAGES,
+    given_of,
+    hardware_of,
+    read_recipe,
+    steps_of,
+    with_fresh_weights,
+    with_options,
+)
+from dreamstill.profiling.show import show
 from dreamstill.profiling.steps import iterate, prepared
 from dreamstill.report.profile import write_profile
 from dreamstill.state import new_folder
-from dreamstill.tasks import task_of
 
-SCHEMA = 1
+SCHEMA = 2  # 2: by phase
 WARM, ROUNDS = 2, 5
 
 
 def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.profile`."""
-    recipe = read_recipe(Path(settings["recipe"]))
-    method, given = build_method(recipe["method"]), given_of(recipe)
-    hardware = choose(settings["device"], settings["precision"], settings["compile"], 0.0)
-    out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), "profile")
-    if (out / "profile.json").exists():
-        raise InputError(f"{out} holds a profile already: choose another --out")
+    out = folder_for(settings["out"])
+    recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings["recipe"])), settings))
+    method = build_method(recipe["method"])
+    images = max([IMAGES, *(int(max(FACTORS) * n) for n in batches_of(method).values())])
+    given, steps = given_of(recipe, images), steps_of(recipe)
+    hardware = hardware_of(settings, recipe, method, given)
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "recipe": Path(settings["recipe"]).stem,
@@ -49,11 +52,16 @@ def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
         "precision": hardware.precision,
         "device": hardware.device,
         "machine": cost.machine(),
-        **take_apart(method, given, hardware),
+        "notes": notes,
+        **take_apart(method, given, hardware, steps),
     }
     if hardware.compile:
-        found["compiled"] = compiled(recipe, hardware)
-    found["growth"] = measure_growth(recipe, given_of(recipe), hardware) if settings["growth"] else {}
+        compiled = compiled_phases(build_method(recipe["method"]), given_of(recipe, images), hardware, steps)
+        for phase, times in zip(found["phases"], compiled, strict=True):
+            phase["compiled"] = times
+    found["run"] = whole_run(found["phases"], steps)
+    again = given_of(recipe, images)
+    found["growth"] = measure_growth(recipe, again, hardware, steps) if settings["growth"] else {}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "profile.json", found)
     write_profile(out, found)
@@ -61,126 +69,71 @@ def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The arguments of ``distill`` in a recipe, with the defaults of those it leaves out."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"the recipe {path} cannot be read ({error}): give a YAML file as in recipes/") from error
-    defaults = {k: p.default for k, p in inspect.signature(api.distill).parameters.items()}
-    unknown = sorted(set(content) - set(defaults)) if isinstance(content, dict) else [f"{type(content).__name__}"]
-    if unknown:
-        raise InputError(f"the recipe {path} has {', '.join(unknown)}, which dreamstill distill does not take")
-    return {**defaults, **content}
+def folder_for(given: str | None) -> Path:
+    """Where to write: checked before anything is measured."""
+    out = Path(given) if given else new_folder(Path("runs"), "profile")
+    above = next(p for p in (out.absolute(), *out.absolute().parents) if os.path.lexists(p))
+    if not above.is_dir():
+        raise InputError(f"--out is {out}, and {above} is a file: name a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"--out is {out}, and nothing can be written to {above}: choose another folder")
+    if (out / "profile.json").exists():
+        raise InputError(f"{out} holds a profile already: choose another --out")
+    return out
 
 
-def given_of(recipe: dict[str, Any]) -> Given:
-    """The recipe's networks; noise in place of real images, which cost the same."""
-    teacher = resolve_teacher(recipe)
-    real = torch.randint(256, (2048, teacher.channels, *teacher.image_size), dtype=torch.uint8)
-    each = teacher.image_size if task_of(teacher).name == "segmentation" else ()
-    labels = torch.randint(teacher.num_classes, (2048, *each))
-    logits = torch.randn(2048, teacher.num_classes)
-    return Given(teacher, resolve_student(recipe, teacher), real, labels, real, real, logits)
-
-
-def take_apart(method: Method, given: Given, hardware: Hardware) -> dict[str, Any]:
-    """The eager iteration: its time, its parts, and the floor under it, all measured in this process."""
-    engine = prepared(method, given, hardware)
-    iterate(engine, method, WARM)
-    whole = iterate(engine, method, ROUNDS, WARM)
-    ops = record(engine, method)
+def take_apart(method: Method, given: Given, hardware: Hardware, steps: int) -> dict[str, Any]:
+    """The eager iteration of each phase: its time, its parts, and the floor under it, all measured in this process."""
+    engine = prepared(method, given, hardware, steps=steps)
+    phases = method.phases(steps)
+    times, ops = [], []
+    for phase in phases:
+        iterate(engine, method, WARM, 0, phase)
+        times.append(iterate(engine, method, ROUNDS, WARM, phase))
+        ops.append(record(engine, method, phase, WARM + ROUNDS))
     peaks = machine_peaks(engine.device)
-    floors = floors_of(ops, alone(ops, engine.device), peaks["copy_bytes"])
-    again = iterate(engine, method, ROUNDS, WARM + ROUNDS + 1)
-    parts = summarise(ops, floors)
-    return {
-        "iteration_seconds": statistics.median(whole + again),
-        "all_iteration_seconds": [*whole, *again],
-        "floor_seconds": sum(p["floor_seconds"] for p in parts),
-        "flops": sum(p["flops"] for p in parts),
-        "parts": parts,
-        "peaks": peaks,
-    }
-
-
-def record(engine: Engine, method: Method) -> list[Op]:
-    """The operations of one iteration, each with the step and the part it belongs to."""
-    teacher = engine.given.teacher
-    frozen = {("teacher" if m is teacher else f"frozen {i}"): m for i, m in enumerate(engine.frozen_modules)}
-    recorder = Recorder({**frozen, **engine.modules}, engine.device)
-    minimise, make = engine.minimise, engine.make
-
-    def watched_minimise(fn: Any, *owned: Any, inputs: Any = ()) -> Any:
-        with recorder.during(f"{owned[0].name} step"):
-            return minimise(fn, *owned, inputs=inputs)
-
-    def watched_make(network: Any, *inputs: Any) -> Any:
-        with recorder.during("image making"):
-            return make(network, *inputs)
-
-    engine.minimise, engine.make = watched_minimise, watched_make  # type: ignore[method-assign]
-    try:
-        with recorder:
-            iterate(engine, method, 1, WARM + ROUNDS)
-    finally:
-        engine.minimise, engine.make = minimise, make  # type: ignore[method-assign]
-        recorder.close()
-    return recorder.ops
-
-
-def floors_of(ops: list[Op], matrix: list[float], bandwidth: float) -> list[float]:
-    """The least time of each operation: matrix operations alone, batch norm as its bytes at the speed of a copy."""
-    return [alone + op.normalising / bandwidth for op, alone in zip(ops, matrix, strict=True)]
-
-
-def summarise(ops: list[Op], floors: list[float]) -> list[dict[str, Any]]:
-    """One row a part of a step, the costliest first."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for op, floor in zip(ops, floors, strict=True):
-        row = rows.setdefault(
-            (op.step, op.part),
-            {"step": op.step or "between", "part": op.part, "operations": 0, "flops": 0.0, "bytes": 0}
-            | {"matrix_bytes": 0, "seconds": 0.0, "matrix_seconds": 0.0, "floor_seconds": 0.0},
+    matrix = iter(alone([op for each in ops for op in each], engine.device))  # operations alike are measured once
+    found, parts = [], []
+    for phase, before, each in zip(phases, times, ops, strict=True):
+        rows = summarise(each, floors_of(each, [next(matrix) for _ in each], peaks["copy_bytes"]))
+        # Once before and once after the rest was measured: a machine's speed drifts.
+        seconds = [*before, *iterate(engine, method, ROUNDS, WARM + ROUNDS + 1, phase)]
+        found.append(
+            {
+                "name": phase.name,
+                "iterations": phase.iterations,
+                "iteration_seconds": statistics.median(seconds),
+                "all_iteration_seconds": seconds,
+                "floor_seconds": sum(p["floor_seconds"] for p in rows),
+                "flops": sum(p["flops"] for p in rows),
+            }
         )
-        row["operations"] += 1
-        row["flops"] += op.flops
-        row["bytes"] += op.bytes
-        row["seconds"] += op.seconds
-        row["floor_seconds"] += floor
-        if op.flops:
-            row["matrix_bytes"] += op.bytes
-            row["matrix_seconds"] += op.seconds
-    return sorted(rows.values(), key=lambda r: -r["seconds"])
+        parts += [{"phase": phase.name, **row} for row in rows]
+    return {"phases": found, "parts": parts, "peaks": peaks}
 
 
-def compiled(recipe: dict[str, Any], hardware: Hardware) -> dict[str, Any]:
-    """The same iteration with compiled steps, and what compiling cost."""
-    method = build_method(recipe["method"])
-    engine = prepared(method, given_of(recipe), hardware, compile=True)
-    first = iterate(engine, method, WARM)
-    seconds = iterate(engine, method, 2 * ROUNDS, WARM)
-    return {
-        "iteration_seconds": statistics.median(seconds),
-        "all_iteration_seconds": seconds,
-        "first_seconds": sum(first),
-    }
-
-
-def show(found: dict[str, Any], out: Path) -> None:
-    """The table for the terminal."""
-    table = Table("step", "part", "GFLOP", "MB", "ms", "floor ms", title=found["recipe"], title_justify="left")
-    for row in found["parts"]:
-        numbers = (row["flops"] / 1e9, row["bytes"] / 1e6, row["seconds"] * 1e3, row["floor_seconds"] * 1e3)
-        table.add_row(row["step"], row["part"], *(f"{v:.3g}" if v else "" for v in numbers))
-    console = Console()
-    console.print(table)
-    took, floor = found["iteration_seconds"], found["floor_seconds"]
-    console.print(f"iteration {took * 1e3:.4g} ms, floor {floor * 1e3:.4g} ms: {floor / took:.0%} of the time")
-    if "compiled" in found:
-        c = found["compiled"]
-        console.print(
-            f"compiled  {c['iteration_seconds'] * 1e3:.4g} ms: {floor / c['iteration_seconds']:.0%}; compiling took "
-            f"{c['first_seconds']:.0f} s"
+def compiled_phases(method: Method, given: Given, hardware: Hardware, steps: int) -> list[dict[str, Any]]:
+    """The same iterations with compiled steps, and what compiling cost."""
+    engine = prepared(method, given, hardware, compile=True, steps=steps)
+    found = []
+    for phase in method.phases(steps):
+        first = iterate(engine, method, WARM, 0, phase)
+        seconds = iterate(engine, method, 2 * ROUNDS, WARM, phase)
+        found.append(
+            {
+                "iteration_seconds": statistics.median(seconds),
+                "all_iteration_seconds": seconds,
+                "first_seconds": sum(first),
+            }
         )
-    console.print(f"{out / 'profile.html'}")
+    return found
+
+
+def whole_run(phases: list[dict[str, Any]], steps: int) -> dict[str, Any]:
+    """All phases together, each with its iterations in a run of ``steps`` student steps."""
+    found: dict[str, Any] = {"steps": steps}
+    for total, each in (("seconds", "iteration_seconds"), ("floor_seconds", "floor_seconds"), ("flops", "flops")):
+        found[total] = sum(p["iterations"] * p[each] for p in phases)
+    if all("compiled" in p for p in phases):
+        found["compiled_seconds"] = sum(p["iterations"] * p["compiled"]["iteration_seconds"] for p in phases)
+    return found

@@ -98,8 +98,7 @@ class Recorder(TorchDispatchMode):
         count = flop_registry.get(func.overloadpacket)
         flops = float(count(*args, **kwargs, out_val=out)) if count else 0.0
         call = tree_map(_spec, (func, args, kwargs)) if flops else None
-        tensors = [t for t in tree_flatten((args, kwargs, out))[0] if isinstance(t, Tensor)]
-        moved = sum(t.numel() * t.element_size() for t in tensors)
+        moved = _moved(func, _tensors((args, kwargs)), _tensors(out))
         name, passes = str(func.overloadpacket), _normalising(func.overloadpacket.__name__, args)
         self.ops.append(Op(name, self.step, self._part(func), flops, moved, passes, seconds, call))
         return out
@@ -134,6 +133,30 @@ class Recorder(TorchDispatchMode):
 
 def _sequence() -> int:
     return int(torch._C._autograd._get_sequence_nr())
+
+
+def _tensors(x: Any) -> list[Tensor]:
+    return [t for t in tree_flatten(x)[0] if isinstance(t, Tensor)]
+
+
+def _moved(func: Any, read: list[Tensor], written: list[Tensor]) -> int:
+    """Bytes that an operation reads and writes; nothing for views, and for memory that is only taken."""
+    name, changes = func.overloadpacket.__name__, func._schema.is_mutable
+    if "empty" in name:
+        return 0
+    theirs = {t.untyped_storage().data_ptr() for t in read}
+    if written and not changes and all(t.untyped_storage().data_ptr() in theirs for t in written):
+        return 0  # another look at the same memory
+    if name in _OVERWRITING:
+        read = read[1:]
+    elif name.startswith("new_") or name.endswith("_like"):
+        read = []
+    # A row that is expanded to a thousand is read from its one place.
+    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in (*read, *written))
+
+
+# Their first argument is where they write; what was there before is not read.
+_OVERWRITING = {"copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_"}
 
 
 def _normalising(name: str, args: Any) -> int:

@@ -1,4 +1,4 @@
-"""The page about a profile: one table of parts, the roofline with the parts as points, growth."""
+"""The page about a profile: a table of parts for each phase, the roofline with the parts as points, growth."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dreamstill.files import atomic_write
+from dreamstill.profiling.faster import TOLERANCE, sentence
 from dreamstill.report import plots
-from dreamstill.report.numbers import milliseconds, percent, plain, unit
+from dreamstill.report.numbers import duration, listing, milliseconds, percent, plain, unit
 
 
 def write_profile(folder: Path, found: dict[str, Any]) -> Path:
@@ -34,17 +35,43 @@ def _page(found: dict[str, Any]) -> dict[str, Any]:
         "title": found["recipe"],
         "networks": f"{found['teacher']['name']} to {found['student']['name']}, method {found['method']['name']}",
         "facts": _facts(found),
-        "rows": [_row(p, heavy.index(p) + 1 if p in heavy else "") for p in found["parts"]],
+        "notes": found["notes"],
+        "phases": [_phase(found, phase, heavy) for phase in found["phases"]],
         "peaks": [(k.replace("_", " "), unit(v, "B/s" if "bytes" in k else "FLOP/s")) for k, v in peaks.items()],
         "roofline": Markup(
             plots.roofline("roof", points, flops=flops, bandwidth=peaks["copy_bytes"], title="Roofline of the parts")
         ),
-        "growth": [_growth(i, name, points) for i, (name, points) in enumerate(found["growth"].items())],
+        "growth": _growths(found),
+        "tolerance": percent(TOLERANCE - 1, 0),
+        "faster": _faster(found),
+        "left_out": [
+            f"{axis} {p['value']} is left out: {p['why']}"
+            for axis, grown in found["growth"].items()
+            for p in grown["left_out"]
+        ],
     }
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
-    took, floor, machine = found["iteration_seconds"], found["floor_seconds"], found["machine"]
+    """Of the machine; with several phases also of the run as a whole."""
+    run, machine, facts = found["run"], found["machine"], []
+    if len(found["phases"]) > 1:
+        floor = run["floor_seconds"]
+        facts.append((f"Run of {run['steps']:,} student steps, not compiled", duration(run["seconds"])))
+        facts.append(("Floor of the run", f"{duration(floor)}, {percent(floor / run['seconds'], 0)} of that"))
+        if "compiled_seconds" in run:
+            took = run["compiled_seconds"]
+            facts.append(("Compiled", f"{duration(took)}, the floor is {percent(floor / took, 0)} of that"))
+    else:
+        facts += _times(found["phases"][0])
+    name = machine["gpu"] or machine["cpu"]
+    facts.append(("Machine", f"{name}, {machine['threads']} threads, torch {machine['torch']}"))
+    facts.append(("Precision", found["precision"]))
+    return facts
+
+
+def _times(phase: dict[str, Any]) -> list[tuple[str, str]]:
+    took, floor = phase["iteration_seconds"], phase["floor_seconds"]
     facts = [
         ("Iteration, not compiled", milliseconds(took)),
         (
@@ -52,15 +79,22 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{milliseconds(floor)}, {percent(floor / took, 0)} of that",
         ),
     ]
-    if "compiled" in found:
-        seconds = found["compiled"]["iteration_seconds"]
+    if "compiled" in phase:
+        seconds = phase["compiled"]["iteration_seconds"]
         facts.append(("Compiled", f"{milliseconds(seconds)}, the floor is {percent(floor / seconds, 0)} of that"))
-        facts.append(("Compiling took", f"{plain(found['compiled']['first_seconds'])} s"))
-    facts.append(("Operations", unit(found["flops"], "FLOP")))
-    name = machine["gpu"] or machine["cpu"]
-    facts.append(("Machine", f"{name}, {machine['threads']} threads, torch {machine['torch']}"))
-    facts.append(("Precision", found["precision"]))
-    return facts
+        facts.append(("Compiling took", f"{plain(phase['compiled']['first_seconds'])} s"))
+    return [*facts, ("Operations", unit(phase["flops"], "FLOP"))]
+
+
+def _phase(found: dict[str, Any], phase: dict[str, Any], heavy: list[dict[str, Any]]) -> dict[str, Any]:
+    """A table of the phase's parts, under its name and times where there are several."""
+    parts = [p for p in found["parts"] if p["phase"] == phase["name"]]
+    several = len(found["phases"]) > 1
+    return {
+        "name": f"Phase {phase['name']}, {phase['iterations']:,} iterations of the run" if several else "",
+        "facts": _times(phase) if several else [],
+        "rows": [_row(p, heavy.index(p) + 1 if p in heavy else "") for p in parts],
+    }
 
 
 def _row(part: dict[str, Any], number: int | str) -> list[str]:
@@ -70,7 +104,26 @@ def _row(part: dict[str, Any], number: int | str) -> list[str]:
     return [str(number), part["step"], part["part"], flops, unit(part["bytes"], "B"), *times, share]
 
 
-def _growth(i: int, name: str, points: list[dict[str, float]]) -> dict[str, Any]:
-    values, seconds, flops = ([p[k] for p in points] for k in ("value", "seconds", "flops"))
-    svg = plots.growth(f"growth{i}", values, seconds, flops, title=f"Growth of time and operations with {name}")
-    return {"above": "", "name": name, "note": "dashed: operations", "last": "", "svg": Markup(svg)}
+def _growths(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A chart for each axis and phase."""
+    several = len(found["phases"]) > 1
+    charts: list[dict[str, Any]] = []
+    for axis, grown in found["growth"].items():
+        changed = f"{listing(grown['changes'])} together; " if len(grown["changes"]) > 1 else ""
+        for phase, points in grown["phases"].items():
+            values, seconds, flops = ([p[k] for p in points] for k in ("value", "seconds", "flops"))
+            name = f"{axis}, {phase}" if several else axis
+            title = f"Growth of time and operations with {name}"
+            svg = plots.growth(f"growth{len(charts)}", values, seconds, flops, title=title)
+            note = f"{changed}dashed: operations"
+            charts.append({"above": "", "name": name, "note": note, "last": "", "svg": Markup(svg)})
+    return charts
+
+
+def _faster(found: dict[str, Any]) -> list[list[str]]:
+    """A row for each part whose time grows faster than its work."""
+    return [
+        [axis, f["phase"], f["step"], f["part"], sentence(f)]
+        for axis, grown in found["growth"].items()
+        for f in grown["faster"]
+    ]

@@ -1,0 +1,30 @@
+"""Run by torchrun: each process believes something else of time and machine, and they must plan the same run."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from dreamstill import distilling
+from dreamstill.engine import Given, Hardware
+from dreamstill.methods.ddad import DDAD
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import tiny_network
+
+ASKED = {"resume": False, "device": "cpu", "precision": "auto", "compile": "off", "seed": 0, "evaluations": 0}
+
+
+def main(folder, rank):
+    distilling.choose = lambda *_: Hardware("cpu", ("32", "64")[rank], False)
+    method = DDAD(batch_size=16, nz=8, width=4)
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
+    found = []
+    for budget in ({"minutes": 2.0, "steps": None, "dry_run": False}, {"minutes": None, "steps": 7, "dry_run": False}):
+        began = time.monotonic() - 50 * rank  # as if the second had taken that long to start
+        found.append(distilling._budget({**ASKED, **budget}, method, given, None, began))
+    (Path(folder) / f"{rank}.txt").write_text(repr(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(os.environ["RANK"]))
