@@ -31,7 +31,7 @@ from dreamstill.adapters import Network
 from dreamstill.engine import Given, Hardware
 from dreamstill.files import atomic_write, write_json
 from dreamstill.methods.ddad import DDAD
-from dreamstill.profiling.command import floors_of, record
+from dreamstill.profiling.parts import floors_of, record
 from dreamstill.profiling.peaks import alone, machine_peaks
 from dreamstill.profiling.steps import iterate, prepared
 
