@@ -103,6 +103,7 @@ def test_what_batch_norm_has_to_move():
 def test_what_is_moved():
     """Views, and memory that is only taken, move nothing; what is filled or copied over is not read."""
     x, row = torch.ones(8, 4), torch.ones(4)  # 128 and 16 bytes
+    rows = torch.tensor([5, 1])  # 16 bytes
     recorder = Recorder({}, torch.device("cpu"))
     cases = [
         (lambda: x.view(4, 8), 0),
@@ -123,6 +124,8 @@ def test_what_is_moved():
         (lambda: x.add_(row), 2 * 128 + 16),
         (lambda: x.clone(), 2 * 128),
         (lambda: x.sum(), 128 + 4),
+        (lambda: x[rows], 16 + 2 * 32),
+        (lambda: torch.nn.functional.embedding(rows, x), 16 + 2 * 32),
     ]  # fmt: skip
     for i, (run, expected) in enumerate(cases):
         before = len(recorder.ops)

@@ -147,7 +147,9 @@ def _moved(func: Any, read: list[Tensor], written: list[Tensor]) -> int:
     theirs = {t.untyped_storage().data_ptr() for t in read}
     if written and not changes and all(t.untyped_storage().data_ptr() in theirs for t in written):
         return 0  # another look at the same memory
-    if name in _OVERWRITING:
+    if name in _GATHERING:
+        read = [*read[1:], *written]
+    elif name in _OVERWRITING:
         read = read[1:]
     elif name.startswith("new_") or name.endswith("_like"):
         read = []
@@ -157,6 +159,10 @@ def _moved(func: Any, read: list[Tensor], written: list[Tensor]) -> int:
 
 # Their first argument is where they write; what was there before is not read.
 _OVERWRITING = {"copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_"}
+
+
+# Of their first argument, a bank of images for instance, they read the rows that they return.
+_GATHERING = {"index", "index_select", "embedding", "gather"}
 
 
 def _normalising(name: str, args: Any) -> int:
