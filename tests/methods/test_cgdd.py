@@ -151,7 +151,7 @@ def test_each_loss_reaches_only_its_own_networks():
 
 
 def test_an_adversarial_step_of_the_generator_changes_neither_teacher_nor_students_weights():
-    """Specification B9: bit for bit; the student's running statistics are its mode's affair."""
+    """Bit for bit; the student's running statistics are its mode's affair."""
     method, engine = made(pre=0.0, ramp=0.0, w_adv_maps=1.0)
     networks = [engine.given.teacher, method.delivered]
     before = [copy.deepcopy(list(network.parameters())) for network in networks]

@@ -1,4 +1,4 @@
-"""CPSC against a plain loop written from the specification, its two variants, and who learns from what."""
+"""CPSC against a plain loop written from the equations, its two variants, and who learns from what."""
 
 import copy
 import math

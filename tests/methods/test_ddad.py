@@ -248,7 +248,7 @@ def test_the_generator_learns_the_statistics(digits_teacher):
 
 
 def test_one_step_of_the_generator_without_an_adversary_lowers_the_statistics_term(digits_teacher):
-    """Specification A, check 4: on the same noise."""
+    """On the same noise."""
     given = Given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
     method, engine = made(given=given, batch_size=64, nz=16, width=8, w_adv=0.0, lr_g=1e-4, schedule="constant")
     engine.begin(0, 0.0)

@@ -1,4 +1,4 @@
-"""HiDFD: what the specification asks of each part, and that the released code's behaviour can be had by switches."""
+"""HiDFD: what each part has to do, and that the released code's behaviour can be had by switches."""
 
 import copy
 
@@ -66,7 +66,6 @@ def moved(module, before):
 
 
 def test_the_feature_head_learns_and_in_the_released_code_does_not():
-    """Section 7, item 1."""
     for gradient in (True, False):
         method, engine = made(feature_gradient=gradient)
         head = engine.modules["discriminator"].features
@@ -78,7 +77,7 @@ def test_the_feature_head_learns_and_in_the_released_code_does_not():
 
 
 def test_frequencies_are_updated_and_in_the_released_code_are_not():
-    """Section 7, item 2: made images of one class only; the weights of the others rise."""
+    """Made images of one class only; the weights of the others rise."""
     method, engine = made()
     one = torch.eye(4)[[2] * 16] * 9
     for i in range(20):
@@ -102,7 +101,7 @@ def test_the_first_update_of_the_frequencies():
 
 
 def test_the_teacher_is_shown_its_own_statistics():
-    """Section 7, item 3: its answers through the GAN's pipeline are those on the images themselves."""
+    """Its answers through the GAN's pipeline are those on the images themselves."""
     method, engine = made()
     pixels = to_float(images())
     assert torch.equal(method.shown(pixels), pixels)
@@ -115,7 +114,6 @@ def test_the_teacher_is_shown_its_own_statistics():
 
 
 def test_stretching_and_which_generator_makes_the_images():
-    """Section 7, items 4 and 7."""
     method, engine = made(stretch=True)
     gan(method, engine, 2)
     fresh = method.fresh(engine)
@@ -132,7 +130,6 @@ def test_stretching_and_which_generator_makes_the_images():
 
 
 def test_other_statistics_while_the_student_learns():
-    """Section 7, item 5."""
     teacher = tiny_network((6, 8), 0)
     method, engine = made(teacher=teacher, student_mean=[0.5], student_std=[0.2], crop=0)
     inside = []
