@@ -355,7 +355,7 @@ def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
     [
         (b"", "is empty"),
         (b"# nothing\n", "is empty"),
-        (b"- 1\n- 2\n", "holds one list"),
+        (b"- 1\n- 2\n", "holds a list"),
         (b"\xff\xfe\x00\x01", "is not a text"),
         (b"\x89PNG\r\n\x1a\n\x00", "is not a text"),
         (b"a\x00b", "is not a text"),

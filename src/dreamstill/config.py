@@ -40,10 +40,16 @@ def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
         InputError: it cannot be read, is no YAML, or holds no settings.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:  # bytes that are no text are a ValueError
-        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InputError(f"{what} {path} cannot be read ({said}): {hint}") from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read ({error.strerror}): {hint}") from error
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise InputError(f"{what} {path} cannot be read, it is not a text: {hint}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        said = getattr(error, "problem", error)
+        raise InputError(f"{what} {path} cannot be read, it is no YAML{where} ({said}): {hint}") from error
     if not isinstance(content, dict):
         kind = "is empty" if content is None else f"holds a {type(content).__name__} and no settings by their names"
         raise InputError(f"{what} {path} {kind}: {hint}")

@@ -62,5 +62,5 @@ def check_finite(modules: Mapping[str, nn.Module], iteration: int) -> None:
     """
     for name, module in modules.items():
         values = [v for v in module.state_dict().values() if v.is_floating_point()]
-        if not bool(torch.stack([v.isfinite().all() for v in values]).all()):
+        if values and not bool(torch.stack([v.isfinite().all() for v in values]).all()):
             raise diverged(f"weights of the {name}", iteration)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from dreamstill import api, budget, data, weights
 from dreamstill.adapters import Network
+from dreamstill.config import read_settings
 from dreamstill.distilling import DEFAULT_STEPS, resolve_student, resolve_teacher
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
@@ -22,22 +22,7 @@ IMAGES = 2048  # of noise
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The arguments of ``distill`` in a recipe, with the defaults of those it leaves out; ``said``: those in it."""
-    shape = "give a YAML file of dreamstill distill's arguments, as in recipes/"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the recipe {path} cannot be read ({error.strerror}): {shape}") from error
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
-        raise InputError(f"the recipe {path} is not a text: {shape}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(
-            f"the recipe {path} is no YAML{where} ({getattr(error, 'problem', error)}): {shape}"
-        ) from error
-    if not isinstance(content, dict):
-        held = "is empty" if content is None else f"holds one {type(content).__name__} and no settings"
-        raise InputError(f"the recipe {path} {held}: {shape}")
+    content = read_settings(path, "the recipe", "give a YAML file of dreamstill distill's arguments, as in recipes/")
     defaults = {k: p.default for k, p in inspect.signature(api.distill).parameters.items()}
     unknown = sorted(str(key) for key in set(content) - set(defaults))
     if unknown:
