@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dreamstill
-from dreamstill import cli, state_files
+from dreamstill import cli, state_files, weights
+from dreamstill.distilling import resolve_student
 from dreamstill.errors import DivergedError, InputError
 
 SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
@@ -165,6 +166,20 @@ def test_same_seed_same_bits(tmp_path):
     other = [torch.equal(x, y) for x, y in zip(a.state_dict().values(), c.state_dict().values(), strict=True)]
     assert all(same)
     assert not all(other)
+
+
+def test_a_student_does_not_begin_where_a_teacher_of_the_same_seed_began(teacher_run):
+    # Two networks that begin at the same weights learn from each other what strangers do not.
+    teacher = weights.resolve(None, str(teacher_run), role="teacher")
+    like = {"student": "convnet", "student_args": {"widths": [16, 32, 64]}, "student_checkpoint": None, "seed": 0}
+    student = resolve_student(like, teacher)
+    mine, theirs = (
+        torch.cat([v.flatten() for k, v in sorted(net.state_dict().items()) if v.dim() > 1])
+        for net in (student, teacher)
+    )
+    assert abs(torch.nn.functional.cosine_similarity(mine, theirs, dim=0)) < 0.05
+    again = resolve_student(like, teacher).state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in student.state_dict().items())
 
 
 def test_a_folder_that_holds_a_run(tmp_path):

@@ -17,7 +17,7 @@ from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.collected import Collected, enough, load_collected
 from dreamstill.config import build_method, check_run, method_spec
-from dreamstill.engine import Given, Hardware, choose
+from dreamstill.engine import Given, Hardware, choose, stream
 from dreamstill.errors import InputError
 from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
@@ -122,7 +122,8 @@ def resolve_student(settings: dict[str, Any], teacher: Network) -> Network:
         return Network(copy.deepcopy(student), **facts)
     if student is None and settings["student_checkpoint"] is None:
         raise InputError("no student: name one with --student, wrn_16_1 for instance")
-    torch.manual_seed(settings["seed"])
+    # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
+    torch.manual_seed(stream(settings["seed"], "student"))
     checkpoint = settings["student_checkpoint"]
     return weights.resolve(student, checkpoint, kwargs=settings["student_args"], role="student", **facts)
 

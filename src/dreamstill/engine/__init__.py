@@ -5,5 +5,17 @@ from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Hardware, choose
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
 from dreamstill.engine.readings import check_finite
+from dreamstill.engine.seeds import stream
 
-__all__ = ["Cast", "Engine", "Given", "GlobalBatchNorm2d", "Hardware", "Owned", "Terms", "check_finite", "choose"]
+__all__ = [
+    "Cast",
+    "Engine",
+    "Given",
+    "GlobalBatchNorm2d",
+    "Hardware",
+    "Owned",
+    "Terms",
+    "check_finite",
+    "choose",
+    "stream",
+]

@@ -10,7 +10,6 @@ and reduces the gradients of every network that a loss merely passes through (th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from dreamstill.engine.hardware import Precision
 from dreamstill.engine.launch import launch
 from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned, average_gradients
 from dreamstill.engine.readings import Readings
+from dreamstill.engine.seeds import stream
 from dreamstill.errors import InputError
 from dreamstill.probes import Probe, Rest
 from dreamstill.schedules import Schedule, constant
@@ -37,10 +37,6 @@ from dreamstill.storage import is_large
 from dreamstill.tasks import Task, task_of
 
 Terms = dict[str, Tensor]
-
-
-def _hash(*parts: object) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 class Engine:
@@ -254,7 +250,7 @@ class Engine:
         The remainder of an epoch, less than a batch, is left out.
         """
         epoch, position = divmod(self.iteration, n // batch)
-        generator = torch.Generator().manual_seed(_hash(self.seed, "epoch", epoch))
+        generator = torch.Generator().manual_seed(stream(self.seed, "epoch", epoch))
         order = torch.randperm(n, generator=generator)[position * batch : (position + 1) * batch]
         share = self._share(batch)
         return order[self.rank * share : (self.rank + 1) * share].to(self.device)
@@ -270,7 +266,7 @@ class Engine:
         return batch // self.ranks
 
     def _key(self, *parts: object) -> int:
-        return _hash(self.seed, self.iteration, *parts)
+        return stream(self.seed, self.iteration, *parts)
 
     # ---------------------------------------------------------------- computing
 
