@@ -10,9 +10,11 @@ import yaml
 from conftest import tiny_network
 
 from dreamstill import api
-from dreamstill.bench import _thinned, read_suite, table
+from dreamstill.bench import _thinned
 from dreamstill.config import build_method
 from dreamstill.errors import InputError
+from dreamstill.suites import read_suite
+from dreamstill.tables import table, write_tables
 from dreamstill.weights import save_network
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +104,29 @@ def test_networks_that_give_maps_are_judged_by_mean_iou(suite):
     assert "accuracy, %" not in text
     assert "| One row | 10 |  | 30.0 | 75.0 | 20.0 | 50.0 |" in text
     assert "100 parameters, 40.00%" in text
+
+
+def test_the_page_of_results_says_what_is_on_it_and_choosing_settings_comes_last(suite):
+    (plan,) = read_suite(suite)
+    plan.record(plan.rows[0], 0).write_text(record(0.5))
+    content = yaml.safe_load(suite.read_text())
+    for name, key in (("later", "here"), ("a-trials", "there")):
+        other = {"tables": {key: {**content, "title": f"Of {name}", "note": "One paragraph.\nAnother."}}}
+        suite.with_name(f"{name}.yaml").write_text(yaml.safe_dump(other))
+        write_tables(read_suite(suite.with_name(f"{name}.yaml")))
+    write_tables([plan])
+    page = (plan.root / "RESULTS.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("- ")] == [
+        "- [Of later](#bench-later-here) (not measured)",
+        "- [A title](#bench-small)",
+        "- [Of a-trials](#bench-a-trials-there) (not measured)",
+    ]
+    places = [page.index(f'<a id="{name}">') for name in ("bench-later-here", "bench-small", "bench-a-trials-there")]
+    assert places == sorted(places)
+    trials = read_suite(suite.with_name("a-trials.yaml"))[0]
+    trials.record(trials.rows[0], 0).parent.mkdir(parents=True, exist_ok=True)
+    trials.record(trials.rows[0], 0).write_text(record(0.5))
+    assert "One paragraph.\n\nAnother." in table(trials)
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_recipes_are_settings_of_distill(recipe):
 
 
 def test_suites_name_recipes_that_are_there():
-    from dreamstill.bench import read_suite
+    from dreamstill.suites import read_suite
 
     for path in (ROOT / "benchmarks").glob("*.yaml"):
         for plan in read_suite(path):
