@@ -423,6 +423,18 @@ def test_the_students_temperature():
     assert [f.item() for f in found] == [pytest.approx(e.item(), rel=1e-4) for e in expected]
 
 
+def test_the_students_optimiser():
+    adam, engine = made(lr_s=0.01)
+    (group,) = engine.owned["student"].opt.param_groups
+    assert isinstance(engine.owned["student"].opt, torch.optim.Adam)
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0)
+    sgd, engine = made(student_optimiser="sgd", lr_s=0.05)
+    (group,) = engine.owned["student"].opt.param_groups
+    assert isinstance(engine.owned["student"].opt, torch.optim.SGD)
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 5e-4)
+    assert isinstance(engine.owned["images"].opt, torch.optim.Adam)  # the pixels' stays
+
+
 def test_the_student_learns_digits_from_images_of_noise(teacher, tmp_path):
     settings = {"tau": 20.0, "iterations": 60, "n_images": 256, "synthesis_batch": 256, "batch_size": 64}
     method, engine = made(teacher, student=lenet(1, size=16), flip=False, **settings)
