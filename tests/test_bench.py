@@ -26,7 +26,7 @@ def record(accuracy, histogram=(5, 5), method=None, **changes):
     summary = {
         "student": student, "teacher": teacher, "agreement": 0.5, "class_histogram": list(histogram), "steps": 30,
         "wall_seconds": 12.0, "total_flops": 3e12, "data": "digits", "selection": "rule", "precision": "32",
-        "machine": {"cpu": "c", "threads": 2, "torch": "2", "gpu": None},
+        "machine": {"cpu": "c", "threads": 2, "torch": "2", "gpu": None}, "device": "cpu",
     }  # fmt: skip
     return json.dumps({"settings": {"method": method or {"name": "ddad"}}, "summary": summary | changes})
 
@@ -90,7 +90,9 @@ def test_rows_of_several_machines_say_so(suite):
     )
     assert "| 3 TFLOP | 12 s | 2 |" in text
     assert "| 3 TFLOP | 12 s, bf16 | 1 |" in text
-    plan.record(plan.rows[1], 0).write_text(record(0.9, precision="bf16", machine=other | {"gpu": "a GPU"}))
+    plan.record(plan.rows[1], 0).write_text(
+        record(0.9, precision="bf16", device="cuda", machine=other | {"gpu": "a GPU"})
+    )
     assert "; a GPU, torch 2, bf16." in table(plan)
 
 
@@ -209,6 +211,38 @@ def test_a_record_keeps_the_course_of_a_run_in_few_rows():
     assert kept[0] == {"step": 1, "student/kl": 0.333333}
     assert len(_thinned({1: {"a": 1.0}, 2: {"a": 2.0}})) == 2
     assert _thinned({}) == []
+
+
+def test_a_finished_run_of_other_settings_is_not_recorded_as_the_rows(suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_network(tmp_path / "teacher.safetensors", tiny_network((4, 6), 0, num_classes=10))
+    recipe = {
+        "teacher_checkpoint": "teacher.safetensors", "student": "convnet", "student_args": {"widths": [2, 3]},
+        "steps": 2, "data": "digits", "onnx": False, "evaluations": 0, "method": {"name": "noise", "batch_size": 8},
+        # What a run's own config.yaml has too.
+        "data_root": None, "out": "elsewhere", "quiet": False, "resume": False,
+    }  # fmt: skip
+    (tmp_path / "recipes" / "a.yaml").write_text(yaml.safe_dump(recipe))
+    api.bench("small", seeds=[0], rows=["other"], quiet=True)
+    (plan,) = read_suite(suite)
+    record_file = plan.record(plan.rows[1], 0)
+    record_file.unlink()
+    api.bench("small", seeds=[0], rows=["other"], quiet=True)  # the run is there: recorded again
+    assert json.loads(record_file.read_text())["summary"]["steps"] == 2
+    record_file.unlink()
+    recipe["steps"], recipe["method"]["batch_size"] = 3, 16
+    (tmp_path / "recipes" / "a.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InputError, match=r"method\.batch_size 8 where the row has 16, steps 2 where the row has 3"):
+        api.bench("small", seeds=[0], rows=["other"], quiet=True)
+    assert not record_file.exists()
+
+
+def test_a_method_by_its_name_alone_is_a_row_too(suite, tmp_path):
+    (tmp_path / "recipes" / "a.yaml").write_text(yaml.safe_dump({"student": "convnet", "method": "noise"}))
+    (plan,) = read_suite(suite)
+    assert plan.settings(plan.rows[0])["method"] == {"name": "noise"}
+    (tmp_path / "recipes" / "a.yaml").write_text(yaml.safe_dump({"student": "convnet"}))
+    assert plan.settings(plan.rows[0])["method"] == {"name": "ddad"}
 
 
 def test_a_table_without_any_record(suite):

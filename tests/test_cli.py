@@ -151,7 +151,7 @@ class TestMethodSettings:
                 "--method.bn_form expects one of norm, gaussian_kl, squared, got 'maha'",
             ),
             ({"name": "ddad", "alpha": "much"}, "--method.alpha expects a number or auto, got 'much'"),
-            ({"name": "ddad", "batch_size": 0}, "at least 1"),
+            ({"name": "ddad", "batch_size": 0}, "positive"),
             ({"name": "ddad", "lr_s": -1.0}, "not negative"),
             ({"name": "ddad", "alpha": float("nan")}, "alpha"),
             (7, "method is 7"),

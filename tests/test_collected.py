@@ -164,6 +164,15 @@ def test_a_run_says_what_it_learnt_from_and_its_student_loads(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:the teacher takes none")
+def test_images_that_are_learnt_from_and_scored_are_said_to_be(tmp_path, capsys):
+    some = folder(tmp_path / "some", 70)
+    for i, file in enumerate(sorted(some.iterdir())):
+        (some / str(i % 4)).mkdir(exist_ok=True)
+        file.rename(some / str(i % 4) / file.name)
+    distil(tmp_path / "run", some, data=str(some))
+    assert "is scored on the same images" in capsys.readouterr().out
+
+
 def test_a_run_of_hidfd_from_end_to_end(tmp_path, capsys):
     method = {"name": "hidfd", "batch_size": 16, "gan_batch": 16, "nz": 8, "width": 2, "bank": 32, "crop": 1}
     distil(tmp_path / "run", "digits", method=method, steps=4, onnx=True)

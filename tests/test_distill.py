@@ -257,6 +257,8 @@ def test_a_full_disk(tmp_path, monkeypatch):
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1"),
         ({"checkpoint_steps": -1}, "checkpoint_steps is -1"),
         ({"split": "train"}, "--split is train and nothing uses it"),
+        ({"method": {"name": "soft_target", "tau_s": 0}}, "tau_s is 0.* must be positive"),
+        ({"method": {"name": "hidfd", "gan": 0}}, "gan is 0.* must be positive"),
         ({"data_root": "somewhere"}, "--data-root is somewhere and nothing uses it"),
     ],
 )
@@ -264,6 +266,57 @@ def test_impossible_combinations(changes, said, tmp_path):
     with pytest.raises(InputError, match=said):
         distil(tmp_path / "a", **changes)
     assert not (tmp_path / "a").exists()
+
+
+def test_first_weights_of_a_student_are_outside_information(run, teacher_run, tmp_path, capsys):
+    """What made them may have seen the data; and the file that the run began with is the one it goes on with."""
+    out = tmp_path / "run"
+    settings = {
+        "teacher_checkpoint": str(teacher_run), "method": {"name": "noise", "batch_size": 8}, "steps": 2,
+        "onnx": False, **FIXED,
+    }  # fmt: skip
+    dreamstill.distill(student_checkpoint=str(teacher_run), out=str(out), **settings)
+    summary, manifest = (json.loads((out / f).read_text()) for f in ("summary.json", "manifest.json"))
+    digest = state_files.sha256(teacher_run / "model.safetensors")
+    said = [
+        f"the student's first weights, model.safetensors of SHA-256 {digest[:12]}",
+        "real training images and their labels (for them)",
+    ]
+    assert summary["outside_information"] == manifest["outside_information"] == said
+    assert manifest["student_sha256"] == digest
+    assert "Nothing but the teacher itself" not in (out / "report.html").read_text()
+    # As it is where a run was killed at its very end.
+    (out / "report.html").unlink()
+    manifest["student_sha256"] = "0" * 64
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="the student's first weights are not those"):
+        dreamstill.distill(out=str(out), resume=True)
+
+
+def test_what_is_returned_may_be_a_student_again(tmp_path):
+    first = distil(tmp_path / "a", steps=2)
+    assert not first.training
+    second = dreamstill.distill(
+        tiny_network((6, 8), 0), first, method=SMALL, steps=2, out=str(tmp_path / "b"), onnx=False, **FIXED
+    )
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_one_image_a_batch_and_a_batch_norm_after_pooling(tmp_path):
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm1d(4)
+            self.linear = torch.nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.linear(self.norm(self.conv(x).mean((2, 3))))
+
+    with pytest.raises(InputError, match=r"\(norm\): give a batch_size of at least 2"):
+        dreamstill.distill(
+            tiny_network((6, 8), 0), Pooled(), method={"name": "noise", "batch_size": 1}, num_classes=4,
+            image_size=8, steps=2, out=str(tmp_path / "a"), **FIXED,
+        )  # fmt: skip
 
 
 def test_a_recipes_set_size_without_its_set_is_said_to_change_nothing(tmp_path, capsys):

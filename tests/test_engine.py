@@ -199,6 +199,12 @@ class TestChoose:
             with pytest.raises(InputError, match="there is no cuda device"):
                 choose("cuda", "auto", "auto", 1.0)
 
+    def test_apples_device_is_taken_when_it_is_asked_for(self, monkeypatch):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert choose("auto", "32", "off", 1.0).device == "cpu"
+        assert choose("mps", "32", "off", 1.0).device == "mps"
+
     @pytest.mark.parametrize(
         ("speedup", "flops", "precision"), [(2.0, 1e15, "bf16"), (0.6, 1e15, "32"), (2.0, 1e9, "32")]
     )

@@ -69,6 +69,23 @@ def test_finite_losses_that_leave_weights_that_are_not_keep_the_last_checkpoint(
     assert all(v.isfinite().all() for v in state["engine"]["modules"]["student"].values())
 
 
+def test_checkpoints_by_steps_come_on_time_on_several_ranks(tmp_path, monkeypatch):
+    saved = []
+
+    class Noted(Checkpoints):
+        def save(self, iteration, *rest):
+            saved.append(iteration)
+            super().save(iteration, *rest)
+
+    engine = Engine(Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=1000)
+    method = Uneven()
+    method.setup(engine)
+    monkeypatch.setattr(engine, "ranks", 2)  # as far as the loop knows
+    monkeypatch.setattr(engine, "any_rank", bool)
+    run(method, engine, Noted(tmp_path), Silent(), Cadence(checkpoint_steps=333))
+    assert saved == [333, 666, 999, 1000]
+
+
 def test_what_was_recorded_before_the_first_checkpoint_is_recorded_again(tmp_path):
     engine = Engine(Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
     method, log = Uneven(), Silent()

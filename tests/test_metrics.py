@@ -102,6 +102,20 @@ def test_the_network_chooses_the_precision():
     assert torch.allclose(single, double, atol=1e-5)
 
 
+def test_a_network_of_buffers_only():
+    class Stored(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x):
+            return x.flatten(1) @ self.weight
+
+    pixels = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
+    network = Stored()
+    assert torch.allclose(metrics.predict(network, pixels), network(pixels / 255))
+
+
 def test_evaluate_puts_it_together():
     student, teacher = tiny_network((3, 4), 0), tiny_network((6, 8), 1)
     labels = torch.arange(10) % 4

@@ -91,4 +91,5 @@ def test_the_command_under_torchrun(tmp_path):
     assert (tmp_path / "two" / "report.html").exists()
     summary = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert summary["processes"] == 2
+    assert summary["total_flops"] == json.loads((tmp_path / "one" / "summary.json").read_text())["total_flops"] > 0
     assert sum(summary["class_histogram"]) == 1000

@@ -134,7 +134,7 @@ def test_every_section_is_there_and_every_key_number(run):
     for number in [
         "94.3k", "12.3k", "7.6 times smaller", "1.21 MFLOP", "101 kFLOP", "378 kB", "50.2 kB",
         "97.6 %", "95.4 %", "94.8 %", "−2.2 points", "1.2 %", "2.1 %", "+0.9 points", "96.2 %", "98.8 %", "3.4 %",
-        "1.2e-06", "192k", "192,000", "1 min 12 s", "1 min 6 s", "2.2 s", "4.2 s", "1,500", "1,400", "3.3 TFLOP",
+        "1.2e-06", "192,000", "1 min 12 s", "1 min 6 s", "2.2 s", "4.2 s", "1,500", "1,400", "3.3 TFLOP",
         "50 GFLOP/s", "612 MB", "25.3 GB", "8bba0c8", "ab" * 32, "0.125", "−1.46", "0.184",
     ]:  # fmt: skip
         assert number in page.text, number
@@ -255,6 +255,22 @@ def test_warnings_come_exactly_when_they_are_due(run, counts, missing, prevails)
     assert ("More than half of the fresh synthetic images are of one class" in text) == prevails
     assert text.count("Warning.") == (missing is not None) + prevails
     assert f"{sum(c > 0 for c in counts)} of 3" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "learnt", "agreement", "counted"),
+    [
+        ("fresh", "It learnt from synthetic images in 1,500 steps", "Agreement on synthetic images", "fresh synthetic"),
+        ("stored", "It learnt from synthetic images", "Agreement on synthetic images", "synthetic images that the st"),
+        ("real", "It learnt from real images", "Agreement on its training images", "real images that the student"),
+    ],
+)
+def test_what_images_are_shown_is_said(run, kind, learnt, agreement, counted):
+    text = run(images_are=kind, class_histogram=[400, 350, 250]).text
+    assert learnt in text
+    assert agreement in text
+    assert f"1,000 {counted}" in text
+    assert ("What was synthesised" in text) == (kind != "real")
 
 
 def test_the_confusion_of_few_classes_is_a_heat_map(run):

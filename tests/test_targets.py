@@ -78,7 +78,10 @@ def test_shares():
         ("lenet5", "hidden", "linear", False, 84),
         ("lenet5_bn_half", "hidden", "linear", False, 42),
         ("wrn_16_1", "groups.2.1.conv2", "linear", True, 64),
-        ("resnet8", "stages.2.0.shortcut.0", "linear", True, 64),
+        # Not the shortcut, though it is calculated later.
+        ("resnet8", "stages.2.0.conv2", "linear", True, 64),
+        ("wrn_10_1", "groups.2.0.conv2", "linear", True, 64),
+        ("resnet20", "stages.2.2.conv2", "linear", True, 64),
         ("vgg8", "stages.4.0.0", "linear", True, 512),
     ],
 )

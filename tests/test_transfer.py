@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import dreamstill
 from dreamstill import data, state_files, transfer, weights
+from dreamstill.adapters import Network
 from dreamstill.controls.transfer import Transfer
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
@@ -174,6 +175,10 @@ def test_sets_that_do_not_fit(runs, stored, tmp_path):
         (tiny_network((6, 8), 1), "the teacher with SHA-256"),
         (tiny_network((6, 8), 0, num_classes=5), "a number of classes of 4, and here it is 5"),
         (tiny_network((6, 8), 0, image_size=16), "images of 1x8x8, and here it is 1x16x16"),
+        (
+            Network(tiny_network((6, 8), 0).module, num_classes=4, image_size=8, channels=1, mean=[0.25], std=[0.4]),
+            "pixels of the mean and deviation",
+        ),
     ):
         with pytest.raises(InputError, match=words):
             transfer.read_parquet(stored, other)

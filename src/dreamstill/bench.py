@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dreamstill import api
+from dreamstill.config import read_config
 from dreamstill.errors import InputError
 from dreamstill.files import write_json
+from dreamstill.resuming import differing
 from dreamstill.suites import Row, Table, read_suite
 from dreamstill.tables import write_tables
 from dreamstill.track import read_metrics
@@ -111,10 +113,12 @@ def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -
     resume = (out / "config.yaml").exists()
     if not (out / "report.html").exists():
         api.distill(**settings, data_root=data_root, out=str(out), resume=resume, quiet=quiet)
+    elif others := differing(api.distill, settings, read_config(out / "config.yaml")):
+        was = ", ".join(f"{key} {value} where the row has {now}" for key, now, value in others)
+        raise InputError(f"the finished run in {out} is of other settings, {was}: remove that folder to make it anew")
     summary = json.loads((out / "summary.json").read_text())
     manifest = json.loads((out / "manifest.json").read_text())
     kept = {k: v for k, v in summary.items() if k not in _DROPPED}
-    settings.pop("data_root", None)
     about = {"row": row.name, "recipe": row.recipe, "settings": settings, "commit": manifest["commit"]}
     curve = _thinned(read_metrics(out / "metrics.csv"))
     write_json(record, {**about, "teacher_sha256": manifest["teacher_sha256"], "summary": kept, "curve": curve})

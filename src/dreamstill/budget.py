@@ -36,7 +36,8 @@ class Trial:
         first: seconds of the first iteration of each phase, compilation included, all phases together.
         memory: bytes, the most this process held.
         checkpoint: bytes of one checkpoint without the banks' images.
-        bank: bytes of the banks' images when full.
+        bank: bytes of the banks, logits and labels included, when full.
+        watching: seconds of all evaluations of a run.
     """
 
     seconds: dict[str, float]
@@ -44,6 +45,7 @@ class Trial:
     memory: int
     checkpoint: int
     bank: int
+    watching: float = 0.0
 
     def total(self, method: Method, steps: int) -> float:
         """Seconds of a run of ``steps`` student steps, without evaluations."""
@@ -56,8 +58,18 @@ def work(method: Method, given: Given) -> float:
     return float(getattr(method, "batch_size", 128) * (teacher + 3 * student))
 
 
-def measure(make: Callable[[], Method], given: Given, hardware: Hardware, seed: int, patience: float = 6.0) -> Trial:
-    """Run each phase's step for up to ``patience`` seconds in all."""
+def measure(
+    make: Callable[[], Method],
+    given: Given,
+    hardware: Hardware,
+    seed: int,
+    patience: float = 6.0,
+    watch: Callable[[Given], float] = lambda _: 0.0,
+) -> Trial:
+    """Run each phase's step for up to ``patience`` seconds in all.
+
+    ``watch``: seconds of all evaluations of a run, found with the networks where the engine has placed them.
+    """
     engine = Engine(
         copy.deepcopy(given), device=hardware.device, precision=hardware.precision, compile=hardware.compile, seed=seed,
         steps=_PRETEND,
@@ -83,8 +95,8 @@ def measure(make: Callable[[], Method], given: Given, hardware: Hardware, seed: 
         seconds[phase.name] = float(engine.average(torch.tensor(statistics.mean(times[1:]), device=engine.device)))
     buffer = io.BytesIO()
     torch.save({"engine": engine.state(), "ema": ema.network.state_dict()}, buffer)
-    bank = sum(b.pixels.numel() for b in engine.banks.values())
-    return Trial(seconds, first, peak_memory(), buffer.tell(), bank)
+    bank = sum(b.capacity * b.row_bytes for b in engine.banks.values())
+    return Trial(seconds, first, peak_memory(), buffer.tell(), bank, watch(engine.given))
 
 
 def agreed(value: T, hardware: Hardware) -> T:
@@ -158,14 +170,14 @@ def shortening(method: Method, phase: Phase) -> list[str]:
     return found
 
 
-def describe(trial: Trial, method: Method, steps: int, evaluation: float) -> str:
+def describe(trial: Trial, method: Method, steps: int) -> str:
     """The estimate of ``--dry-run`` as text."""
     lines = [f"steps        {steps} of the student"]
     for phase in method.phases(steps):
         each = trial.seconds[phase.name]
         lines.append(f"phase        {phase.name}: {phase.iterations} iterations of {each * 1e3:.3g} ms")
-    total = trial.total(method, steps) + evaluation + FINISHING_SECONDS
-    lines.append(f"time         about {clock(total)}, of it {clock(evaluation)} evaluation")
+    total = trial.total(method, steps) + trial.watching + FINISHING_SECONDS
+    lines.append(f"time         about {clock(total)}, of it {clock(trial.watching)} evaluation")
     lines.append(f"memory       about {trial.memory / 2**30:.2g} GiB")
     # Two checkpoints exist for a moment while one replaces the other.
     lines.append(f"disk         about {(2 * trial.checkpoint + trial.bank + 5_000_000) / 2**20:.3g} MiB")

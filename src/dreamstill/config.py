@@ -101,14 +101,15 @@ def _check_ranges(method: Any) -> None:
         value = getattr(method, f.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if value != value or (value < 0 and f.name not in _SIGNED) or (value == 0 and f.name in _AT_LEAST_ONE):
-            least = "at least 1" if f.name in _AT_LEAST_ONE else "not negative"
+        if value != value or (value < 0 and f.name not in _SIGNED) or (value == 0 and f.name in _POSITIVE):
+            least = "positive" if f.name in _POSITIVE else "not negative"
             raise InputError(f"{f.name} is {value}: it must be {least}")
 
 
 _SIGNED = {"mu"}
-_AT_LEAST_ONE = {
-    "batch_size", "nz", "width", "bank", "student_steps", "every", "tau", "n_images", "synthesis_batch", "iterations"
+_POSITIVE = {
+    "batch_size", "nz", "width", "bank", "student_steps", "every", "tau", "tau_s", "gan", "gan_iterations", "n_images",
+    "synthesis_batch", "iterations",
 }  # fmt: skip
 
 

@@ -51,6 +51,8 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     if settings["real"] is not None and settings["data"] is not None:
         warn_of_overlap(settings["real"], settings["data"], test)
     collected = collected_images(settings, method, teacher)
+    if collected is not None and settings["data"] is not None:
+        warn_of_overlap(settings["collected"], settings["data"], test)
     stored = transfer_set(settings, method, teacher)
     given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
     if stored is not None:
@@ -64,14 +66,14 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     plan = Plan(
         "distill", _resolved(settings, method, teacher, student, hardware, steps), out, settings["resume"],
         settings["quiet"], method, given, test, steps, "student.safetensors", _file_facts(settings, teacher),
-        began=began, collected=collected, stored=stored,
+        began=began, collected=collected, stored=stored, student_file=_student_facts(settings),
     )  # fmt: skip
     if settings["resume"]:
         same_inputs(plan)
     delivered = carry_out(plan, lambda done: _finish(done, settings["onnx"]))
     if not settings["quiet"] and (out / "summary.json").exists():
         print(table(out))
-    return delivered.eval()
+    return delivered.requires_grad_(True).eval()  # it may be a student again
 
 
 # ---------------------------------------------------------------- what was given
@@ -95,14 +97,14 @@ def resolve_teacher(settings: dict[str, Any]) -> Network:
     """The teacher as a network of its own, whatever it was given as."""
     teacher, checkpoint = settings["teacher"], settings["teacher_checkpoint"]
     if isinstance(teacher, Network):
-        return copy.deepcopy(teacher)
+        return copy.deepcopy(teacher).cpu()  # the engine places it
     facts = {k: settings[k] for k in weights.FACTS}
     if isinstance(teacher, nn.Module):
         facts["channels"] = facts["channels"] or 3
         for key in ("num_classes", "image_size"):
             if facts[key] is None:
                 raise InputError(f"{key} is missing: a bare nn.Module does not say it, so give {key}=")
-        return Network(copy.deepcopy(teacher), **facts)
+        return Network(copy.deepcopy(teacher).cpu(), **facts)
     if teacher is None and checkpoint is None:
         raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
     weights.has_weights(teacher, checkpoint)
@@ -115,11 +117,11 @@ def resolve_student(settings: dict[str, Any], teacher: Network) -> Network:
     """The student; what it is not told it takes from the teacher."""
     student = settings["student"]
     if isinstance(student, Network):
-        return copy.deepcopy(student)
+        return copy.deepcopy(student).cpu()
     about = teacher.description()
     facts = {k: about[k] for k in weights.FACTS}
     if isinstance(student, nn.Module):
-        return Network(copy.deepcopy(student), **facts)
+        return Network(copy.deepcopy(student).cpu(), **facts)
     if student is None and settings["student_checkpoint"] is None:
         raise InputError("no student: name one with --student, wrn_16_1 for instance")
     # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
@@ -230,16 +232,18 @@ def _budget(
     hardware = budget.agreed(hardware, hardware)  # auto tries how fast this process is
     if minutes is None and not settings["dry_run"]:
         return hardware, steps or DEFAULT_STEPS
-    trial = budget.measure(lambda: build_method(method), given, hardware, settings["seed"])
-    watching = _evaluation_seconds(test, settings["evaluations"], given)
+    trial = budget.measure(
+        lambda: build_method(method), given, hardware, settings["seed"],
+        watch=lambda placed: _evaluation_seconds(test, settings["evaluations"], placed),
+    )  # fmt: skip
     spent = time.monotonic() - began
-    trial, watching, spent = budget.agreed((trial, watching, spent), hardware)
+    trial, spent = budget.agreed((trial, spent), hardware)
     if minutes is not None:
-        left = minutes * 60 - watching - budget.FINISHING_SECONDS - spent
+        left = minutes * 60 - trial.watching - budget.FINISHING_SECONDS - spent
         steps = budget.steps_for(left, trial, method)
     steps = steps or DEFAULT_STEPS
     if settings["dry_run"]:
-        print(budget.describe(trial, method, steps, watching))
+        print(budget.describe(trial, method, steps))
         return hardware, None
     return hardware, steps
 
@@ -281,6 +285,20 @@ def _file_facts(settings: dict[str, Any], teacher: Network) -> dict[str, Any]:
         return {"file": None, "sha256": tensors, "fingerprint": tensors}
     file = weights.checkpoint_file(Path(settings["teacher_checkpoint"]))
     return {"file": str(file), "sha256": state_files.sha256(file), "fingerprint": tensors}
+
+
+def _student_facts(settings: dict[str, Any]) -> dict[str, Any]:
+    """Where a student's first weights come from, if not from the seed, and what was used in making those."""
+    given = {k: v for k, v in (settings["student_args"] or {}).items() if k.endswith("weights") and v is not None}
+    outside = [f"the student's {key}: {value}" for key, value in given.items()]
+    if settings["student_checkpoint"] is None:
+        return {"outside": outside}
+    folder = Path(settings["student_checkpoint"])
+    file, known = weights.checkpoint_file(folder), folder / "manifest.json"
+    outside.append(f"the student's first weights, {file.name} of SHA-256 {(digest := state_files.sha256(file))[:12]}")
+    if folder.is_dir() and known.is_file():
+        outside += [f"{used} (for them)" for used in json.loads(known.read_text())["outside_information"]]
+    return {"outside": outside, "file": str(file.resolve()), "sha256": digest}
 
 
 # ---------------------------------------------------------------- what is left behind
@@ -326,7 +344,7 @@ def _look_at_images(done: Finished) -> dict[str, Any]:
     atomic_write(plan.out / "samples.png", task.samples(to_uint8(images).cpu(), predicted, k, classes))
     return {
         "class_histogram": torch.bincount(predicted.flatten(), minlength=k).tolist(),
-        "clipped_share": float(((images < 0) | (images > 1)).double().mean()),
+        "clipped_share": float(((images < 0) | (images > 1)).float().mean()),
         "agreement_synthetic": float((task.predict(done.network, images) == predicted).double().mean()),
         **obeyed(plan.method, done.engine),
     }

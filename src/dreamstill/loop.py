@@ -129,11 +129,10 @@ def run(
                     log.log(at.iteration, evaluate(ema))
                     at.evaluation_seconds += time.monotonic() - now
                     at.seconds = time.monotonic() - started
-                if engine.ranks == 1 or at.iteration % every == 0:
-                    due = engine.any_rank(_due(cadence, at.iteration, now - saved))
-                    stop = engine.any_rank(signals.caught is not None)
-                else:
-                    due = stop = False  # asking the other ranks waits for them: not every iteration
+                # Steps are alike on all ranks; of clocks and signals the others are asked, which waits: not each time.
+                ask = engine.ranks == 1 or at.iteration % every == 0
+                due = _due_by_steps(cadence, at.iteration) or (ask and engine.any_rank(_late(cadence, now - saved)))
+                stop = ask and engine.any_rank(signals.caught is not None)
                 if due or stop or finished:
                     _check(engine, log, at, last)
                     save()
@@ -147,10 +146,12 @@ def run(
     return Outcome(ema, total, time.monotonic() - started, at.flops, at.evaluation_seconds)
 
 
-def _due(cadence: Cadence, iteration: int, seconds: float) -> bool:
-    if cadence.checkpoint_steps:
-        return iteration % cadence.checkpoint_steps == 0
-    return seconds > cadence.checkpoint_seconds
+def _due_by_steps(cadence: Cadence, iteration: int) -> bool:
+    return cadence.checkpoint_steps > 0 and iteration % cadence.checkpoint_steps == 0
+
+
+def _late(cadence: Cadence, seconds: float) -> bool:
+    return cadence.checkpoint_steps == 0 and seconds > cadence.checkpoint_seconds
 
 
 def _check(engine: Engine, log: Log, at: Progress, last: dict[str, float]) -> None:

@@ -21,15 +21,14 @@ def predict(network: nn.Module, pixels: Tensor, batch_size: int = 512) -> Tensor
 
     ``pixels``: ``n c h w``, uint8 as stored, or floating point in nominal [0, 1].
     """
-    parameter = next(network.parameters())
+    # Of its buffers where it has no parameters, a quantised network for instance.
+    tensors = (*network.parameters(), *network.buffers(), torch.zeros(()))
+    at = next(t for t in tensors if t.is_floating_point())
     modes = {m: m.training for m in network.modules()}  # of each: a part may be frozen in eval mode
     network.eval()
     try:
         return torch.cat(
-            [
-                network(_floating(b.to(parameter.device), parameter.dtype)).float().cpu()
-                for b in _batches(pixels, batch_size)
-            ]
+            [network(_floating(b.to(at.device), at.dtype)).float().cpu() for b in _batches(pixels, batch_size)]
         )
     finally:
         for module, training in modes.items():

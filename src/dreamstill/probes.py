@@ -94,19 +94,29 @@ def pooled_bn(network: Network) -> list[str]:
 
     Of a classifier none: there it is usual. A copy of the network is run on two blank images.
     """
+    found, dense = _single_valued(network)
+    return found if dense else []
+
+
+def single_valued_bn(network: Network) -> list[str]:
+    """Names of any network's batch norms that see one value a channel and image: a batch of one leaves them nothing."""
+    return _single_valued(network)[0]
+
+
+def _single_valued(network: Network) -> tuple[list[str], bool]:
     copied = copy.deepcopy(network).cpu().float().eval()
     without_probes(copied)
     found: list[str] = []
 
     def look(name: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if inputs[0].dim() == 4 and inputs[0].shape[2] * inputs[0].shape[3] == 1:
+        if inputs[0].shape[2:].numel() == 1:
             found.append(name)
 
     for name, layer in bn_layers(copied.module).items():
         layer.register_forward_pre_hook(partial(look, name))
     with torch.no_grad():
         outputs = copied(torch.zeros(2, network.channels, *network.image_size))
-    return found if outputs.dim() == 4 else []
+    return found, outputs.dim() == 4
 
 
 class Probe(nn.Module):

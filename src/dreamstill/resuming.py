@@ -68,16 +68,23 @@ def refuse_others(function: Callable[..., Any], given: Mapping[str, Any]) -> Non
             f"--minutes {given['minutes']:g} was given and the run in {out} goes on to the {saved.get('steps')} steps "
             "that were fixed when it began: leave out --minutes"
         )
+    if found := differing(function, given, saved):
+        now = ", ".join(f"{key} is {value} now and the run in {out} has {was}" for key, value, was in found)
+        raise InputError(f"{now}: leave {', '.join(d[0] for d in found)} out to go on, or choose another --out")
+
+
+def differing(
+    function: Callable[..., Any], given: Mapping[str, Any], saved: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Setting, its value now, and the run's, for all that are given and that a run saved otherwise."""
     defaults = {k: p.default for k, p in inspect.signature(function).parameters.items()}
-    differing: list[tuple[str, Any, Any]] = []
+    found: list[tuple[str, Any, Any]] = []
     for key, value in given.items():
         # None and "auto" leave it to the run; a network given in Python is compared by its tensors.
         if key not in FREE and value is not None and not isinstance(value, nn.Module):
             value = _typed(value) if key == "method" else value
-            differing += _differing(key, value, saved.get(key, defaults.get(key)))
-    if differing:
-        now = ", ".join(f"{key} is {value} now and the run in {out} has {was}" for key, value, was in differing)
-        raise InputError(f"{now}: leave {', '.join(d[0] for d in differing)} out to go on, or choose another --out")
+            found += _differing(key, value, saved.get(key, defaults.get(key)))
+    return found
 
 
 def _typed(method: Any) -> dict[str, Any]:
@@ -147,6 +154,12 @@ def same_inputs(plan: Plan) -> None:
         raise InputError(
             f"the training images or labels in {source} are not those that the run in {plan.out} began with: put the "
             "same ones there, or start a new run in another --out"
+        )
+    first = plan.student_file.get("sha256")
+    if "student_sha256" in manifest and manifest["student_sha256"] != first:  # earlier versions did not record it
+        raise InputError(
+            f"the student's first weights are not those that the run in {plan.out} began with (SHA-256 {first}, was "
+            f"{manifest['student_sha256']}): give the same file, or start a new run in another --out"
         )
     recorded, now = manifest.get("teacher_sha256"), plan.teacher_file.get("sha256")
     if recorded != now:

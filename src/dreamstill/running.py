@@ -48,6 +48,7 @@ class Plan:
     steps: int
     file: str  # what the delivered network's file is called
     teacher_file: dict[str, Any] = field(default_factory=dict)
+    student_file: dict[str, Any] = field(default_factory=dict)  # of first weights that are not the seed's
     compare: bool = True  # whether there is a teacher to compare with
     began: float = field(default_factory=time.monotonic)  # when the command did
     collected: Collected | None = None  # images somebody gathered, where the method needs some
@@ -55,10 +56,11 @@ class Plan:
 
     @property
     def outside(self) -> list[str]:
-        """Outside information used: the method's own word on it, exact where images were collected."""
+        """Outside information used: the student's first weights, and the method's own word, exact where it can be."""
+        first: list[str] = self.student_file.get("outside", [])
         if self.stored is not None:
-            return self.stored.outside
-        return list(self.method.outside) if self.collected is None else [self.collected.outside]
+            return first + self.stored.outside
+        return first + (list(self.method.outside) if self.collected is None else [self.collected.outside])
 
     @property
     def real_sha256(self) -> str | None:
@@ -137,6 +139,8 @@ def _begin(plan: Plan) -> None:
         for note in plan.collected.notes:
             print(note, flush=True)
         write_json(plan.out / "collected.json", plan.collected.account(getattr(plan.method, "ranking", None)))
+    if "sha256" in plan.student_file:
+        about |= {"student_file": plan.student_file["file"], "student_sha256": plan.student_file["sha256"]}
     if plan.stored is not None:
         about["transfer_sha256"] = plan.stored.sha256
     if plan.given.real_pixels is not None:
@@ -254,7 +258,8 @@ def _facts(done: Finished) -> dict[str, Any]:
         "steps": steps["student"],
         "generator_steps": steps.get("generator", 0),
         "images_synthesised": engine.drawn,
-        "total_flops": done.outcome.flops,
+        "images_are": getattr(plan.method, "shows", "fresh"),
+        "total_flops": done.outcome.flops * engine.ranks,  # each has an equal share of every batch
         "peak_memory_bytes": cost.peak_memory(),
         "seed": engine.seed,
         "device": engine.device.type,

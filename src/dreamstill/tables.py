@@ -111,7 +111,8 @@ def _machine(summary: Mapping[str, Any]) -> str:
     """What a run was computed on, and in which numbers: rows of one table may come from several machines."""
     machine = summary["machine"]
     cpu = f"{machine['cpu']}, {machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
-    return f"{machine.get('gpu') or cpu}, torch {machine['torch']}, {_numbers(summary)}"
+    gpu = machine.get("gpu") if summary["device"] == "cuda" else None
+    return f"{gpu or cpu}, torch {machine['torch']}, {_numbers(summary)}"
 
 
 def _numbers(summary: Mapping[str, Any]) -> str:

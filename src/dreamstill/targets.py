@@ -7,6 +7,7 @@ as one multivariate normal whose correlation is the cosine of the units' incomin
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.probes import last_linear
+from dreamstill.probes import last_linear, without_probes
 
 ZSKD_BETAS = (1.0, 0.1)  # concentrations of ZSKD, each for half of the draws (released code)
 
@@ -67,8 +68,7 @@ def modelled_layer(network: Network, name: str | None = None) -> Layer:
             )
         return _followed(network, name)
     last = classifier(network)
-    convolutions = [n for n in candidates if isinstance(modules[n], nn.Conv2d)]
-    for found in (_hidden(network), convolutions[-1] if convolutions else None):
+    for found in (_hidden(network), _last_convolution(network)):
         if found is not None and _units(modules[found]) == modules[last].in_features:
             return _followed(network, found)
     raise InputError(
@@ -88,6 +88,25 @@ def _hidden(network: Network) -> str | None:
     if len(linears) < 2 or linears[-2][1].out_features != linears[-1][1].in_features:
         return None
     return linears[-2][0]
+
+
+def _last_convolution(network: Network) -> str | None:
+    """The last convolution as the network is run that is no shortcut: whose input no other convolution takes too."""
+    copied = copy.deepcopy(network).cpu().float().eval()
+    without_probes(copied)
+    taken: list[tuple[str, Tensor]] = []  # the tensors are kept, so that each has an identity of its own
+
+    def look(name: str, inputs: tuple[Tensor, ...]) -> None:
+        taken.append((name, inputs[0]))
+
+    for name, module in copied.module.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+    with torch.no_grad():
+        copied(torch.zeros(1, network.channels, *network.image_size))
+    alone = [name for name, x in taken if sum(x is other for _, other in taken) == 1]
+    names = alone or [name for name, _ in taken]
+    return names[-1] if names else None
 
 
 def linear(network: Network, name: str) -> nn.Linear:

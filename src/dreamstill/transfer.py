@@ -130,7 +130,7 @@ def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None
         file = pq.ParquetFile(path)
         about = json.loads((file.schema_arrow.metadata or {})[b"dreamstill"])
         recorded, outside, size = about["teacher_sha256"], about["outside"], (about["channels"], *about["image_size"])
-        k = about["num_classes"]
+        k, pixels_are = about["num_classes"], (about["mean"], about["std"])
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is not a transfer set ({type(error).__name__}: {error}): give a .parquet that dreamstill "
@@ -139,6 +139,7 @@ def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None
     for what, theirs, ours in (
         ("images of", "x".join(map(str, size)), "x".join(map(str, (teacher.channels, *teacher.image_size)))),
         ("a number of classes of", k, teacher.num_classes),
+        ("pixels of the mean and deviation", pixels_are, tuple(teacher.description()[key] for key in ("mean", "std"))),
         ("the teacher with SHA-256", recorded, state_files.fingerprint(teacher.module)),
     ):
         if theirs != ours:

@@ -157,6 +157,28 @@ def test_the_trial_of_a_budget_goes_through_every_phase(name):
     assert trial.seconds.keys() >= {p.name for p in phases}
     assert all(s > 0 for s in trial.seconds.values())
     assert trial.total(make(name), 1000) > trial.total(make(name), 100) > 0
+    make(name).setup(e)
+    assert trial.bank >= sum(b.pixels.numel() + b.labels.nbytes + b.logits.nbytes for b in e.banks.values())
+
+
+def test_the_trial_scores_with_the_networks_where_the_engine_has_placed_them():
+    given, asked = engine().given, []
+
+    def watch(placed):
+        asked.append((placed.teacher is given.teacher, next(placed.student.parameters()).dtype))
+        return 1.5
+
+    trial = budget.measure(lambda: make("noise"), given, Hardware("cpu", "64", False), 0, patience=0.1, watch=watch)
+    assert trial.watching == 1.5
+    assert asked == [(False, torch.float64)]
+
+
+def test_the_control_keeps_its_generators_images_whole_as_the_methods_do(tmp_path):
+    margins = {
+        name: [b.margin for b in go(name, tmp_path / name)[1].banks.values()] for name in ("random_generator", "hidfd")
+    }
+    assert margins["random_generator"][0] > 1
+    assert margins["hidfd"] == [0.0]  # a GAN's tanh ends at black and white
 
 
 @pytest.mark.parametrize("name", ["cpsc", "cgdd", "hidfd", "cgdd two_stage", "cpsc unconditional", "ddad"])
@@ -200,8 +222,9 @@ def test_what_it_says_of_itself(name):
     assert cls.paper
     assert cls.needs <= {"bn", "input_gradient", "linear_head", "sides", "doublings", "real", "collected", "transfer"}
     assert "classification" in cls.tasks
+    assert getattr(cls, "shows", "fresh") in ("fresh", "stored", "real")
     for field in cls.__dataclass_fields__:
-        if not field.startswith("_") and field not in ("paper", "needs", "outside", "tasks"):
+        if not field.startswith("_") and field not in ("paper", "needs", "outside", "tasks", "shows"):
             assert f"{field}:" in cls.__doc__, f"{name}: the docstring does not explain {field}"
 
 

@@ -177,7 +177,7 @@ def test_the_schedule_of_larger_images_falls_at_thirds():
 
 @pytest.mark.parametrize("settings", [{"w_adv": 1.0}, {"w_adv": 0.0, "w_adv_maps": 1.0}])
 def test_the_adversarial_terms_pass_through_both_networks(settings):
-    method, engine = made(w_cls=0.0, w_bn=0.0, **settings)
+    method, engine = made(w_cls=0.0, w_bn=0.0, pre=0.0, **settings)
     z, y = batch(method, engine)
     images = method.generator(z, y).detach().requires_grad_()
     method.generator = lambda z, y: images
@@ -412,6 +412,21 @@ def test_an_unknown_layer_is_an_error_that_names_those_there_are(role):
     with pytest.raises(InputError, match=r"convnet has no layer 'nope'.*layers are blocks, blocks\.0") as error:
         made(**{f"{role}_taps": ["nope"]})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [
+        ({}, "or set pre to 0"),
+        ({"condition": "none", "w_cls": 1.0}, "or set pre"),
+        ({"mode": "two_stage"}, "a weight$"),
+    ],
+)
+def test_a_generator_with_nothing_to_learn_before_the_student(settings, more):
+    with pytest.raises(InputError, match=f"nothing to learn before the student's steps.*{more}"):
+        made(**{"w_cls": 0.0, "w_bn": 0.0, "w_act": 0.0, "w_adv": 1.0, **settings})
+    if "mode" not in settings:
+        go(*made(**{"w_cls": 0.0, "w_bn": 0.0, "w_act": 0.0, "w_adv": 1.0, "pre": 0.0, **settings}), 2)
 
 
 @pytest.mark.parametrize("wrong", [{"pre": 1.0}, {"mode": "two_stage", "stage_one": 1.5}])

@@ -424,11 +424,11 @@ def test_the_students_temperature():
 
 
 def test_the_students_optimiser():
-    adam, engine = made(lr_s=0.01)
+    _, engine = made(lr_s=0.01)
     (group,) = engine.owned["student"].opt.param_groups
     assert isinstance(engine.owned["student"].opt, torch.optim.Adam)
     assert (group["lr"], group["weight_decay"]) == (0.01, 0)
-    sgd, engine = made(student_optimiser="sgd", lr_s=0.05)
+    _, engine = made(student_optimiser="sgd", lr_s=0.05)
     (group,) = engine.owned["student"].opt.param_groups
     assert isinstance(engine.owned["student"].opt, torch.optim.SGD)
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 5e-4)

@@ -58,7 +58,10 @@ def train(name):
     method.setup(engine)
     run(method, engine, Checkpoints(Path(tempfile.mkdtemp())), Silent(), Cadence(log=5))
     found = {f"{m}.{k}": v for m, module in engine.modules.items() for k, v in module.state_dict().items()}
-    found |= {f"bank.{k}": b.pixels for k, b in engine.banks.items()}
+    found |= {f"buffer.{k}": v for k, v in engine.buffers.items()}
+    for k, b in engine.banks.items():
+        columns = {f"bank.{k}": b.pixels, f"bank.{k}.labels": b.labels, f"bank.{k}.logits": b.logits}
+        found |= {name: column for name, column in columns.items() if column.numel()}
     return found, engine
 
 

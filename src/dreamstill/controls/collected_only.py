@@ -46,6 +46,7 @@ class CollectedOnly:
     needs: ClassVar[frozenset[str]] = frozenset({"collected", "linear_head"})
     outside: ClassVar[tuple[str, ...]] = ("a few collected unlabelled images",)
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    shows: ClassVar[str] = "real"
 
     keep: int = 5_000
     select: Select = "confidence"

@@ -45,6 +45,7 @@ class RandomGenerator:
     needs: ClassVar[frozenset[str]] = frozenset({"sides"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    shows: ClassVar[str] = "stored"
 
     every: int = 5
     bank: int = 50_000
@@ -66,7 +67,7 @@ class RandomGenerator:
         self.generator, _ = engine.own("generator", generator)
         self.network = engine.given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, cosine)
-        self.stored = engine.bank("images", self.bank)
+        self.stored = engine.bank("images", self.bank, wide=generator.wide)
 
     def phases(self, steps: int) -> list[Phase]:
         """One student step an iteration."""

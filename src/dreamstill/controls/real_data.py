@@ -38,6 +38,7 @@ class RealData:
     needs: ClassVar[frozenset[str]] = frozenset({"real"})
     outside: ClassVar[tuple[str, ...]] = ("real training images", "their labels, with loss=labels")
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    shows: ClassVar[str] = "real"
 
     loss: Literal["kd", "labels"] = "kd"
     tau: float = 4.0

@@ -45,6 +45,7 @@ class Transfer:
     needs: ClassVar[frozenset[str]] = frozenset({"transfer"})
     outside: ClassVar[tuple[str, ...]] = ("what the run used that made the transfer set",)
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    shows: ClassVar[str] = "stored"
 
     loss: Literal["kl", "l1"] = "kl"
     tau: float = 4.0

@@ -44,7 +44,7 @@ def choose(device: str, precision: str, compile: str, flops: float) -> Hardware:
     if device not in ("auto", *there):
         raise InputError(f"device is {device!r}: choose one of auto, {', '.join(there)}")
     if device == "auto":
-        device = next(d for d in ("cuda", "mps", "cpu") if there[d])
+        device = "cuda" if there["cuda"] else "cpu"  # Apple's has not been run: it is taken when it is asked for
     if not there[device]:
         raise InputError(f"there is no {device} device here: choose one of {', '.join(d for d in there if there[d])}")
     if precision == "auto":

@@ -38,7 +38,9 @@ class Method(Protocol):
     More may be there: ``needed``, a property, what these settings need where that is less than ``needs``;
     ``transfer_set()``, the image bank of a method that makes its images once and keeps them; ``preset(engine)``, of a
     method with a conditional generator: a batch of its images in eval mode and the labels asked for (None without);
-    ``ranking``, the order of collected images; and ``facts()``, what else belongs into a run's ``summary.json``.
+    ``ranking``, the order of collected images; ``shows``, what ``synthesise`` gives where it is not fresh images:
+    ``stored`` ones that the student learnt from, or ``real`` ones; and ``facts()``, what else belongs into a run's
+    ``summary.json``.
     """
 
     paper: ClassVar[str]

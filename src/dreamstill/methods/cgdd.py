@@ -343,6 +343,13 @@ class CGDD:
         for name, most in (("pre", self.pre), ("stage_one", self.stage_one)):
             if most >= 1:
                 raise InputError(f"{name} is {most}: it is a share of the run and must be below 1")
+        alone = self.w_bn > 0 or self.w_act > 0 or (self.condition != "none" and self.w_cls > 0)
+        if not alone and (self.pre > 0 or not self.alternating):
+            raise InputError(
+                "the generator has nothing to learn before the student's steps: w_bn, w_act and w_cls, for which "
+                "condition must not be none, are all 0; give one of them a weight"
+                + (", or set pre to 0" if self.alternating else "")
+            )
         if self.reuse and self.generator_steps < 1:
             raise InputError(
                 f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"

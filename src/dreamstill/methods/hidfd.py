@@ -35,6 +35,7 @@ from dreamstill.losses.gan import (
     two_way_g,
 )
 from dreamstill.methods import Phase
+from dreamstill.storage import rows
 
 
 @dataclass
@@ -295,7 +296,7 @@ class HiDFD:
         old = self.pixels[self.chosen[index % n]]
         if made == 0:
             return to_float(old, engine.dtype)
-        new = self.made.pixels[(index - copies * n).clamp_min(0)]
+        new = rows(self.made.pixels, (index - copies * n).clamp_min(0))
         return to_float(torch.where((index < copies * n)[:, None, None, None], old, new), engine.dtype)
 
     def deliver(self) -> Network:

@@ -113,6 +113,7 @@ class SoftTarget:
     needs: ClassVar[frozenset[str]] = frozenset({"input_gradient", "linear_head"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    shows: ClassVar[str] = "stored"
 
     sigma: float = 2.0
     sigma_is: Literal["variance", "deviation"] = "variance"
@@ -343,7 +344,7 @@ class SoftTarget:
         if t is None:
             with torch.no_grad():
                 t = self.teacher(images).logits
-        return {"kl": kl(self.student(images), t, self.tau_s or self.tau)}
+        return {"kl": kl(self.student(images), t, self.tau if self.tau_s is None else self.tau_s)}
 
     def decay(self, progress: float) -> float:
         """The pixels' learning rate, halved at 60 % and 80 % of each batch; ``progress`` is the whole phase's."""

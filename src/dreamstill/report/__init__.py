@@ -75,6 +75,7 @@ def _page(
         "compared": _picture(folder / "comparison.png"),
         "iou": dense.class_table(summary),
         "samples": _picture(folder / "samples.png"),
+        "images_are": summary.get("images_are", "fresh"),
         "synthesised": charts.histogram(summary),
         "classes": charts.classes(summary),
         "cost": sections.cost(summary),

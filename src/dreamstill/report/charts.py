@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from dreamstill.report import plots
 from dreamstill.report.numbers import listing, percent, plain
+from dreamstill.report.sections import kind
 
 Rows = dict[int, dict[str, float]]
 NAMED_BARS = 20  # up to so many classes are shown by name
@@ -73,7 +74,7 @@ def loss_terms(rows: Rows) -> list[dict[str, Any]]:
 
 
 def histogram(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """What the teacher took fresh synthetic images for, and a warning where classes are missing or one prevails."""
+    """What the teacher took the images for, and a warning where classes are missing or one prevails."""
     counts: list[int] | None = summary.get("class_histogram")
     if not counts or not (total := sum(counts)):
         return None
@@ -83,10 +84,11 @@ def histogram(summary: dict[str, Any]) -> dict[str, Any] | None:
         {"name": n, "count": f"{c:,}", "width": f"{100 * c / most:.1f}"} for n, c in zip(names, counts, strict=True)
     ]
     many = len(counts) > NAMED_BARS
-    what = f"{'pixels of ' if summary.get('task') == 'segmentation' else ''}fresh synthetic images"
-    title = f"Synthetic images a class, {len(counts)} classes, at most {most}"
+    what = f"{'pixels of ' if summary.get('task') == 'segmentation' else ''}{kind(summary)}"
+    title = f"Images a class, {len(counts)} classes, at most {most}"
     return {
         "total": f"{total:,}",
+        "what": what,
         "warnings": _warnings(counts, names, total, what),
         "bars": [] if many else bars,
         "svg": Markup(plots.bars("synthesised", counts, title=title)) if many else None,

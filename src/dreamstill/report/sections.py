@@ -48,10 +48,11 @@ def _sentence(summary: Summary, student: Summary, teacher: Summary) -> str:
     )
     size = _relative(student["params"], teacher["params"])
     how = f"is {size} {'as' if size == 'as large' else 'than'} its" if size else "has the"
-    images, outside = summary["images_synthesised"], summary["outside_information"]
-    lessons = f" from {count(images)} synthetic images" if images else ""
+    outside = summary["outside_information"]
+    images = "real" if summary.get("images_are") == "real" else "synthetic"
+    lessons = f"It learnt from {images} images in {_count(summary['steps'], 'step')}"
     used = f"with outside information: {listing(outside)}" if outside else "without any of the data behind the teacher"
-    return f"The student {names[0]} {how} teacher {names[1]}. It learnt{lessons}, {used}."
+    return f"The student {names[0]} {how} teacher {names[1]}. {lessons}, {used}."
 
 
 def _relative(mine: float, theirs: float) -> str:
@@ -62,6 +63,17 @@ def _relative(mine: float, theirs: float) -> str:
     if mine < theirs:
         return f"{times(theirs, mine)} times smaller" if theirs / mine >= 1.05 else "slightly smaller"
     return f"{times(mine, theirs)} times larger" if mine / theirs >= 1.05 else "slightly larger"
+
+
+def kind(summary: Summary) -> str:
+    """What images a run shows and counts."""
+    learnt = "images that the student learnt from"
+    kinds = {"fresh": "fresh synthetic images", "stored": f"synthetic {learnt}", "real": f"real {learnt}"}
+    return kinds[summary.get("images_are", "fresh")]
+
+
+def _images(summary: Summary) -> str:
+    return "its training" if summary.get("images_are") == "real" else "synthetic"
 
 
 def _count(n: int, noun: str) -> str:
@@ -80,7 +92,11 @@ def _agreement(summary: Summary) -> tuple[str, str, str] | None:
     if "agreement" in summary:
         return percent(summary["agreement"]), "agreement with the teacher", "on real images"
     if "agreement_synthetic" in summary:
-        return percent(summary["agreement_synthetic"]), "agreement with the teacher", "on synthetic images only"
+        return (
+            percent(summary["agreement_synthetic"]),
+            "agreement with the teacher",
+            f"on {_images(summary)} images only",
+        )
     return None
 
 
@@ -189,13 +205,13 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
         )
     if "agreement_synthetic" in summary:
         text = (
-            "On fresh synthetic images of the kind that the student learnt from. A low value is a bad sign; a high one "
-            "alone does not show that the student does well on real images."
+            f"On {kind(summary)}. A low value is a bad sign; a high one alone does not show that the student does well "
+            "on other images."
         )
-        rows.append(("Agreement on synthetic images", percent(summary["agreement_synthetic"]), text))
+        rows.append((f"Agreement on {_images(summary)} images", percent(summary["agreement_synthetic"]), text))
     if counts := summary.get("class_histogram"):
         seen = f"{sum(c > 0 for c in counts):,} of {len(counts):,}"
-        rows.append(("Classes in the synthetic images", seen, "As the teacher sees them."))
+        rows.append((f"Classes in the {_images(summary)} images", seen, "As the teacher sees them."))
     if preset := summary.get("preset"):
         worst, names = preset["worst"], summary.get("classes")
         name = names[worst["class"]] if names else f"class {worst['class']}"

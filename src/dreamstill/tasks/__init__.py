@@ -20,7 +20,7 @@ from dreamstill.adapters import Network
 from dreamstill.data import ImageSet
 from dreamstill.decoding import sides
 from dreamstill.errors import InputError
-from dreamstill.probes import pooled_bn
+from dreamstill.probes import single_valued_bn
 from dreamstill.tasks.classification import Classification
 from dreamstill.tasks.segmentation import Segmentation
 
@@ -212,9 +212,9 @@ def check_batch(network: Network, batch_size: int) -> None:
     """Refuse to train on batches that leave a batch norm one value a channel.
 
     Raises:
-        InputError: the batch is one image and the network has an image-pooling batch norm.
+        InputError: the batch is one image and the network has a batch norm after pooling or a linear layer.
     """
-    if batch_size < 2 and (pooled := pooled_bn(network)):
+    if batch_size < 2 and (pooled := single_valued_bn(network)):
         raise InputError(
             f"batch_size is {batch_size} and {network.name} normalises one value a channel and image over the batch "
             f"({', '.join(pooled[:3])}): give a batch_size of at least 2"
