@@ -113,7 +113,7 @@ def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -
     resume = (out / "config.yaml").exists()
     if not (out / "report.html").exists():
         api.distill(**settings, data_root=data_root, out=str(out), resume=resume, quiet=quiet)
-    elif others := differing(api.distill, settings, read_config(out / "config.yaml")):
+    elif others := differing(api.distill, settings | {"minutes": None}, read_config(out / "config.yaml")):
         was = ", ".join(f"{key} {value} where the row has {now}" for key, now, value in others)
         raise InputError(f"the finished run in {out} is of other settings, {was}: remove that folder to make it anew")
     summary = json.loads((out / "summary.json").read_text())
