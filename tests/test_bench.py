@@ -265,6 +265,17 @@ def test_the_suites_that_come_with_it_can_be_run(path):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.yaml")), ids=lambda p: p.stem)
+def test_the_tables_that_come_with_it_are_of_the_records_that_do(path):
+    plans = read_suite(path)
+    assert path.with_suffix(".md").read_text() == "\n".join(table(plan) for plan in plans)
+    readme, results = ((ROOT / name).read_text() for name in ("README.md", "RESULTS.md"))
+    for plan in plans:
+        assert table(plan).replace("### ", "## ", 1) in results
+        if f"<!-- bench:{plan.mark} -->" in readme:
+            assert table(plan, plan.short or plan.note) in readme
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.yaml")), ids=lambda p: p.stem)
 def test_every_record_was_made_with_what_its_row_says_now(path):
     for plan in read_suite(path):
         for row, seed in plan.runs():
