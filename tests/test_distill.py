@@ -1,6 +1,7 @@
 """The main job, end to end, on scikit-learn's real digits and on tiny networks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,13 @@ def test_first_weights_of_a_student_are_outside_information(run, teacher_run, tm
     assert summary["outside_information"] == manifest["outside_information"] == said
     assert manifest["student_sha256"] == digest
     assert "Nothing but the teacher itself" not in (out / "report.html").read_text()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    shutil.copy(teacher_run / "model.safetensors", broken)
+    (broken / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="does not say what the student's first weights were made from"):
+        dreamstill.distill(student_checkpoint=str(broken), out=str(tmp_path / "no"), **settings)
+    assert not (tmp_path / "no").exists()
     # As it is where a run was killed at its very end.
     (out / "report.html").unlink()
     manifest["student_sha256"] = "0" * 64

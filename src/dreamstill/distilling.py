@@ -297,7 +297,13 @@ def _student_facts(settings: dict[str, Any]) -> dict[str, Any]:
     file, known = weights.checkpoint_file(folder), folder / "manifest.json"
     outside.append(f"the student's first weights, {file.name} of SHA-256 {(digest := state_files.sha256(file))[:12]}")
     if folder.is_dir() and known.is_file():
-        outside += [f"{used} (for them)" for used in json.loads(known.read_text())["outside_information"]]
+        try:
+            outside += [f"{used} (for them)" for used in json.loads(known.read_text())["outside_information"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{known} does not say what the student's first weights were made from ({type(error).__name__}): give "
+                f"the file {file} itself, or a whole run folder"
+            ) from error
     return {"outside": outside, "file": str(file.resolve()), "sha256": digest}
 
 

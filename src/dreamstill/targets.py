@@ -96,12 +96,9 @@ def _last_convolution(network: Network) -> str | None:
     without_probes(copied)
     taken: list[tuple[str, Tensor]] = []  # the tensors are kept, so that each has an identity of its own
 
-    def look(name: str, inputs: tuple[Tensor, ...]) -> None:
-        taken.append((name, inputs[0]))
-
     for name, module in copied.module.named_modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+            module.register_forward_pre_hook(lambda _, inputs, name=name: taken.append((name, inputs[0])))
     with torch.no_grad():
         copied(torch.zeros(1, network.channels, *network.image_size))
     alone = [name for name, x in taken if sum(x is other for _, other in taken) == 1]

@@ -215,7 +215,7 @@ def run_training(settings: dict[str, Any]) -> Network:
     trained = carry_out(plan, lambda done: {})
     if not settings["quiet"]:
         print(f"\n{out / 'model.safetensors'} and {out / 'report.html'}")
-    return trained.eval()
+    return trained.requires_grad_(True).eval()  # it may be trained on
 
 
 def _check_ranges(settings: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class Engine:
 
     Args:
         given: the user's networks and, for controls, real images.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``; ``auto`` takes a GPU if there is one.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``; ``auto`` takes ``cuda`` if it is there, else ``cpu``.
         precision: ``32``, ``bf16`` (mixed) or ``64`` (for exactness tests).
         compile: compile each step's losses, forward and backward, as one graph.
         seed: every draw is a function of (seed, iteration, number of the draw), so a resumed run draws the same.
