@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 import dreamstill
 from dreamstill import cli, state_files, weights
-from dreamstill.distilling import resolve_student
 from dreamstill.errors import DivergedError, InputError
+from dreamstill.inputs import resolve_student
 
 SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
 FIXED = {"precision": "32", "compile": "off", "device": "cpu", "quiet": True}

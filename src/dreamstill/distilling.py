@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Sequence
@@ -10,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from dreamstill import api, budget, data, doctor, fits, state_files, weights
+from dreamstill import api, budget, data, inputs, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
-from dreamstill.collected import Collected, enough, load_collected
 from dreamstill.config import build_method, check_run, method_spec
-from dreamstill.engine import Given, Hardware, choose, stream
+from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
 from dreamstill.export import export_onnx
 from dreamstill.files import atomic_write
@@ -26,9 +23,8 @@ from dreamstill.obeyed import obeyed
 from dreamstill.resuming import resumed, same_inputs
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, anywhere, carry_out
 from dreamstill.state import new_folder
-from dreamstill.storage import nearest
-from dreamstill.tasks import check_batch, check_set, check_size, load_scored, loaded_size, task_of, warn_of_overlap
-from dreamstill.transfer import TransferSet, kept, read_parquet, write_set
+from dreamstill.tasks import check_size, task_of, warn_of_overlap
+from dreamstill.transfer import kept, write_set
 
 DEFAULT_STEPS = 5_000
 # Not in config.yaml: where and how it runs; and trust in a file is not handed on to whoever repeats the run.
@@ -41,22 +37,17 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     if settings["resume"]:
         settings = resumed(api.distill, settings)
     else:
-        _check_used(settings)
+        inputs.check_used(settings)
     check_run(settings)
     method = build_method(settings["method"])
-    teacher = resolve_teacher(settings)
-    student = resolve_student(settings, teacher)
-    _check(method, teacher, student)
-    test, (pixels, labels) = _test_set(settings, teacher), real_images(settings, method, teacher)
-    if settings["real"] is not None and settings["data"] is not None:
-        warn_of_overlap(settings["real"], settings["data"], test)
-    collected = collected_images(settings, method, teacher)
-    if collected is not None and settings["data"] is not None:
-        warn_of_overlap(settings["collected"], settings["data"], test)
-    stored = transfer_set(settings, method, teacher)
-    given = Given(teacher, student, pixels, labels, None if collected is None else collected.pixels)
-    if stored is not None:
-        given.transfer_pixels, given.transfer_logits = stored.pixels, stored.logits
+    teacher = inputs.resolve_teacher(settings)
+    student = inputs.resolve_student(settings, teacher)
+    inputs.check(method, teacher, student)
+    test = inputs.test_set(settings, teacher)
+    given, collected, stored = inputs.brought(settings, method, teacher, student)
+    for trained in (settings["real"], settings.get("collected")):
+        if trained is not None:
+            warn_of_overlap(trained, settings["data"], test)
     if test is not None:
         check_size(student, (test.pixels.shape[2], test.pixels.shape[3]))
     hardware, steps = _budget(settings, method, given, test, began)
@@ -74,143 +65,6 @@ def run_distillation(settings: dict[str, Any]) -> Network | None:
     if not settings["quiet"] and (out / "summary.json").exists():
         print(table(out))
     return delivered.requires_grad_(True).eval()  # it may be a student again
-
-
-# ---------------------------------------------------------------- what was given
-
-
-def _check_used(settings: dict[str, Any]) -> None:
-    """Nothing that was given may go unused without a word."""
-    given = {user for user in ("data", "real", "collected") if settings[user] is not None}
-    if settings["split"] != "test" and "data" not in given:
-        raise InputError(f"--split is {settings['split']} and nothing uses it: give --data too, or leave it out")
-    if settings["data_root"] is not None and not given:
-        raise InputError(
-            f"--data-root is {settings['data_root']} and nothing uses it: give --data, --real or --collected too, or "
-            "leave it out"
-        )
-    if settings["set_size"] is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
-        print(f"set_size is {settings['set_size']} and changes nothing: there is neither --data nor --real", flush=True)
-
-
-def resolve_teacher(settings: dict[str, Any]) -> Network:
-    """The teacher as a network of its own, whatever it was given as."""
-    teacher, checkpoint = settings["teacher"], settings["teacher_checkpoint"]
-    if isinstance(teacher, Network):
-        return copy.deepcopy(teacher).cpu()  # the engine places it
-    facts = {k: settings[k] for k in weights.FACTS}
-    if isinstance(teacher, nn.Module):
-        facts["channels"] = facts["channels"] or 3
-        for key in ("num_classes", "image_size"):
-            if facts[key] is None:
-                raise InputError(f"{key} is missing: a bare nn.Module does not say it, so give {key}=")
-        return Network(copy.deepcopy(teacher).cpu(), **facts)
-    if teacher is None and checkpoint is None:
-        raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
-    weights.has_weights(teacher, checkpoint)
-    return weights.resolve(
-        teacher, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts
-    )
-
-
-def resolve_student(settings: dict[str, Any], teacher: Network) -> Network:
-    """The student; what it is not told it takes from the teacher."""
-    student = settings["student"]
-    if isinstance(student, Network):
-        return copy.deepcopy(student).cpu()
-    about = teacher.description()
-    facts = {k: about[k] for k in weights.FACTS}
-    if isinstance(student, nn.Module):
-        return Network(copy.deepcopy(student).cpu(), **facts)
-    if student is None and settings["student_checkpoint"] is None:
-        raise InputError("no student: name one with --student, wrn_16_1 for instance")
-    # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
-    torch.manual_seed(stream(settings["seed"], "student"))
-    checkpoint = settings["student_checkpoint"]
-    return weights.resolve(student, checkpoint, kwargs=settings["student_args"], role="student", **facts)
-
-
-def _test_set(settings: dict[str, Any], teacher: Network) -> data.ImageSet | None:
-    if settings["data"] is None:
-        return None
-    test = load_scored(
-        teacher, settings["data"], settings["split"], root=settings["data_root"], set_size=settings["set_size"]
-    )
-    if test.labels is None:
-        raise InputError(f"{settings['data']} has no labels: --data is for scoring and needs them")
-    return test
-
-
-def real_images(settings: dict[str, Any], method: Method, teacher: Network) -> tuple[Any, Any]:
-    """Pixels and labels for a control that looks at real images; None for all others."""
-    if "real" not in method.needs:
-        if settings["real"] is not None:
-            raise InputError(
-                f"{type(method).__name__} does not look at real images: leave out --real {settings['real']}"
-            )
-        return None, None
-    if settings["real"] is None:
-        raise InputError(f"{type(method).__name__} trains on real images and none were given: name the set with --real")
-    size = loaded_size(settings.get("set_size"), teacher.image_size)  # runs of earlier versions do not have it
-    real = data.load(settings["real"], "train", root=settings["data_root"], image_size=size, channels=teacher.channels)
-    check_set(real, teacher)
-    if real.labels is not None:
-        return real.pixels, real.labels
-    if getattr(method, "loss", None) == "labels":
-        raise InputError(
-            f"{settings['real']} has no labels, which loss: labels learns from: give a labelled set, or kd"
-        )
-    if task_of(teacher).name == "segmentation":
-        return real.pixels, torch.full((len(real), *real.pixels.shape[2:]), data.VOID, dtype=torch.uint8)
-    return real.pixels, torch.zeros(len(real), dtype=torch.int64)
-
-
-def collected_images(settings: dict[str, Any], method: Method, teacher: Network) -> Collected | None:
-    """The images that somebody gathered, for methods that need them, after counting what of them can be read."""
-    source = settings.get("collected")  # runs of earlier versions do not have it
-    name = type(method).__name__
-    if "collected" not in method.needs:
-        if source is not None:
-            raise InputError(f"{name} does not look at collected images: leave out --collected {source}")
-        return None
-    if source is None:
-        raise InputError(
-            f"{name} learns from collected images and none were given: name a folder or set with --collected"
-        )
-    collected = load_collected(
-        source, root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
-    )
-    enough(collected, getattr(method, "batch_size", 0), teacher.num_classes)
-    return collected
-
-
-def transfer_set(settings: dict[str, Any], method: Method, teacher: Network) -> TransferSet | None:
-    """The stored transfer set, for the method that learns from one; None for all others."""
-    source = settings.get("transfer")
-    name = type(method).__name__
-    if "transfer" not in method.needs:
-        if source is not None:
-            raise InputError(f"{name} makes its own images: leave out --transfer {source}, or take --method transfer")
-        return None
-    if source is None:
-        raise InputError(f"{name} learns from a stored transfer set and none was given: name it with --transfer")
-    return read_parquet(source, teacher, nearest(Path(settings.get("out") or ".")))
-
-
-def _check(method: Method, teacher: Network, student: Network) -> None:
-    """Everything that can be known before the first step is written."""
-    doctor.check_output(teacher)
-    doctor.check_output(student, role="student")
-    lacking = fits.missing(method, teacher)
-    if lacking:
-        raise InputError(f"{type(method).__name__} needs of its teacher: {'; '.join(lacking)}")
-    theirs, mine = task_of(teacher), task_of(student)
-    if theirs.name != mine.name:
-        raise InputError(
-            f"the teacher {teacher.name} gives {theirs.output} and the student {student.name} {mine.output}: give a "
-            f"student for {theirs.name}"
-        )
-    check_batch(student, getattr(method, "batch_size", 2))
 
 
 # ---------------------------------------------------------------- the budget

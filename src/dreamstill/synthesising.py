@@ -14,16 +14,10 @@ from dreamstill import metrics, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.config import build_method, check_seed, read_config
-from dreamstill.distilling import (
-    collected_images,
-    real_images,
-    resolve_student,
-    resolve_teacher,
-    transfer_set,
-)
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
+from dreamstill.inputs import brought, resolve_student, resolve_teacher
 from dreamstill.methods import Method
 from dreamstill.models.shared import base_of
 from dreamstill.state import Checkpoints
@@ -88,11 +82,7 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     method, teacher = build_method(config["method"]), resolve_teacher(settings)
     fingerprint = state_files.fingerprint(teacher.module)  # before the engine gives it another precision
     student = resolve_student({**settings, "student_checkpoint": None}, teacher)
-    collected = collected_images(settings, method, teacher)
-    gathered = None if collected is None else collected.pixels
-    stored = transfer_set(settings, method, teacher)
-    pixels, logits = (None, None) if stored is None else (stored.pixels, stored.logits)
-    given = Given(teacher, student, *real_images(settings, method, teacher), gathered, pixels, logits)
+    given = brought(settings, method, teacher, student)[0]
     engine = Engine(
         given,
         device=config["device"],

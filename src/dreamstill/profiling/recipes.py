@@ -11,9 +11,10 @@ import torch
 from dreamstill import api, budget, data, weights
 from dreamstill.adapters import Network
 from dreamstill.config import read_settings
-from dreamstill.distilling import DEFAULT_STEPS, resolve_student, resolve_teacher
+from dreamstill.distilling import DEFAULT_STEPS
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
+from dreamstill.inputs import resolve_student, resolve_teacher
 from dreamstill.methods import Method
 from dreamstill.tasks import task_of
 
