@@ -146,3 +146,15 @@ def test_warping_leaves_the_middle_and_turns_by_what_it_says():
     sheared = warp(torch.arange(6.0).expand(1, 1, 6, 6), torch.tensor([[0.5, 0.5, 0.5, 1.0]]), 5.0)
     # By as many columns as the row lies below the middle, half a pixel in the rows next to it.
     assert torch.allclose(sheared[0, 0, :, 2], torch.tensor([0, 0.5, 1.5, 2.5, 3.5, 4.5]))
+
+
+def test_a_crop_of_the_whole_is_the_image_and_may_be_mirrored():
+    x, flip = torch.rand(4, 1, 6, 8), torch.tensor([True, False, True, False])
+    got = resized_crop(x, torch.full((4, 4), 0.5), flip, scale=1.0, ratio=1.0)
+    assert torch.allclose(got, torch.where(flip[:, None, None, None], x.flip(3), x), atol=1e-6)
+
+
+def test_a_crop_has_the_share_of_the_image_that_was_asked_for():
+    x = torch.arange(16.0).expand(1, 1, 16, 16)
+    half = resized_crop(x, torch.tensor([[0.0, 0.5, 0.5, 0.5]]), None, scale=0.25, ratio=1.0)
+    assert (half[..., -1] - half[..., 0]).mean().item() == pytest.approx(7, abs=1)  # half of each side

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import tiny_network
 
-from dreamstill import api
+from dreamstill import api, bench
 from dreamstill.bench import _thinned
 from dreamstill.config import build_method
 from dreamstill.errors import InputError
@@ -347,3 +347,24 @@ def test_a_recipe_that_is_missing_or_wrong_is_found_before_the_first_run(suite):
 def test_jobs_below_one(suite, jobs):
     with pytest.raises(InputError, match=f"jobs is {jobs}"):
         api.bench(str(suite), jobs=jobs, quiet=True)
+
+
+def test_a_rows_files_are_found_from_the_suites_root(tmp_path, monkeypatch):
+    class Halt(Exception):
+        pass
+
+    asked = {}
+
+    def distill(**settings):
+        asked.update(settings)
+        raise Halt
+
+    monkeypatch.setattr(bench.api, "distill", distill)
+    rows = [{"name": "a", "recipe": "a.yaml", "settings": {"teacher_checkpoint": "t", "student_checkpoint": "s"}}]
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "x.yaml").write_text(yaml.safe_dump({"title": "a", "seeds": [0], "rows": rows}))
+    (tmp_path / "a.yaml").write_text("steps: 1\n")
+    (plan,) = read_suite(tmp_path / "benchmarks" / "x.yaml")
+    with pytest.raises(Halt):
+        bench._run(plan, plan.rows[0], 0, None, True)
+    assert (asked["teacher_checkpoint"], asked["student_checkpoint"]) == (str(tmp_path / "t"), str(tmp_path / "s"))

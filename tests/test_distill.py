@@ -1,5 +1,6 @@
 """The main job, end to end, on scikit-learn's real digits and on tiny networks."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,8 @@ from safetensors.torch import load_file
 
 import dreamstill
 from dreamstill import cli, state_files, weights
+from dreamstill.adapters import Network
+from dreamstill.distilling import _student_facts
 from dreamstill.errors import DivergedError, InputError
 from dreamstill.inputs import resolve_student
 
@@ -400,3 +403,33 @@ def test_the_demo_in_short(tmp_path, monkeypatch, capsys):
     assert json.loads(Path("runs/demo/summary.json").read_text())["steps"] == 21
     assert cli.main(["demo", "--steps", "20", "--out", "runs/mine", "--quiet"]) == 2
     assert Path("runs/mine/config.yaml").exists()
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_the_teacher_that_was_given_stays_as_it_was(bare, tmp_path):
+    teacher = tiny_network((6, 8), 0).train()
+    given, facts = (teacher.module, {"image_size": 8, "num_classes": 4, "channels": 1}) if bare else (teacher, {})
+    before = copy.deepcopy(given.state_dict())
+    dreamstill.distill(
+        given, tiny_network((3, 4), 1), method={"name": "noise", "batch_size": 8}, steps=1, out=str(tmp_path / "a"),
+        onnx=False, **{**FIXED, "precision": "64"}, **facts,
+    )  # fmt: skip
+    assert given.training
+    assert all(p.requires_grad for p in given.parameters())
+    assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in given.state_dict().items())
+
+
+def test_images_drawn_for_the_report_are_not_counted_as_the_students(tmp_path):
+    distil(tmp_path / "a", method={"name": "noise", "batch_size": 8}, steps=3)
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["images_synthesised"] == 24
+
+
+def test_pretrained_weights_inside_a_student_are_outside_information():
+    told = {"student_checkpoint": None, "student_args": {"encoder_weights": "imagenet", "width": 3, "weights": None}}
+    assert _student_facts(told)["outside"] == ["the student's encoder_weights: imagenet"]
+
+
+def test_arguments_of_a_network_that_cannot_be_written_down_are_refused():
+    module = tiny_network((3, 4), 1).module
+    with pytest.raises(InputError, match="give plain values"):
+        Network(module, num_classes=4, image_size=8, channels=1, kwargs={"layer": torch.nn.ReLU})

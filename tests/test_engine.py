@@ -300,3 +300,23 @@ def test_what_is_observed_is_read_and_not_minimised():
     e.observe("targets", {"entropy": torch.tensor(2.0)})
     e.observe("targets", {"entropy": torch.tensor(4.0)})
     assert e.read() == {"targets/entropy": 3.0}
+
+
+def test_a_gradient_is_clipped_to_its_norm():
+    e = engine()
+    x, opt = e.own("x", torch.nn.Linear(1, 1, bias=False), lambda p: SGD(p, lr=1.0), clip=0.5)
+    before = x.module.weight.item()
+    e.minimise(lambda v: {"t": 100 * x(v).sum()}, opt, inputs=(torch.ones(1, 1),))
+    assert before - x.module.weight.item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_counts_of_what_was_done_are_part_of_the_state():
+    a, b = engine(), engine()
+    for e in (a, b):
+        e.own("x", torch.nn.Linear(1, 1))
+        e.bank("b", 4)
+    a.noise(5, 2)
+    a.owned["x"].steps = 7
+    a.banks["b"].add(torch.full((1, 1, 8, 8), 2.0))
+    b.load(a.state())
+    assert (b.drawn, b.owned["x"].steps, b.banks["b"].clipped_share) == (5, 7, 1.0)

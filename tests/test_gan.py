@@ -129,3 +129,11 @@ def test_the_average_follows_and_copies_the_power_vectors():
             assert torch.allclose(value, before[name] + 0.25 * (theirs - before[name]), atol=1e-6)
     follow(average, live, 1.0)
     assert all(torch.allclose(v, live.state_dict()[k]) for k, v in average.state_dict().items())
+
+
+def test_the_discriminator_sees_images_around_zero():
+    discriminator, seen = Discriminator(tiny_network((6, 8), 0), 6, 2), []
+    discriminator.blocks.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.rand(2, 1, 8, 8)
+    discriminator(x)
+    assert torch.equal(seen[0], 2 * x - 1)

@@ -1,5 +1,6 @@
 """The loop's own accounts: operations and seconds."""
 
+import signal
 import time
 
 import pytest
@@ -94,3 +95,63 @@ def test_what_was_recorded_before_the_first_checkpoint_is_recorded_again(tmp_pat
     run(method, engine, Checkpoints(tmp_path), log, Cadence(), resume=True)
     assert log.rows[0][0] == 1
     assert [step for step, _ in log.rows] == sorted({step for step, _ in log.rows})
+
+
+class Drifting(Uneven):
+    """Each iteration moves the weights by one, so that an average over them tells which it saw."""
+
+    def step(self, engine):
+        with torch.no_grad():
+            next(self.network.parameters()).add_(1.0)
+
+
+class Halt(Exception):
+    pass
+
+
+class Halting(Silent):
+    def progress(self, done, values):
+        if done == 496:
+            raise Halt
+
+
+def looped(folder, cls=Drifting, log=None, steps=500, resume=False, **cadence):
+    engine = Engine(Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=steps)
+    method = cls()
+    method.setup(engine)
+    return run(method, engine, Checkpoints(folder), log or Silent(), Cadence(**cadence), resume)
+
+
+def test_a_resumed_run_goes_on_with_its_average(tmp_path):
+    whole = looped(tmp_path / "whole", checkpoint_steps=495).ema
+    with pytest.raises(Halt):
+        looped(tmp_path / "cut", log=Halting(), checkpoint_steps=495)
+    again = looped(tmp_path / "cut", checkpoint_steps=495, resume=True).ema
+    assert again.updates == whole.updates == 500
+    ours, theirs, live = (list(n.parameters()) for n in (again.network, whole.network, tiny_network((3, 4), 1)))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert not torch.equal(ours[0], live[0] + 500)  # an average, and not a copy of the last weights
+
+
+def test_the_average_is_over_a_fiftieth_of_the_last_phase(tmp_path):
+    class Two(Uneven):
+        def phases(self, steps):
+            return [Phase("before", 100, self.step), Phase("all", steps, self.step)]
+
+    assert looped(tmp_path, Two, steps=200).ema.decay == pytest.approx(1 - 1 / (0.02 * 200))
+
+
+def test_the_seconds_of_a_resumed_run_are_all_of_them(tmp_path):
+    engine = Engine(Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
+    method = Uneven()
+    method.setup(engine)
+    at = {"iteration": 3, "seconds": 100.0, "evaluation_seconds": 0.0, "flops": 0.0, "ema_updates": 3}
+    state = {"engine": engine.state(), "ema": engine.given.student.state_dict(), "progress": at}
+    Checkpoints(tmp_path).save(3, state, {})
+    assert 100 < run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(), resume=True).seconds < 200
+
+
+def test_the_handlers_of_signals_are_given_back(tmp_path):
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    go(tmp_path, 2)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before

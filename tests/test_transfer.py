@@ -232,3 +232,47 @@ def test_warped_images_are_fed_and_the_teacher_asked_again(runs, stored):
         ((images, t),) = fed
         known = (images[:, None] == found.pixels / 255).flatten(2).all(2).any(1)
         assert bool(known.all()) == (t is not None) == (warp == 0)
+
+
+def test_colours_are_read_again_as_they_were(tmp_path):
+    teacher = tiny_network((4,), 0, channels=3)
+    pixels = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8)
+    about = {"teacher_sha256": state_files.fingerprint(teacher.module), "outside": []}
+    transfer.write_set(tmp_path / "set.parquet", [pixels], teacher, list("abcd"), about)
+    assert torch.equal(transfer.read_parquet(tmp_path / "set.parquet", teacher).pixels, pixels)
+
+
+def test_what_the_images_were_made_from_goes_with_them(runs, tmp_path):
+    first = tmp_path / "first"
+    distil(runs, method={"name": "noise", "batch_size": 8}, out=str(first))
+    manifest = json.loads((first / "manifest.json").read_text())
+    (first / "manifest.json").write_text(json.dumps(manifest | {"outside_information": ["70 collected images"]}))
+    made = dreamstill.synthesize(str(first), n=20, out=str(tmp_path / "set.parquet"))
+    distil(runs, transfer=made, method={"name": "transfer", "batch_size": 8}, out=str(tmp_path / "second"))
+    for name in ("summary.json", "manifest.json"):
+        said = json.loads((tmp_path / "second" / name).read_text())
+        assert said["outside_information"] == ["70 collected images"]
+
+
+@pytest.mark.filterwarnings("ignore:the soft targets")
+def test_a_runs_own_set_says_its_teacher_and_what_the_student_began_with(runs, tmp_path):
+    weights.save_network(tmp_path / "s.safetensors", tiny_network((3, 4), 1))
+    method = {"name": "soft_target", "n_images": 16, "synthesis_batch": 8, "iterations": 2, "batch_size": 8, "tau": 1.0}
+    first = {"student": None, "student_args": None, "student_checkpoint": str(tmp_path / "s.safetensors")}
+    distil(runs, method=method, out=str(tmp_path / "run"), **first)
+    found = transfer.read_parquet(tmp_path / "run" / "transfer.parquet", tiny_network((6, 8), 0))
+    assert found.outside == json.loads((tmp_path / "run" / "manifest.json").read_text())["outside_information"] != []
+    # Its student's widths are in neither config.yaml nor a name, and its images are found all the same.
+    assert len(load_file(dreamstill.synthesize(str(tmp_path / "run"), out=str(tmp_path / "x.safetensors")))) == 2
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_images_of_a_run_whose_student_was_given_in_python(bare, runs, tmp_path):
+    student = tiny_network((3, 4), 1)
+    given = {"student": student.module if bare else student, "student_args": None}
+    distil(runs, method={"name": "noise", "batch_size": 8}, out=str(tmp_path / "run"), **given)
+    if bare:
+        with pytest.raises(InputError, match="ConvNet that was given in Python"):
+            dreamstill.synthesize(str(tmp_path / "run"), n=3)
+    else:
+        assert len(load_file(dreamstill.synthesize(str(tmp_path / "run"), n=3))["pixels"]) == 3

@@ -6,6 +6,7 @@ pixels, so that generators, banks, augmentation and networks with different norm
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,7 +68,10 @@ class Network(nn.Module):
         self.image_size: tuple[int, int] = (int(height), int(width))
         self.channels = channels
         self.name = name or type(module).__name__
-        self.kwargs = dict(kwargs or {})
+        try:  # as the student's file will have them: known now, or training would be for nothing
+            self.kwargs: dict[str, Any] = json.loads(json.dumps(kwargs or {}))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"kwargs are {kwargs}: they are written down, and {error}: give plain values") from error
         # Not part of the state_dict: they are facts about the network, and travel in its description.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)

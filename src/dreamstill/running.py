@@ -134,6 +134,8 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
 
 def _begin(plan: Plan) -> None:
     about = manifest(plan.outside, plan.teacher_file, plan.config["seed"], cost.machine())
+    # Given by its checkpoint or in Python, config.yaml does not say how it was built.
+    about["student"] = {"name": plan.given.student.name, "kwargs": plan.given.student.kwargs}
     if plan.collected is not None:
         about["collected_sha256"] = plan.collected.sha256
         for note in plan.collected.notes:

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from dreamstill import metrics, state_files, weights
+from dreamstill import metrics, models, state_files, weights
 from dreamstill.adapters import Network
 from dreamstill.banks import ImageBank, to_uint8
 from dreamstill.config import build_method, check_seed, read_config
@@ -19,7 +19,7 @@ from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.inputs import brought, resolve_student, resolve_teacher
 from dreamstill.methods import Method
-from dreamstill.models.shared import base_of
+from dreamstill.models.shared import NAME, base_of
 from dreamstill.state import Checkpoints
 from dreamstill.storage import nearest
 from dreamstill.tasks import task_of
@@ -48,7 +48,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
             f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
             ".safetensors, which holds the images with the teacher's class of every pixel"
         )
-    about |= {"teacher_sha256": fingerprint, "outside": _outside(folder)}
+    about |= {"teacher_sha256": fingerprint, "outside": _manifest(folder)["outside_information"]}
     if path.suffix == ".parquet":
         made = kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
         count = write_set(path, made, teacher, _classes(folder, teacher), {**about, "method": config["method"]})
@@ -75,6 +75,10 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
             f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
             "that dreamstill distill wrote"
         )
+    for role in ("teacher", "student"):
+        _named(config[role], role, folder)
+    built = _manifest(folder).get("student")  # runs of earlier versions do not have it
+    config["student_args"] = config.get("student_args") if built is None else built["kwargs"]
     bases = [base_of({"name": config[r], "kwargs": config.get(f"{r}_args") or {}}) for r in ("teacher", "student")]
     for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"], *bases):
         weights.refuse_own_code(name, folder / "config.yaml")
@@ -106,9 +110,20 @@ def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
         yield to_uint8(method.synthesise(engine, min(ROWS, n - start))).cpu()
 
 
-def _outside(folder: Path) -> list[str]:
-    """The outside information that the run used, as its manifest says."""
-    return list(json.loads((folder / "manifest.json").read_text())["outside_information"])
+def _named(name: str, role: str, folder: Path) -> None:
+    if ":" in name or name == NAME:
+        return
+    try:
+        models.find(name)
+    except InputError as error:
+        raise InputError(
+            f"the {role} of the run in {folder} is a {name} that was given in Python, and nothing says how to build it "
+            "again: give it as package.module:factory in a run whose images are to be made anew"
+        ) from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "manifest.json").read_text()))
 
 
 def _classes(folder: Path, teacher: Network) -> list[str]:

@@ -159,3 +159,8 @@ def test_distance_from_the_mean_known_values():
     images = torch.stack([torch.full((3, 3), 0.5), torch.full((3, 3), 0.75)])[None]
     assert distance_from_mean(images, mean).item() == 0.125
     assert distance_from_mean(mean.expand(4, 2, 5, 6), mean).item() == 0.0
+
+
+def test_the_divergence_of_two_gaussians_whose_deviations_differ():
+    one = Moments(torch.zeros(1), torch.tensor([2.0]), torch.zeros(1), torch.ones(1))
+    assert bn_statistics([one], "gaussian_kl").item() == pytest.approx(0.5 * (2 - 1 - math.log(2)), rel=1e-4)
