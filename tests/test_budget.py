@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_network
 
 import dreamstill
 from dreamstill import budget
+from dreamstill.config import build_method
+from dreamstill.engine import Given, Hardware
 from dreamstill.errors import InputError
 from dreamstill.methods.ddad import DDAD
 from dreamstill.methods.hidfd import HiDFD
@@ -83,3 +86,26 @@ def test_all_processes_plan_the_first_ones_run(tmp_path):
     assert first == second
     assert "precision='32'" in first
     assert first.endswith(" 7)]")
+
+
+def test_what_a_dry_run_says_is_what_was_measured():
+    measured = budget.Trial(
+        {"student": 0.5}, first=10.0, memory=3 << 30, checkpoint=20 << 20, bank=100 << 20, watching=60.0
+    )
+    method = DDAD(student_steps=1)
+    measured.seconds = {p.name: 0.5 for p in method.phases(7200)}
+    said = budget.describe(measured, method, 7200)
+    seconds = measured.total(method, 7200) + 60 + budget.FINISHING_SECONDS
+    assert f"about {budget.clock(seconds)}, of it 1 min 0 s evaluation" in said
+    assert "memory       about 3 GiB" in said
+    assert "disk         about 145 MiB" in said  # two checkpoints, the bank, and 5 MB beside
+    assert budget.clock(7384) == "2 h 3 min"
+
+
+def test_a_trial_leaves_the_networks_as_they_were_and_counts_first_iterations():
+    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
+    before = {k: v.clone() for k, v in given.student.state_dict().items()}
+    noise = {"name": "noise", "batch_size": 8}
+    trial = budget.measure(lambda: build_method(noise), given, Hardware("cpu", "32", False), 0, patience=0.1)
+    assert all(torch.equal(v, before[k]) for k, v in given.student.state_dict().items())
+    assert trial.first > 0

@@ -1,5 +1,6 @@
 """The commands, as people type them."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -215,3 +216,22 @@ def test_a_network_and_a_method_in_the_folder_one_stands_in(tmp_path):
 def test_what_is_no_method(name):
     with pytest.raises(InputError):
         config.build_method({"name": name})
+
+
+def test_the_folder_one_stands_in_is_searched_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    assert cli.main(["methods", "--json"]) == 0
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    interrupted.__signature__ = inspect.signature(cli.api.methods)
+    interrupted.__doc__ = cli.api.methods.__doc__
+    interrupted.__annotations__ = cli.api.methods.__annotations__
+    monkeypatch.setitem(cli.COMMANDS, "methods", (interrupted, None))
+    assert cli.main(["methods"]) == 130
+    assert "--resume --out FOLDER" in capsys.readouterr().err

@@ -216,3 +216,11 @@ def test_too_few(tmp_path):
     with pytest.raises(InputError, match="63 usable images, expected at least 64"):
         distil(tmp_path / "run", folder(tmp_path / "some", 63))
     assert not (tmp_path / "run").exists()
+
+
+def test_of_a_folder_with_splits_only_the_images_of_training_are_collected(tmp_path):
+    for split, n in (("train", 3), ("test", 2)):
+        (tmp_path / split).mkdir()
+        for i in range(n):
+            (tmp_path / split / f"{i}.png").write_bytes(png(noise(8, 8, seed=i)))
+    assert len(load_collected(str(tmp_path), image_size=(8, 8), channels=1)) == 3

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -334,3 +335,49 @@ def test_the_hub(tmp_path, monkeypatch):
     assert len(data.load("hub:owner/name")) == 1
     with pytest.raises(InputError, match=r"hub:owner/other could not be fetched \(404\)"):
         data.load("hub:owner/other")
+
+
+def test_the_cache_tells_channels_apart(tmp_path):
+    path = parquet(tmp_path / "a.parquet", [noise(4, 4, 3)], [0])
+    assert data.load(path, channels=3).pixels.shape[1] == 3
+    assert data.load(path, channels=1).pixels.shape[1] == 1
+
+
+def test_the_cache_follows_a_file_of_the_same_size(tmp_path):
+    shades = [png(np.full((4, 4), v, np.uint8)) for v in (10, 20)]
+    found = []
+    for second, shade in enumerate(shades):
+        path = parquet(tmp_path / "a.parquet", [shade], [0])
+        os.utime(path, (second, second))  # some file systems count in coarse ticks
+        found.append((os.stat(path).st_size, data.load(path).pixels.unique().tolist()))
+    assert found[0][0] == found[1][0]
+    assert [pixels for _, pixels in found] == [[10], [20]]
+
+
+def test_the_hub_is_asked_for_the_parquet_files_of_a_data_set(tmp_path, monkeypatch):
+    asked = []
+    package = type(sys)("huggingface_hub")
+    package.snapshot_download = lambda name, **how: asked.append(how) or str(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", package)
+    parquet(tmp_path / "test.parquet", [noise(4, 4)], [0])
+    data.load("hub:owner/name")
+    assert asked == [{"repo_type": "dataset", "allow_patterns": "*.parquet"}]
+
+
+def test_a_tall_image_is_cropped_in_the_centre_too(tmp_path):
+    array = np.zeros((24, 8), np.uint8)
+    array[8:16] = 200
+    path = parquet(tmp_path / "one.parquet", [array], [0])
+    assert (data.load(path, image_size=8).pixels == 200).all()
+
+
+@pytest.mark.parametrize("kind", ["classes", "maps"])
+def test_a_named_set_is_found_under_its_root_in_folders_too(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "root" / ("mnist" if kind == "classes" else "camvid")
+    for name in ("test/0/a.png", "test/1/b.png") if kind == "classes" else ("test/a.png", "testannot/a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(np.zeros((8, 8), np.uint8)))
+    found = data.load(folder.name, "test", root=tmp_path / "root")
+    assert (len(found), found.name) == (2 if kind == "classes" else 1, folder.name)
+    assert len(list(data.encoded(folder.name, "test", tmp_path / "root"))) == (2 if kind == "classes" else 1)

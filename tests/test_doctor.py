@@ -394,3 +394,11 @@ def test_render_fits_eighty_columns(standardised, monkeypatch):
     assert max(map(len, printed.splitlines())) <= 80
     for word in ("convnet", "[0.0], [1.0]", "implausible", "blocks.0.1", "logits", *methods.names()):
         assert word in printed
+
+
+def test_times_of_a_large_network_are_scaled_to_128_images(monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(doctor.time, "perf_counter", lambda: float(next(clock)))  # each pass takes a second
+    found = doctor._milliseconds(tiny_network((2,), 0), int(1e12 / 3 / 32), False)
+    assert found["measured_batch"] == 32
+    assert found["forward_128"] == 4 * found["forward_1"]

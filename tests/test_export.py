@@ -134,3 +134,14 @@ def test_other_networks(tmp_path, name, size):
     module = models.build(name, num_classes=10, channels=3, image_size=size)
     network = Network(module, num_classes=10, image_size=size, mean=[0.5] * 3, std=[0.25] * 3, name=name)
     assert export_onnx(network, tmp_path / "x.onnx")["max_difference"] < 1e-3
+
+
+def test_the_difference_is_a_share_of_the_largest_logit(monkeypatch):
+    network = tiny_network((4,), 0)
+    with torch.no_grad():
+        network.module.linear.weight.mul_(1e3), network.module.linear.bias.mul_(1e3)
+    content = export._model(network).SerializeToString()
+    largest = network(torch.rand(32, 1, 8, 8)).detach().abs().max()
+    with torch.no_grad():
+        network.module.linear.bias[0] += largest * 1e-2
+    assert 1e-3 < export._difference(network, content) < 0.1

@@ -142,3 +142,11 @@ def test_the_large_generator_begins_as_dcgan():
     classes = LargeGenerator(network(64), nz=8, width=16, condition="ccbn").norms[0]
     assert float(classes.gain.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
     assert not classes.bias.weight.any()
+
+
+@pytest.mark.parametrize(("kind", "size"), [(Generator, 8), (LargeGenerator, 16)])
+def test_what_is_below_zero_is_kept_at_a_fifth(kind, size, monkeypatch):
+    slopes, real = [], F.leaky_relu
+    monkeypatch.setattr(F, "leaky_relu", lambda x, slope: slopes.append(slope) or real(x, slope))
+    kind(tiny_network((2,), 0, image_size=size), nz=4, width=2)(torch.randn(3, 4))
+    assert slopes == [0.2] * (2 if kind is Generator else 4)

@@ -137,3 +137,10 @@ def test_images_that_reach_beyond_what_can_be_stored():
     beyond = pixels / 255 * 3 - 1
     with torch.no_grad():
         assert torch.allclose(metrics.predict(network, beyond, batch_size=4), network(beyond), atol=1e-6)
+
+
+def test_calibration_is_in_fifteen_bins():
+    """Confidences 0.81 (wrong) and 0.89 (right) lie in two of fifteen bins; in one of ten they would even out."""
+    probs = torch.tensor([[0.81, 0.19], [0.89, 0.11]])
+    found = metrics.score(probs.log(), torch.tensor([1, 0]))["ece"]
+    assert found == pytest.approx((0.81 + 0.11) / 2, abs=1e-5)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -7,6 +8,7 @@ from dreamstill import models
 from dreamstill.errors import InputError
 from dreamstill.models.grey import GreyConv2d
 from dreamstill.models.pool import WIDE, HalvingPool
+from dreamstill.models.residual import WideBlock
 
 
 def build(name, **kwargs):
@@ -185,3 +187,12 @@ def test_the_halving_pool_compiles():
     (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
     (expected,) = torch.autograd.grad(nn.MaxPool2d(2)(x).square().sum(), x)
     assert torch.equal(found, expected)
+
+
+def test_a_wide_block_adds_the_raw_input_or_the_projected_active_one():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 6)
+    for c_out, skipped in ((4, lambda b: x), (5, lambda b: b.project(F.relu(b.bn1(x))))):
+        block = WideBlock(4, c_out, 1).eval()
+        nn.init.zeros_(block.conv2.weight)
+        assert torch.equal(block(x), skipped(block))

@@ -168,3 +168,33 @@ def test_the_rest_behind_a_layer_that_is_not_run():
     rest = Rest(Network(Branch(), num_classes=2, image_size=2, channels=1), "unused")
     with pytest.raises(InputError, match="does not run its layer 'unused'"):
         rest(torch.rand(3, 2))
+
+
+def one_norm():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    body = nn.Sequential(*layers, nn.Linear(4, 3))
+    return Network(body, num_classes=3, image_size=8, channels=1, mean=[0.25], std=[0.5]).eval()
+
+
+def test_half_maps_are_measured_in_float32():
+    network = one_norm()
+    entering = []
+    network.module[1].register_forward_pre_hook(lambda _, x: entering.append(x[0]))
+    probe = Probe(network, bn=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        seen = probe(torch.rand(64, 1, 8, 8), stats=True)
+    assert entering[-1].dtype == torch.bfloat16
+    assert (seen.moments[0].mean.dtype, seen.moments[0].var.dtype) == (torch.float32, torch.float32)
+    assert torch.allclose(seen.moments[0].var, entering[-1].float().var((0, 2, 3), correction=0), rtol=1e-4)
+
+
+def test_the_variance_over_ranks_has_that_of_their_means_in_it():
+    halves = (torch.rand(8, 1, 8, 8) + torch.tensor([0.0, 3.0]).repeat_interleave(4)[:, None, None, None]).chunk(2)
+    alone = [Probe(one_norm(), bn=True)(h, stats=True).moments[0] for h in halves]
+    mean = (alone[0].mean + alone[1].mean) / 2
+    other = iter([alone[1].mean, alone[1].var + (alone[1].mean - mean).square()])  # what the second rank would send
+    found = Probe(one_norm(), bn=True, average=lambda mine: (mine + next(other)) / 2)(halves[0], stats=True).moments[0]
+    both = Probe(one_norm(), bn=True)(torch.cat(halves), stats=True).moments[0]
+    assert torch.allclose(found.mean, both.mean, atol=1e-5)
+    assert torch.allclose(found.var, both.var, atol=1e-4)

@@ -12,6 +12,7 @@ import yaml
 from dreamstill.errors import InputError
 from dreamstill.pictures import sample_grid
 from dreamstill.report import numbers, plots, write_report
+from dreamstill.report.dense import class_table
 
 MACHINE = {
     "cpu": "Example CPU 9", "cores": 2, "threads": 1, "memory_bytes": 25_276_510_208, "gpu": None,
@@ -462,3 +463,27 @@ def test_quantities_and_differences():
     assert (numbers.times(94, 12.4), numbers.times(1200, 10)) == ("7.6", "120")
     assert numbers.listing(["a", "b", "c"]) == "a, b and c"
     assert numbers.listing([str(i) for i in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+
+
+def test_how_well_preset_labels_are_obeyed_is_said(run):
+    text = run(preset={"images": 10_000, "share": 0.912, "worst": {"class": 1, "share": 0.345}}).text
+    assert "Preset labels obeyed 91.2 %" in text
+    assert "in 10,000 fresh images; least often for dog, 34.5 %." in text
+
+
+def test_how_far_soft_targets_were_met_is_said(run):
+    made = {"images": 5000, "agreement": 0.812, "confidence": 0.678, "target_classes": [1, 4, 5],
+            "target_entropy": 0.51, "target_entropy_at_most": 1.1}  # fmt: skip
+    text = run(transfer_set=made).text
+    assert "Soft targets met 81.2 %" in text
+    assert "mean certainty is 67.8 %" in text
+    assert "shares from 10.0 % to 50.0 %, their entropy is 0.51 of at most 1.10 nats" in text
+
+
+def test_the_table_of_classes_of_a_segmentation():
+    summary = {"classes": ["sky", "road"], "student": {"iou": [0.5, None]}, "teacher": {"iou": [0.7, 0.2]},
+               "confusion": [[6, 2], [0, 0]]}  # fmt: skip
+    first, second = class_table(summary)["rows"]
+    assert first == {"name": "sky", "share": "100.0 %", "student": "50.0 %", "teacher": "70.0 %",
+                     "difference": "−20.0 points", "mistaken": "road (25.0 %)"}  # fmt: skip
+    assert (second["share"], second["student"], second["difference"], second["mistaken"]) == ("0.0 %", "–", "", "–")

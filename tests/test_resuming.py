@@ -1,5 +1,6 @@
 """Going on with a stopped run: what is compared, what a run folder may not choose, what no longer is the same."""
 
+import inspect
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from conftest import tiny_network
 from test_distill import FIXED, SMALL, stopped_run
 
 import dreamstill
-from dreamstill import cli
+from dreamstill import api, cli, resuming
 from dreamstill.errors import InputError
 from dreamstill.weights import save_network
 
@@ -165,3 +166,19 @@ def test_the_same_settings_in_other_words_go_on(tmp_path):
         **FIXED,
     )
     assert (out / "report.html").exists()
+
+
+def test_how_often_checkpoints_are_made_may_change(tmp_path):
+    out = stopped_run(tmp_path / "a")
+    defaults = {k: p.default for k, p in inspect.signature(api.distill).parameters.items()}
+    given = {
+        **defaults,
+        "out": str(out),
+        "resume": True,
+        "checkpoint_seconds": 7,
+        "checkpoint_steps": 3,
+        "teacher": tiny_network((6, 8), 0),
+        "student": tiny_network((3, 4), 1),
+    }
+    found = resuming.resumed(api.distill, given)
+    assert (found["checkpoint_seconds"], found["checkpoint_steps"]) == (7, 3)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import Cityscapes
+from torchvision.models.segmentation import FCN_ResNet50_Weights
 
-from dreamstill import data, scenes
+from dreamstill import data, layouts, scenes
 from dreamstill.cli import main
 from dreamstill.data import VOID
 from dreamstill.errors import InputError
@@ -348,3 +351,41 @@ def test_images_and_labels_without_splits_are_taken_whole(tmp_path):
     assert data.load(str(tmp_path), "test").split == data.WHOLE
     with pytest.raises(InputError, match=r"has no splits.*'tset' is none of these"):
         data.load(str(tmp_path), "tset")
+
+
+def test_the_cache_of_maps_tells_sizes_and_channels_apart(tmp_path):
+    for kind, array in (("images", image()), ("labels", mask(0, 1))):
+        put(tmp_path / "train" / kind / "a.png", array)
+    assert data.load(str(tmp_path), "train").pixels.shape == (1, 3, 12, 16)
+    assert data.load(str(tmp_path), "train", image_size=8, channels=1).pixels.shape == (1, 1, 8, 8)
+
+
+def test_the_cache_of_maps_follows_a_file_of_the_same_size(tmp_path):
+    put(tmp_path / "train/images/a.png", image())
+    file, found = tmp_path / "train/labels/a.png", []
+    for value in (1, 2):
+        put(file, mask(value))
+        os.utime(file, (value, value))  # some file systems count in coarse ticks
+        found.append((file.stat().st_size, data.load(str(tmp_path), "train").labels.unique().tolist()))
+    assert found[0][0] == found[1][0]
+    assert [labels for _, labels in found] == [[1], [2]]
+
+
+def test_a_label_of_16_bits_beyond_a_byte_is_one_sentence(tmp_path):
+    put(tmp_path / "train/images/a.png", image())
+    put(tmp_path / "train/labels/a.png", mask(0, 1).astype(np.uint16) * 300)
+    with pytest.raises(InputError, match="holds 300, outside the class range"):
+        data.load(str(tmp_path), "train")
+
+
+def test_the_classes_of_cityscapes_and_voc_are_their_authors():
+    official = {c.id: c for c in Cityscapes.classes if c.train_id not in (-1, 255)}
+    ours = {k: (i, name) for i, (k, name) in enumerate(layouts.CITYSCAPES.items())}
+    assert {k: (c.train_id, c.name) for k, c in official.items()} == ours
+    assert layouts.VOC[1:] == tuple(FCN_ResNet50_Weights.DEFAULT.meta["categories"][1:])
+
+
+def test_void_of_cityscapes_may_be_255_too(tmp_path):
+    put(tmp_path / "leftImg8bit/val/aachen/a_leftImg8bit.png", image())
+    put(tmp_path / "gtFine/val/aachen/a_gtFine_labelIds.png", mask(7, 255))
+    assert data.load(str(tmp_path), "val").labels.unique().tolist() == [0, data.VOID]

@@ -337,3 +337,11 @@ def test_without_git_there_is_no_commit(monkeypatch):
 
     monkeypatch.setattr(state.subprocess, "run", missing)
     assert state._commit() is None
+
+
+@pytest.mark.parametrize("name", ["student.onnx", "model.safetensors", "samples.png", "comparison.png", "summary.json",
+                                  "transfer.parquet", "images.safetensors", "tensorboard"])  # fmt: skip
+def test_whatever_a_run_writes_is_not_written_over(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"would write over its {name}"):
+        RunFolder(tmp_path, resume=False)

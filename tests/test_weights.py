@@ -445,3 +445,22 @@ def test_fingerprint_follows_every_weight(small):
         small.module.linear.bias[0] += 1e-3
     assert state_files.fingerprint(small) != first
     assert state_files.fingerprint(Network(nn.Linear(1, 2).bfloat16(), **FACTS))  # any dtype
+
+
+def test_a_file_does_not_choose_the_code_below_a_shared_classifier(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lowest.py").write_text("import pathlib\n\ndef make():\n    pathlib.Path('trapped').touch()\n")
+    small = tiny_network((3, 4), 0)
+    small.name, small.kwargs = "shared_classifier", {"base": "lowest:make"}
+    weights.save_network(tmp_path / "x.safetensors", small)
+    with pytest.raises(InputError, match=r"asks for lowest:make.*--unsafe-load"):
+        weights.load_network(tmp_path / "x.safetensors")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_fingerprint_follows_the_layers_names():
+    one, other = nn.Module(), nn.Module()
+    one.a, other.b = nn.Linear(1, 2), nn.Linear(1, 2)
+    other.b.load_state_dict(one.a.state_dict())
+    assert state_files.fingerprint(one) != state_files.fingerprint(other)

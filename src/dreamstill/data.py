@@ -124,12 +124,13 @@ def encoded(source: str, split: str, root: str | Path | None) -> Iterator[tuple[
     Raises:
         InputError: there is no such source, or it holds no images.
     """
-    files = _parquet_files(source, split, root)
+    place = _place(source, root)
+    files = _parquet_files(place, split)
     if files is not None:
         for file in files:
             parquet_schema(file)
         return _parquet_images(files)
-    base = Path(source) / split if (Path(source) / split).is_dir() else Path(source)
+    base = place / split if (place / split).is_dir() else place
     paths = [f for f in sorted(base.rglob("*")) if f.suffix.lower() in SUFFIXES and f.is_file()]
     paths = [f for f in paths if not any(part.startswith(".") for part in f.relative_to(base).parts)]
     if not paths:
@@ -173,38 +174,39 @@ def _from_files(
 ) -> ImageSet:
     from dreamstill import layouts, scenes  # they build on what is here
 
-    files = _parquet_files(source, split, root)
-    maps = layouts.in_folder(Path(source), split) if files is None else scenes.in_parquet(files)
+    place, name = _place(source, root), source if source in KNOWN else Path(source).name
+    files = _parquet_files(place, split)
+    maps = layouts.in_folder(place, split) if files is None else scenes.in_parquet(files)
     if maps is not None:
-        split = WHOLE if maps.whole or Path(source).is_file() else split
-        return scenes.load_scenes(maps, source if source in KNOWN else Path(source).name, split, size, channels)
+        return scenes.load_scenes(maps, name, WHOLE if maps.whole or place.is_file() else split, size, channels)
     if files is None:
-        return _class_folders(Path(source), split, size, channels)
+        return _class_folders(place, name, split, size, channels)
     labels, classes, count = _parquet_labels(files)
     key = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     pixels = cached(
         (key, size, channels), lambda: stack(decode_all(_parquet_images(files), source, size, channels), count)
     )
-    split = WHOLE if Path(source).is_file() else split
-    return ImageSet(pixels, labels, classes, source if source in KNOWN else Path(source).name, split)
+    return ImageSet(pixels, labels, classes, name, WHOLE if place.is_file() else split)
 
 
-def _parquet_files(source: str, split: str, root: str | Path | None) -> list[Path] | None:
-    """The parquet files of a source, or None when it is a folder of images."""
+def _place(source: str, root: str | Path | None) -> Path:
+    """The file or folder that a source is in."""
     if source.startswith("hub:"):
-        folder = _download(source.removeprefix("hub:"))
-    elif source in KNOWN:
-        if root is None:
-            raise InputError(f"{source} is read from files: say with --data-root which folder holds {source}/*.parquet")
-        folder = Path(root) / source
-    else:
-        folder = Path(source)
+        return _download(source.removeprefix("hub:"))
+    if source in KNOWN and root is None:
+        raise InputError(f"{source} is read from files: say with --data-root which folder holds {source}/*.parquet")
+    place = Path(root) / source if source in KNOWN and root is not None else Path(source)
+    if not place.exists():
+        names = ", ".join(("digits", *KNOWN))
+        raise InputError(f"there is no {place}: give a file, a folder, hub:owner/name or one of {names}")
+    return place
+
+
+def _parquet_files(folder: Path, split: str) -> list[Path] | None:
+    """The parquet files in a place, or None when it is a folder of images."""
     if folder.is_file():
         check_unsplit(folder, split)
         return [folder]
-    if not folder.is_dir():
-        names = ", ".join(("digits", *KNOWN))
-        raise InputError(f"there is no {folder}: give a file, a folder, hub:owner/name or one of {names}")
     every = sorted(folder.rglob("*.parquet"))
     # "train-00000-of-00002" and "train" are of the split "train"; "trainval-..." is not.
     splits = [re.sub(r"[-_.]?\d.*", "", f.stem) for f in every]
@@ -281,7 +283,7 @@ def _parquet_images(files: list[Path]) -> Iterator[tuple[str, bytes]]:
                 yield str(row.get("path") or file.name), row.get("bytes") or b""
 
 
-def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+def _class_folders(folder: Path, name: str, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     base = folder / split if (folder / split).is_dir() else folder
     names = [d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")]
     if base == folder and names and set(names) <= SPLITS:
@@ -296,4 +298,4 @@ def _class_folders(folder: Path, split: str, size: tuple[int, int] | None, chann
     named = ((str(f), f.read_bytes()) for f, _ in files)
     pixels = stack(decode_all(named, str(folder), size, channels), len(files))
     split = WHOLE if base == folder else split
-    return ImageSet(pixels, torch.tensor([i for _, i in files]), tuple(names), folder.name, split)
+    return ImageSet(pixels, torch.tensor([i for _, i in files]), tuple(names), name, split)

@@ -148,7 +148,7 @@ def class_weights(labels: Tensor, k: int, kind: ClassWeights, dtype: torch.dtype
     """
     if kind == "none":
         return None
-    counts = sum(torch.bincount(part.long().flatten(), minlength=256)[:k] for part in labels.split(64))
+    counts = sum(torch.bincount(part.long().flatten(), minlength=max(k, 256))[:k] for part in labels.split(64))
     assert isinstance(counts, Tensor)
     weights = torch.where(counts > 0, counts[counts > 0].double().median() / counts.clamp_min(1), 0.0)
     return (weights.sqrt() if kind == "root" else weights).to(dtype)

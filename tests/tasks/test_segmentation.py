@@ -201,3 +201,18 @@ def test_one_image_cannot_train_an_image_pooling_batch_norm():
         tasks.check_batch(network, 1)
     tasks.check_batch(network, 2)
     tasks.check_batch(dense_network(4, 0), 1)
+
+
+def test_a_classifiers_hard_labels_take_smoothing_and_weights():
+    logits, labels, w = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([1.0, 5.0, 0.5, 2.0])
+    expected = F.cross_entropy(logits, labels, weight=w, label_smoothing=0.3)
+    assert float(Classification().label_loss(logits, labels, 0.3, w)) == pytest.approx(float(expected))
+
+
+def test_the_images_compared_are_evenly_taken_from_the_set(monkeypatch):
+    pixels = torch.arange(26, dtype=torch.uint8).view(26, 1, 1, 1).expand(26, 1, 16, 32).contiguous()
+    images = ImageSet(pixels, torch.zeros(26, 16, 32, dtype=torch.uint8), tuple("abcd"), "m", "test")
+    shown = []
+    monkeypatch.setattr("dreamstill.overlays.comparison_sheet", lambda p, *_: shown.extend(p[:, 0, 0, 0].tolist()))
+    Segmentation().comparison(images, [("student", dense_network(4, 0))])
+    assert shown == [0, 5, 10, 15, 20, 25]
