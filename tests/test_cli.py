@@ -5,12 +5,13 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from dreamstill import cli, config
+from dreamstill import cli, config, methods
 from dreamstill.errors import InputError
 
 
@@ -235,3 +236,13 @@ def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(monkeypatch, cap
     monkeypatch.setitem(cli.COMMANDS, "methods", (interrupted, None))
     assert cli.main(["methods"]) == 130
     assert "--resume --out FOLDER" in capsys.readouterr().err
+
+
+def test_what_is_divided_by_is_not_zero():
+    known = [
+        (name, f.name) for name in methods.names() for f in fields(methods.get(name)) if f.name in ("tau", "every")
+    ]
+    assert ("random_generator", "every") in known
+    for name, field in known:
+        with pytest.raises(InputError, match=f"{field} is 0.*must be positive"):
+            config.build_method({"name": name, field: 0})
