@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -276,3 +277,12 @@ def test_images_of_a_run_whose_student_was_given_in_python(bare, runs, tmp_path)
             dreamstill.synthesize(str(tmp_path / "run"), n=3)
     else:
         assert len(load_file(dreamstill.synthesize(str(tmp_path / "run"), n=3))["pixels"]) == 3
+
+
+@pytest.mark.parametrize("damage", [None, "{", "[]"])
+def test_a_run_without_its_manifest_is_one_sentence(damage, runs, tmp_path):
+    shutil.copytree(runs / "noise", tmp_path / "run")
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.unlink() if damage is None else manifest.write_text(damage)
+    with pytest.raises(InputError, match=r"manifest.json cannot be used.*whole run folder"):
+        dreamstill.synthesize(str(tmp_path / "run"), n=3)

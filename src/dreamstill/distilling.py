@@ -22,7 +22,7 @@ from dreamstill.methods import Method
 from dreamstill.obeyed import obeyed
 from dreamstill.resuming import resumed, same_inputs
 from dreamstill.running import CURVE_IMAGES, Finished, Plan, anywhere, carry_out
-from dreamstill.state import new_folder
+from dreamstill.state import new_folder, read_manifest
 from dreamstill.tasks import check_size, task_of, warn_of_overlap
 from dreamstill.transfer import kept, write_set
 
@@ -148,16 +148,10 @@ def _student_facts(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["student_checkpoint"] is None:
         return {"outside": outside}
     folder = Path(settings["student_checkpoint"])
-    file, known = weights.checkpoint_file(folder), folder / "manifest.json"
+    file = weights.checkpoint_file(folder)
     outside.append(f"the student's first weights, {file.name} of SHA-256 {(digest := state_files.sha256(file))[:12]}")
-    if folder.is_dir() and known.is_file():
-        try:
-            outside += [f"{used} (for them)" for used in json.loads(known.read_text())["outside_information"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{known} does not say what the student's first weights were made from ({type(error).__name__}): give "
-                f"the file {file} itself, or a whole run folder"
-            ) from error
+    if (folder / "manifest.json").is_file():
+        outside += [f"{used} (for them)" for used in read_manifest(folder)["outside_information"]]
     return {"outside": outside, "file": str(file.resolve()), "sha256": digest}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from math import isclose
 from pathlib import Path
@@ -16,6 +15,7 @@ from dreamstill.config import build_method, method_spec, read_config
 from dreamstill.decoding import sides
 from dreamstill.errors import InputError
 from dreamstill.models.shared import base_of
+from dreamstill.state import read_manifest
 
 if TYPE_CHECKING:
     from dreamstill.running import Plan
@@ -137,7 +137,7 @@ def same_inputs(plan: Plan) -> None:
     Raises:
         InputError: one is not.
     """
-    manifest = json.loads((plan.out / "manifest.json").read_text())
+    manifest = read_manifest(plan.out)
     if plan.collected is not None and manifest.get("collected_sha256") != plan.collected.sha256:
         raise InputError(
             f"the collected images in {plan.collected.source} are not those that the run in {plan.out} began with: put "

@@ -163,6 +163,23 @@ def manifest(outside: list[str], teacher: dict[str, Any], seed: int, machine: di
     }
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What :func:`manifest` said of a run.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = folder / "manifest.json"
+    try:
+        found = json.loads(path.read_text())
+        if isinstance(found, dict) and isinstance(found.get("outside_information"), list):
+            return found
+        why = "it holds no outside_information, which every run writes"
+    except (OSError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise InputError(f"{path} cannot be used ({why}): give a whole run folder, as dreamstill left it")
+
+
 def _commit() -> str | None:
     """The commit of the source this runs from, marked when files differ from it; None for an installed copy."""
     here = Path(__file__).parent

@@ -20,7 +20,7 @@ from dreamstill.files import atomic_write
 from dreamstill.inputs import brought, resolve_student, resolve_teacher
 from dreamstill.methods import Method
 from dreamstill.models.shared import NAME, base_of
-from dreamstill.state import Checkpoints
+from dreamstill.state import Checkpoints, read_manifest
 from dreamstill.storage import nearest
 from dreamstill.tasks import task_of
 from dreamstill.transfer import ROWS, kept, write_set
@@ -48,7 +48,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
             f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
             ".safetensors, which holds the images with the teacher's class of every pixel"
         )
-    about |= {"teacher_sha256": fingerprint, "outside": _manifest(folder)["outside_information"]}
+    about |= {"teacher_sha256": fingerprint, "outside": read_manifest(folder)["outside_information"]}
     if path.suffix == ".parquet":
         made = kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
         count = write_set(path, made, teacher, _classes(folder, teacher), {**about, "method": config["method"]})
@@ -77,7 +77,7 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
         )
     for role in ("teacher", "student"):
         _named(config[role], role, folder)
-    built = _manifest(folder).get("student")  # runs of earlier versions do not have it
+    built = read_manifest(folder).get("student")  # runs of earlier versions do not have it
     config["student_args"] = config.get("student_args") if built is None else built["kwargs"]
     bases = [base_of({"name": config[r], "kwargs": config.get(f"{r}_args") or {}}) for r in ("teacher", "student")]
     for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"], *bases):
@@ -120,10 +120,6 @@ def _named(name: str, role: str, folder: Path) -> None:
             f"the {role} of the run in {folder} is a {name} that was given in Python, and nothing says how to build it "
             "again: give it as package.module:factory in a run whose images are to be made anew"
         ) from error
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "manifest.json").read_text()))
 
 
 def _classes(folder: Path, teacher: Network) -> list[str]:
