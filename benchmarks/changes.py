@@ -24,11 +24,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from step_ratio import NZ, network, put
 
-from dreamstill import cost, generators, moments, probes
-from dreamstill.engine import Engine, Given, Hardware, compiling, launch, parts
+from dreamstill.commands.profiling.steps import iterate, prepared
+from dreamstill.engine import Engine, Given, Hardware, compiling, launch, ranks
 from dreamstill.files import write_json
 from dreamstill.methods.ddad import DDAD
-from dreamstill.profiling.steps import iterate, prepared
+from dreamstill.networks import channel_moments, generators, probes
+from dreamstill.runs.machine import machine as this_machine
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,7 +74,7 @@ def plain_moments() -> None:
         var, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
         return mean, var
 
-    probes.moments = parts.moments = by_library  # type: ignore[attr-defined]
+    probes.moments = ranks.moments = by_library  # type: ignore[attr-defined]
 
 
 def freed_memory_returned() -> None:
@@ -104,7 +105,7 @@ def library_batch_norm() -> None:
 
 def by_channel() -> None:
     """Compiled steps whose inner loop goes over an image's channels."""
-    moments.in_rows = lambda x: False
+    channel_moments.in_rows = lambda x: False
 
 
 # Name, what was expected before measuring, and how to take it away again.
@@ -206,7 +207,7 @@ def main() -> None:
     options = parser.parse_args()
     times = measure(options)
     stem = f"{options.teacher}-width{options.width}-{options.precision}"
-    record = {"machine": cost.machine(), "options": vars(options), "seconds": times}
+    record = {"machine": this_machine(), "options": vars(options), "seconds": times}
     write_json(ROOT / "benchmarks" / "records" / "changes" / f"{stem}.json", record)
     put(ROOT / "docs" / "speed.md", "changes", tables())
     print(table(times))

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamstill.cost import machine
 from dreamstill.engine.hardware import keep_freed_memory
 from dreamstill.files import write_json
-from dreamstill.models.grey import to_image
+from dreamstill.networks.builtin.grey_convolution import to_image
+from dreamstill.runs.machine import machine
 
 RECORD = Path(__file__).parent / "records" / "grey" / "times.json"
 # Images, filters, side, kernel: LeNet-5 and its half, convnet on digits, and larger sides.

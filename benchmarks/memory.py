@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from dreamstill import api
-from dreamstill.cost import machine
-from dreamstill.demo import METHOD, STUDENT, TEACHER
+from dreamstill.commands.demo import METHOD, STUDENT, TEACHER
 from dreamstill.files import write_json
+from dreamstill.runs.machine import machine
 
 RECORD = Path(__file__).parent / "records" / "memory" / "demo.json"
 

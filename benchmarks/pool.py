@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from grey import smallest
 from torch import Tensor
 
-from dreamstill.cost import machine
 from dreamstill.engine.hardware import keep_freed_memory
 from dreamstill.files import write_json
-from dreamstill.models import pool
+from dreamstill.networks.builtin import halving_pool
+from dreamstill.runs.machine import machine
 
 RECORD = Path(__file__).parent / "records" / "pool" / "times.json"
 # Images, channels, side: LeNet-5 and its half, convnet on digits and its student, VGG.
@@ -32,7 +32,7 @@ def library(x: Tensor) -> Tensor:
 
 def both_ways(x: Tensor, whose: object) -> Tensor:
     x = x.detach().requires_grad_()
-    y = library(x) if whose is library else pool.both_ways(x)
+    y = library(x) if whose is library else halving_pool.both_ways(x)
     return torch.autograd.grad(y, x, torch.ones_like(y))[0]
 
 
@@ -44,11 +44,11 @@ def main() -> None:
     rows = []
     for b, c, side in SHAPES:
         x = torch.rand(b, c, side, side).contiguous(memory_format=torch.channels_last)
-        assert torch.equal(library(x), pool.forward_only(x))
+        assert torch.equal(library(x), halving_pool.forward_only(x))
         names = ("library", "ours", "library_both_ways", "ours_both_ways")
         calls = (
-            lambda x=x: library(x), lambda x=x: pool.forward_only(x),
-            lambda x=x: both_ways(x, library), lambda x=x: both_ways(x, pool),
+            lambda x=x: library(x), lambda x=x: halving_pool.forward_only(x),
+            lambda x=x: both_ways(x, library), lambda x=x: both_ways(x, halving_pool),
         )  # fmt: skip
         seconds = dict(zip((f"{name}_s" for name in names), smallest(calls, options.rounds), strict=True))
         rows.append({"images": b, "channels": c, "side": side, **seconds})

@@ -12,15 +12,16 @@ import time
 
 import torch
 
-from dreamstill import cost, models
-from dreamstill.adapters import Network
 from dreamstill.engine import Engine, Given
 from dreamstill.engine.hardware import conv_speed
 from dreamstill.methods.ddad import DDAD
+from dreamstill.networks import builtin
+from dreamstill.networks.network import Network
+from dreamstill.runs.machine import machine
 
 
 def network(name: str) -> Network:
-    module = models.build(name, num_classes=10, channels=3, image_size=32)
+    module = builtin.build(name, num_classes=10, channels=3, image_size=32)
     return Network(module, num_classes=10, image_size=32, mean=[0.5] * 3, std=[0.25] * 3, name=name)
 
 
@@ -58,7 +59,7 @@ def main() -> None:
     found = {
         "pair": "wrn_16_2 to wrn_16_1, batch 128, 1 generator and 5 student steps",
         "width": options.width,
-        "machine": cost.machine(),
+        "machine": machine(),
         "conv_gflops": {str(d): conv_speed(d, runs=16) / 1e9 for d in (torch.float32, torch.bfloat16)},
         "first_iteration_s": first,
         "iteration_s": {k: statistics.median(v) for k, v in times.items()},

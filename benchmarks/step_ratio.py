@@ -26,14 +26,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_step import PlainDDAD
 
-from dreamstill import cost, models
-from dreamstill.adapters import Network
+from dreamstill.commands.profiling.parts import floors_of, record
+from dreamstill.commands.profiling.peaks import alone, machine_peaks
+from dreamstill.commands.profiling.steps import iterate, prepared
 from dreamstill.engine import Given, Hardware
 from dreamstill.files import atomic_write, write_json
 from dreamstill.methods.ddad import DDAD
-from dreamstill.profiling.parts import floors_of, record
-from dreamstill.profiling.peaks import alone, machine_peaks
-from dreamstill.profiling.steps import iterate, prepared
+from dreamstill.networks import builtin
+from dreamstill.networks.network import Network
+from dreamstill.runs.machine import machine
 
 SIDE, CLASSES, NZ = 32, 10, 256
 TURN = {"plain": 2, "ours": 6}  # iterations; about as long as each other where ours are several times faster
@@ -43,7 +44,7 @@ RECORDS = ROOT / "benchmarks" / "records" / "step_ratio"
 
 def network(name: str) -> Network:
     torch.manual_seed(0)
-    module = models.build(name, num_classes=CLASSES, channels=3, image_size=SIDE)
+    module = builtin.build(name, num_classes=CLASSES, channels=3, image_size=SIDE)
     return Network(module, num_classes=CLASSES, image_size=SIDE, mean=[0.5] * 3, std=[0.25] * 3, name=name)
 
 
@@ -101,7 +102,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "flops": sum(op.flops for op in ops),
         "all_s": times,
         "peaks": peaks,
-        "machine": cost.machine(),
+        "machine": machine(),
     }
 
 

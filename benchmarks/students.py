@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from dreamstill import api
-from dreamstill.cost import machine
 from dreamstill.files import write_json
+from dreamstill.runs.machine import machine
 
 HERE = Path(__file__).parent
 RECORD = HERE / "records" / "students" / "mnist.json"

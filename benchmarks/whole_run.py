@@ -21,11 +21,14 @@ from typing import Any
 import torch
 from plain_step import PlainDDAD
 
-from dreamstill import api, models, weights
-from dreamstill.adapters import Network
-from dreamstill.cost import machine
+from dreamstill import api
 from dreamstill.files import write_json
-from dreamstill.tasks import load_scored, task_of
+from dreamstill.networks import builtin
+from dreamstill.networks.load import FACTS, resolve
+from dreamstill.networks.network import Network
+from dreamstill.runs.machine import machine
+from dreamstill.tasks import task_of
+from dreamstill.tasks.checks import load_scored
 
 HERE = Path(__file__).parent
 RECORD = HERE / "records" / "whole_run" / "wrn_16_2.json"
@@ -36,9 +39,9 @@ STUDENT = "wrn_16_1"
 def plainly(options: argparse.Namespace) -> dict[str, Any]:
     """The plain run; its networks take standardised images, so they are scored behind the teacher's normalisation."""
     torch.manual_seed(options.seed)
-    teacher = weights.resolve(None, TEACHER)
-    about = {k: teacher.description()[k] for k in weights.FACTS}
-    module = models.build(STUDENT, num_classes=teacher.num_classes, channels=3, image_size=32)
+    teacher = resolve(None, TEACHER)
+    about = {k: teacher.description()[k] for k in FACTS}
+    module = builtin.build(STUDENT, num_classes=teacher.num_classes, channels=3, image_size=32)
     began = time.perf_counter()
     plain = PlainDDAD(
         teacher.module, module, width=options.width, nz=options.nz, batch=128, channels=3, side=32, alpha=options.alpha

@@ -2,8 +2,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from dreamstill import models
-from dreamstill.adapters import Network
+from dreamstill.networks import builtin
+from dreamstill.networks.network import Network
 
 # The networks here are tiny: threads cost more than they bring, and two test processes run side by side.
 torch.set_num_threads(1)
@@ -14,7 +14,7 @@ settings.load_profile("suite")
 
 def tiny_network(widths, seed, num_classes=4, image_size=8, dtype=torch.float32, channels=1):
     torch.manual_seed(seed)
-    module = models.build("convnet", num_classes=num_classes, channels=channels, image_size=image_size, widths=widths)
+    module = builtin.build("convnet", num_classes=num_classes, channels=channels, image_size=image_size, widths=widths)
     network = Network(
         module, num_classes=num_classes, image_size=image_size, channels=channels, mean=[0.3] * channels,
         std=[0.4] * channels,
@@ -30,7 +30,7 @@ def tiny_network(widths, seed, num_classes=4, image_size=8, dtype=torch.float32,
 def dense_network(width, seed, num_classes=4, image_size=(16, 32)):
     """A tiny segmentation network, with running statistics of some images."""
     torch.manual_seed(seed)
-    module = models.build("encoder_decoder", num_classes=num_classes, channels=1, image_size=image_size, width=width)
+    module = builtin.build("encoder_decoder", num_classes=num_classes, channels=1, image_size=image_size, width=width)
     network = Network(
         module, num_classes=num_classes, image_size=image_size, channels=1, mean=[0.3], std=[0.4],
         name="encoder_decoder", kwargs={"width": width},

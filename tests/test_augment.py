@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamstill.augment import crop_flip, relight, resized_crop, resized_crops, roll_flip, starts, warp
+from dreamstill.data.augment import crop_flip, relight, resized_crop, resized_crops, roll_flip, starts, warp
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 7), st.integers(2, 7))
 

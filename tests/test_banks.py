@@ -3,9 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamstill.augment import crop_flip
-from dreamstill.banks import ImageBank, to_float, to_uint8
+from dreamstill.data.augment import crop_flip
+from dreamstill.data.bank import ImageBank
 from dreamstill.errors import InputError
+from dreamstill.networks.pixels import to_float, to_uint8
 
 
 def batch(values):

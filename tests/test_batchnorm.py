@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
 from dreamstill.engine.batchnorm import LeanBatchNorm, batch_norm
-from dreamstill.moments import channelwise, sums_around, total
+from dreamstill.networks.channel_moments import channelwise, sums_around, total
 
 
 def both(x, running, weight, bias, training, momentum=0.1):

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from conftest import tiny_network
 
-from dreamstill import api, bench
-from dreamstill.bench import _thinned
-from dreamstill.config import build_method
+from dreamstill import api
+from dreamstill.commands.bench import run as bench_run
+from dreamstill.commands.bench.run import _run, _thinned
+from dreamstill.commands.bench.suite import read_suite
+from dreamstill.commands.bench.tables import table, write_tables
 from dreamstill.errors import InputError
-from dreamstill.suites import read_suite
-from dreamstill.tables import table, write_tables
-from dreamstill.weights import save_network
+from dreamstill.networks.load import save_network
+from dreamstill.runs.settings import build_method
 
 ROOT = Path(__file__).parent.parent
 
@@ -359,12 +360,12 @@ def test_a_rows_files_are_found_from_the_suites_root(tmp_path, monkeypatch):
         asked.update(settings)
         raise Halt
 
-    monkeypatch.setattr(bench.api, "distill", distill)
+    monkeypatch.setattr(bench_run.api, "distill", distill)
     rows = [{"name": "a", "recipe": "a.yaml", "settings": {"teacher_checkpoint": "t", "student_checkpoint": "s"}}]
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "x.yaml").write_text(yaml.safe_dump({"title": "a", "seeds": [0], "rows": rows}))
     (tmp_path / "a.yaml").write_text("steps: 1\n")
     (plan,) = read_suite(tmp_path / "benchmarks" / "x.yaml")
     with pytest.raises(Halt):
-        bench._run(plan, plan.rows[0], 0, None, True)
+        _run(plan, plan.rows[0], 0, None, True)
     assert (asked["teacher_checkpoint"], asked["student_checkpoint"]) == (str(tmp_path / "t"), str(tmp_path / "s"))

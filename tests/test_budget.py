@@ -11,13 +11,13 @@ import torch
 from conftest import tiny_network
 
 import dreamstill
-from dreamstill import budget
-from dreamstill.config import build_method
 from dreamstill.engine import Given, Hardware
 from dreamstill.errors import InputError
 from dreamstill.methods.ddad import DDAD
 from dreamstill.methods.hidfd import HiDFD
 from dreamstill.methods.soft_target import SoftTarget
+from dreamstill.runs import budget
+from dreamstill.runs.settings import build_method
 
 
 def trial(**seconds):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dreamstill import cli, config, methods
+from dreamstill import cli, methods
 from dreamstill.errors import InputError
+from dreamstill.runs.settings import build_method, method_spec
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_recipe_that_is_none(content, said, tmp_path, capsys):
 
 class TestMethodSettings:
     def test_numbers_in_any_spelling(self):
-        method = config.build_method({"name": "ddad", "lr_s": "2e-3", "batch_size": "64"})
+        method = build_method({"name": "ddad", "lr_s": "2e-3", "batch_size": "64"})
         assert method.lr_s == 0.002
         assert method.batch_size == 64
         assert isinstance(method.batch_size, int)
@@ -161,19 +162,19 @@ class TestMethodSettings:
     )
     def test_mistakes(self, spec, said):
         with pytest.raises(InputError, match=said):
-            config.build_method(spec)
+            build_method(spec)
 
     def test_an_object_is_taken_as_it_is(self):
         from dreamstill.methods.ddad import DDAD
 
-        assert config.method_spec(DDAD(alpha=0.5))["alpha"] == 0.5
-        assert config.method_spec(DDAD())["name"] == "ddad"
+        assert method_spec(DDAD(alpha=0.5))["alpha"] == 0.5
+        assert method_spec(DDAD())["name"] == "ddad"
 
 
 MINE = """
 from dataclasses import dataclass
 from dreamstill import models
-from dreamstill.controls.noise import Noise as Base
+from dreamstill.methods.controls.noise import Noise as Base
 
 @dataclass
 class Noise(Base):
@@ -216,7 +217,7 @@ def test_a_network_and_a_method_in_the_folder_one_stands_in(tmp_path):
 @pytest.mark.parametrize("name", [":f", "json:dumps", "nowhere.at.all:X"])
 def test_what_is_no_method(name):
     with pytest.raises(InputError):
-        config.build_method({"name": name})
+        build_method({"name": name})
 
 
 def test_the_folder_one_stands_in_is_searched_last(tmp_path, monkeypatch):
@@ -245,4 +246,4 @@ def test_what_is_divided_by_is_not_zero():
     assert ("random_generator", "every") in known
     for name, field in known:
         with pytest.raises(InputError, match=f"{field} is 0.*must be positive"):
-            config.build_method({"name": name, field: 0})
+            build_method({"name": name, field: 0})

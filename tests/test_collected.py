@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from test_data import noise, parquet, png
 
 import dreamstill
-from dreamstill import data
-from dreamstill.collected import Collected, enough, load_collected
+from dreamstill.data.collected import Collected, enough, load_collected
+from dreamstill.data.load import load_images
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 
@@ -109,7 +109,7 @@ def test_enough_is_two_batches_and_at_least_64_and_an_image_a_class():
 
 
 def test_digits_come_without_labels():
-    assert torch.equal(load("digits").pixels, data.load("digits", "train").pixels)
+    assert torch.equal(load("digits").pixels, load_images("digits", "train").pixels)
 
 
 def test_the_engine_hands_them_out():

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from prepared import RAMP, fed_to, images, mirrored, prepared
 
-from dreamstill.banks import to_float
-from dreamstill.controls.collected_only import CollectedOnly
-from dreamstill.controls.noise import Noise
-from dreamstill.controls.random_generator import RandomGenerator
-from dreamstill.controls.real_data import RealData
-from dreamstill.controls.transfer import Transfer
+from dreamstill.engine.schedules import cosine
 from dreamstill.losses.distillation import kl
-from dreamstill.schedules import cosine
+from dreamstill.methods.controls.collected_only import CollectedOnly
+from dreamstill.methods.controls.noise import Noise
+from dreamstill.methods.controls.random_generator import RandomGenerator
+from dreamstill.methods.controls.real_data import RealData
+from dreamstill.methods.controls.transfer import Transfer
+from dreamstill.networks.pixels import to_float
 
 pytestmark = pytest.mark.filterwarnings("ignore:the teacher takes none")
 

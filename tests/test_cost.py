@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dreamstill import cost
+from dreamstill.networks import cost
+from dreamstill.runs.machine import machine, peak_memory
 
 
 def by_hand():
@@ -47,36 +48,36 @@ def test_counting_leaves_the_network_alone():
 def test_memory_is_in_bytes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     block = torch.ones(25_000_000)  # 100 MB
-    assert block.numel() * 4 < cost.peak_memory() < 1 << 38
+    assert block.numel() * 4 < peak_memory() < 1 << 38
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 5)
-    assert cost.peak_memory() == 5  # where a GPU works, its memory is the scarce one
+    assert peak_memory() == 5  # where a GPU works, its memory is the scarce one
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")
 def test_a_later_run_does_not_inherit_an_earlier_ones_peak():
     """In a process of its own: elsewhere the engine may have told the C library to keep what is freed."""
     script = (
-        "import torch; from dreamstill import cost; block = torch.ones(50_000_000); high = cost.peak_memory();"
-        "del block; cost.reset_peak_memory(); assert cost.peak_memory() < high - 100_000_000"
+        "import torch; from dreamstill.runs import machine; block = torch.ones(50_000_000);"
+        "high = machine.peak_memory(); del block; machine.reset_peak_memory(); assert machine.peak_memory() < high - 100_000_000"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
 
 
 def test_the_machine_is_described():
-    machine = cost.machine()
-    assert machine["cpu"]
-    assert machine["torch"] == torch.__version__
-    assert machine["threads"] == torch.get_num_threads()
-    assert machine["memory_bytes"] > 1 << 28
+    found = machine()
+    assert found["cpu"]
+    assert found["torch"] == torch.__version__
+    assert found["threads"] == torch.get_num_threads()
+    assert found["memory_bytes"] > 1 << 28
 
 
 def test_a_cpu_without_a_file_about_it(monkeypatch):
     monkeypatch.setattr("pathlib.Path.read_text", lambda self: "processor : 0\n")
-    assert isinstance(cost.machine()["cpu"], str)
+    assert isinstance(machine()["cpu"], str)
 
     def missing(self):
         raise FileNotFoundError(2, "none")
 
     monkeypatch.setattr("pathlib.Path.read_text", missing)
-    assert isinstance(cost.machine()["cpu"], str)
+    assert isinstance(machine()["cpu"], str)

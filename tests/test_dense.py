@@ -10,17 +10,21 @@ from conftest import dense_network, tiny_network
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamstill import doctor, fits, methods, models
-from dreamstill.adapters import Network
+from dreamstill import methods
+from dreamstill.commands import doctor
 from dreamstill.errors import InputError
-from dreamstill.generators import Generator, LargeGenerator
 from dreamstill.losses.prior import balance
-from dreamstill.probes import Probe, bn_layers, pooled_bn
-from dreamstill.state_files import apply_state
+from dreamstill.networks import builtin
+from dreamstill.networks.generators import Generator, LargeGenerator
+from dreamstill.networks.network import Network
+from dreamstill.networks.output_check import check_output
+from dreamstill.networks.probes import Probe, bn_layers, pooled_bn
+from dreamstill.networks.state_dicts import apply_state
+from dreamstill.runs import requirements
 
 
 def build(name, size=(32, 48), **kwargs):
-    return models.build(name, num_classes=5, image_size=size, **kwargs)
+    return builtin.build(name, num_classes=5, image_size=size, **kwargs)
 
 
 # ---------------------------------------------------------------- networks
@@ -70,7 +74,7 @@ def test_torchvisions(name):
     network = Network(build(name), num_classes=5, image_size=(32, 48)).eval()
     with torch.no_grad():
         assert network(torch.rand(1, 3, 32, 48)).shape == (1, 5, 32, 48)
-    doctor.check_output(network)
+    check_output(network)
     pooled = pooled_bn(network)
     assert len(pooled) == (1 if "deeplab" in name else 0)
     if name == "deeplabv3_resnet50":  # 53 in the body, 6 in the pyramid of dilated convolutions, 1 in the head
@@ -85,7 +89,7 @@ def test_segmentation_models_pytorchs(name, kwargs):
     network.eval()
     with torch.no_grad():
         assert network(torch.rand(1, 3, 64, 96)).shape == (1, 5, 64, 96)
-    doctor.check_output(network)
+    check_output(network)
     assert len(Probe(network, bn=True)(torch.rand(2, 3, 64, 96), stats=True).moments) > 10
     with pytest.raises(InputError, match="cannot build nothing on resnet34"):
         build("smp_nothing")
@@ -93,7 +97,7 @@ def test_segmentation_models_pytorchs(name, kwargs):
 
 def test_checkpoints_of_other_heads_say_what_to_change():
     five = build("encoder_decoder", width=4)
-    twelve = models.build("encoder_decoder", num_classes=12, channels=3, image_size=(32, 48), width=4)
+    twelve = builtin.build("encoder_decoder", num_classes=12, channels=3, image_size=(32, 48), width=4)
     with pytest.raises(InputError, match="the file has 5 classes, so set num_classes to that"):
         apply_state(twelve, five.state_dict(), "x.pt")
     with pytest.raises(InputError, match="it may be another width"):
@@ -136,7 +140,7 @@ def test_a_smaller_map_is_enlarged_and_a_mapping_understood():
     assert small.shape[2:] == (8, 12)
     expected = F.interpolate(small, size=(32, 48), mode="bilinear", align_corners=False)
     assert torch.equal(network(images), expected)
-    doctor.check_output(network)
+    check_output(network)
 
 
 # ---------------------------------------------------------------- batch norm on pooled values
@@ -231,4 +235,4 @@ def test_the_doctor_says_which_methods_take_a_map():
     for name in ("cgdd", "cpsc", "hidfd", "soft_target", "collected_only"):
         assert "one row of logits an image (this teacher gives a map" in rows[name]["why"]
         assert "ddad, noise, random_generator, real_data can learn from segmentation networks" in rows[name]["why"]
-    assert fits.missing(methods.get("ddad"), tiny_network((4,), 0)) == []
+    assert requirements.missing(methods.get("ddad"), tiny_network((4,), 0)) == []

@@ -14,11 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dreamstill
-from dreamstill import cli, state_files, weights
-from dreamstill.adapters import Network
-from dreamstill.distilling import _student_facts
+from dreamstill import cli
+from dreamstill.commands.distill import _student_facts
 from dreamstill.errors import DivergedError, InputError
-from dreamstill.inputs import resolve_student
+from dreamstill.networks import state_dicts
+from dreamstill.networks.load import resolve
+from dreamstill.networks.network import Network
+from dreamstill.runs.inputs import resolve_student
 
 SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
 FIXED = {"precision": "32", "compile": "off", "device": "cpu", "quiet": True}
@@ -78,7 +80,7 @@ def test_what_a_run_leaves(run, teacher_run):
     assert summary["relative_accuracy"] == summary["student"]["accuracy"] / summary["teacher"]["accuracy"]
     assert summary["steps"] == 600
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["teacher_sha256"] == state_files.sha256(teacher_run / "model.safetensors")
+    assert manifest["teacher_sha256"] == state_dicts.sha256(teacher_run / "model.safetensors")
     assert manifest["outside_information"] == []
     assert manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -174,7 +176,7 @@ def test_same_seed_same_bits(tmp_path):
 
 def test_a_student_does_not_begin_where_a_teacher_of_the_same_seed_began(teacher_run):
     # Two networks that begin at the same weights learn from each other what strangers do not.
-    teacher = weights.resolve(None, str(teacher_run), role="teacher")
+    teacher = resolve(None, str(teacher_run), role="teacher")
     like = {"student": "convnet", "student_args": {"widths": [16, 32, 64]}, "student_checkpoint": None, "seed": 0}
     student = resolve_student(like, teacher)
     mine, theirs = (
@@ -281,7 +283,7 @@ def test_first_weights_of_a_student_are_outside_information(run, teacher_run, tm
     }  # fmt: skip
     dreamstill.distill(student_checkpoint=str(teacher_run), out=str(out), **settings)
     summary, manifest = (json.loads((out / f).read_text()) for f in ("summary.json", "manifest.json"))
-    digest = state_files.sha256(teacher_run / "model.safetensors")
+    digest = state_dicts.sha256(teacher_run / "model.safetensors")
     said = [
         f"the student's first weights, model.safetensors of SHA-256 {digest[:12]}",
         "real training images and their labels (for them)",

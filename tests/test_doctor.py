@@ -9,11 +9,16 @@ from conftest import tiny_network
 from torch import nn
 from torch.nn import functional as F
 
-from dreamstill import data, doctor, fits, methods, models
-from dreamstill.adapters import Network
+from dreamstill import methods
+from dreamstill.commands import doctor
+from dreamstill.data.load import NORMALISATION, channel_stats, load_images
 from dreamstill.errors import InputError
+from dreamstill.networks import builtin, normalisation
+from dreamstill.networks.network import Network
+from dreamstill.networks.output_check import check_output, output_kind
+from dreamstill.runs import requirements
 
-MEAN, STD = data.NORMALISATION["digits"]
+MEAN, STD = NORMALISATION["digits"]
 
 
 class Ending(nn.Module):
@@ -40,9 +45,9 @@ def ending(end, **facts):
 
 def train_on_digits(name, image_size=8, mean=MEAN, std=STD, steps=120, **kwargs):
     torch.manual_seed(0)
-    images = data.load("digits", "train", image_size=image_size)
+    images = load_images("digits", "train", image_size=image_size)
     pixels, labels = images.pixels.float() / 255, images.labels
-    module = models.build(name, num_classes=10, channels=1, image_size=image_size, **kwargs)
+    module = builtin.build(name, num_classes=10, channels=1, image_size=image_size, **kwargs)
     network = Network(module, num_classes=10, image_size=image_size, channels=1, mean=mean, std=std, name=name)
     opt = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     network.train()
@@ -82,21 +87,21 @@ def claiming(network, mean, std):
 @pytest.mark.parametrize("scale", [0.5, 30.0])
 def test_kinds_are_told_apart_in_every_precision(k, dtype, scale):
     logits = scale * torch.randn(16, k, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
-    assert doctor.output_kind(logits.to(dtype)) == "logits"
-    assert doctor.output_kind(logits.softmax(1).to(dtype)) == "probabilities"
-    assert doctor.output_kind(logits.log_softmax(1).to(dtype)) == "log_probabilities"
+    assert output_kind(logits.to(dtype)) == "logits"
+    assert output_kind(logits.softmax(1).to(dtype)) == "probabilities"
+    assert output_kind(logits.log_softmax(1).to(dtype)) == "log_probabilities"
     # Computed in half precision, then cast up, as the adapter does.
-    assert doctor.output_kind(logits.softmax(1).to(dtype).float()) == "probabilities"
+    assert output_kind(logits.softmax(1).to(dtype).float()) == "probabilities"
 
 
 def test_logits_that_come_near_by_chance_stay_logits():
-    assert doctor.output_kind(torch.tensor([[0.2509765625, 0.75]])) == "logits"  # one image, sum 1.001
-    assert doctor.output_kind(torch.tensor([[0.25, 0.751953125]]).repeat(8, 1)) == "logits"  # constant rows in bf16
-    assert doctor.output_kind(torch.tensor([[0.3, 0.7], [0.3, 0.9]])) == "logits"  # one row of the two
-    assert doctor.output_kind(torch.tensor([[0.3, 0.7], [-0.2, 1.2]])) == "logits"  # sums 1, outside [0, 1]
-    assert doctor.output_kind(torch.zeros(8, 4)) == "logits"
-    assert doctor.output_kind(torch.tensor([[0.3, 0.7]])) == "probabilities"
-    assert doctor.output_kind(torch.tensor([[1.0, 0.0], [1.0, 0.0]])) == "probabilities"
+    assert output_kind(torch.tensor([[0.2509765625, 0.75]])) == "logits"  # one image, sum 1.001
+    assert output_kind(torch.tensor([[0.25, 0.751953125]]).repeat(8, 1)) == "logits"  # constant rows in bf16
+    assert output_kind(torch.tensor([[0.3, 0.7], [0.3, 0.9]])) == "logits"  # one row of the two
+    assert output_kind(torch.tensor([[0.3, 0.7], [-0.2, 1.2]])) == "logits"  # sums 1, outside [0, 1]
+    assert output_kind(torch.zeros(8, 4)) == "logits"
+    assert output_kind(torch.tensor([[0.3, 0.7]])) == "probabilities"
+    assert output_kind(torch.tensor([[1.0, 0.0], [1.0, 0.0]])) == "probabilities"
 
 
 # ---------------------------------------------------------------- check_output
@@ -127,7 +132,7 @@ def map_output(y):
 )  # fmt: skip
 def test_bad_outputs_are_refused_in_one_sentence(end, facts, words):
     with pytest.raises(InputError, match=words) as caught:
-        doctor.check_output(ending(end, **facts))
+        check_output(ending(end, **facts))
     assert "the teacher" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -136,16 +141,16 @@ def test_nan_weights_are_refused():
     network = tiny_network((4, 6), 0)
     network.module.linear.weight.data[0, 0] = torch.nan
     with pytest.raises(InputError, match="the student convnet returns NaN"):
-        doctor.check_output(network, role="student")
+        check_output(network, role="student")
 
 
 @pytest.mark.parametrize("end", [lambda y: y, lambda y: {"logits": y}, lambda y: {"out": y}, lambda y: y.bfloat16()])
 def test_good_outputs_pass(end):
-    doctor.check_output(ending(end))
+    check_output(ending(end))
 
 
 @pytest.mark.parametrize(
-    "look", [doctor.check_output, fits.offers, doctor.normalisation_check, doctor.examine],
+    "look", [check_output, requirements.offers, normalisation.normalisation_check, doctor.examine],
     ids=lambda f: f.__name__,
 )  # fmt: skip
 def test_nothing_of_the_network_changes(look):
@@ -183,24 +188,30 @@ def test_a_teacher_left_in_training_mode_is_looked_at_in_eval_mode():
 
 def test_offers_of_networks():
     everything = {"bn", "doublings", "input_gradient", "linear_head", "sides"}
-    assert fits.offers(tiny_network((4, 6), 0)) == everything
-    assert fits.offers(ending(lambda y: {"logits": y})) == everything
-    assert fits.offers(ending(lambda y: 2 * y)) == everything - {"linear_head"}  # the linear layer is not the end
-    assert fits.offers(ending(lambda y: y.softmax(1))) == everything - {"linear_head"}
-    assert fits.offers(ending(lambda y: y.detach())) == everything - {"input_gradient"}
-    assert fits.offers(ending(lambda y: y.round())) == {"bn", "doublings", "sides"}
-    assert fits.offers(ending(lambda y: y, channels=3)) == {"bn", "doublings", "sides"}  # its forward pass fails
-    lenet = models.build("lenet5", num_classes=10, channels=1, image_size=32)
-    assert fits.offers(wrap(lenet, 10, image_size=32)) == everything - {"bn"}
-    assert fits.offers(tiny_network((4,), 0, image_size=10)) == everything - {"sides"}
+    assert requirements.offers(tiny_network((4, 6), 0)) == everything
+    assert requirements.offers(ending(lambda y: {"logits": y})) == everything
+    assert requirements.offers(ending(lambda y: 2 * y)) == everything - {
+        "linear_head"
+    }  # the linear layer is not the end
+    assert requirements.offers(ending(lambda y: y.softmax(1))) == everything - {"linear_head"}
+    assert requirements.offers(ending(lambda y: y.detach())) == everything - {"input_gradient"}
+    assert requirements.offers(ending(lambda y: y.round())) == {"bn", "doublings", "sides"}
+    assert requirements.offers(ending(lambda y: y, channels=3)) == {
+        "bn",
+        "doublings",
+        "sides",
+    }  # its forward pass fails
+    lenet = builtin.build("lenet5", num_classes=10, channels=1, image_size=32)
+    assert requirements.offers(wrap(lenet, 10, image_size=32)) == everything - {"bn"}
+    assert requirements.offers(tiny_network((4,), 0, image_size=10)) == everything - {"sides"}
 
 
 def test_sides_that_no_generator_makes():
     odd = tiny_network((4,), 0, image_size=10)
-    (half,) = fits.missing(methods.get("ddad"), odd)
+    (half,) = requirements.missing(methods.get("ddad"), odd)
     assert half.startswith("images whose sides are multiples of 4 (this teacher takes 10x10 ones; 12x12 would do: ")
     assert "soft_target" in half
-    assert fits.missing(methods.get("soft_target"), odd) == []
+    assert requirements.missing(methods.get("soft_target"), odd) == []
     found = {row["name"]: row["fits"] for row in doctor.examine(odd)["methods"]}
     assert not any(found[name] for name in ("ddad", "cpsc", "cgdd", "random_generator"))
     assert found["noise"]
@@ -209,88 +220,88 @@ def test_sides_that_no_generator_makes():
 def test_batch_norm_without_statistics_is_not_offered():
     module = Ending()
     module.body[1] = nn.BatchNorm2d(6, track_running_stats=False)
-    assert "bn" not in fits.offers(wrap(module))
+    assert "bn" not in requirements.offers(wrap(module))
 
 
 def test_a_linear_layer_that_never_runs_is_no_head():
     module = Ending()
     module.unused = nn.Linear(3, 4)
-    assert "linear_head" not in fits.offers(wrap(module))
+    assert "linear_head" not in requirements.offers(wrap(module))
 
 
 def test_missing_says_what_to_do_and_names_only_methods_that_exist():
-    lenet = wrap(models.build("lenet5", num_classes=10, channels=1, image_size=32), 10, image_size=32)
-    (half,) = fits.missing(methods.get("ddad"), lenet)
+    lenet = wrap(builtin.build("lenet5", num_classes=10, channels=1, image_size=32), 10, image_size=32)
+    (half,) = requirements.missing(methods.get("ddad"), lenet)
     assert half.startswith("batch-norm layers with running statistics (this teacher has none: take ")
     assert "random_generator" in half
     named = half.split("take ")[1].rstrip(")").split(" or ")
     assert {name.split()[0] for name in named} <= set(methods.names())
-    assert fits.missing(methods.get("real_data"), lenet) == []  # real images are not the teacher's to offer
-    assert fits.missing(methods.get("ddad"), tiny_network((4,), 0)) == []
+    assert requirements.missing(methods.get("real_data"), lenet) == []  # real images are not the teacher's to offer
+    assert requirements.missing(methods.get("ddad"), tiny_network((4,), 0)) == []
 
     class Demanding:
         needs = frozenset({"bn", "input_gradient", "linear_head", "collected"})
         tasks = frozenset({"classification"})
 
-    lacking = fits.missing(Demanding, lenet)
+    lacking = requirements.missing(Demanding, lenet)
     assert len(lacking) == 1
     assert "ddad with alpha 0" in lacking[0]
-    assert [text.split(" ")[0] for text in fits.missing(Demanding, ending(lambda y: y.round()))] == ["a", "a"]
+    assert [text.split(" ")[0] for text in requirements.missing(Demanding, ending(lambda y: y.round()))] == ["a", "a"]
 
 
 # ---------------------------------------------------------------- normalisation
 
 
 def test_the_right_claim_is_plausible_and_the_images_are_found(standardised, unscaled):
-    images = data.load("digits", "train", image_size=8)
-    (mean,), (std,) = data.channel_stats(images)
+    images = load_images("digits", "train", image_size=8)
+    (mean,), (std,) = channel_stats(images)
     for network in (standardised, unscaled):
-        found = doctor.normalisation_check(network)
+        found = normalisation.normalisation_check(network)
         assert found["verdict"] == "plausible"
         assert found["layer"] == "blocks.0.1"
         assert found["implied_mean"][0] == pytest.approx(mean, abs=0.07)
         assert found["implied_std"][0] == pytest.approx(std, rel=0.15)
-    assert doctor.normalisation_check(unscaled)["seen_mean"][0] == pytest.approx(mean, abs=0.07)
-    assert abs(doctor.normalisation_check(standardised)["seen_mean"][0]) < 0.2
+    assert normalisation.normalisation_check(unscaled)["seen_mean"][0] == pytest.approx(mean, abs=0.07)
+    assert abs(normalisation.normalisation_check(standardised)["seen_mean"][0]) < 0.2
 
 
 def test_wrong_claims_for_a_standardised_teacher(standardised):
-    raw = doctor.normalisation_check(claiming(standardised, [0.0], [1.0]))
+    raw = normalisation.normalisation_check(claiming(standardised, [0.0], [1.0]))
     assert raw["verdict"] == "implausible"
     assert "standardised by their own mean and std" in raw["why"]
-    bytes_units = doctor.normalisation_check(claiming(standardised, [77.9], [95.8]))
+    bytes_units = normalisation.normalisation_check(claiming(standardised, [77.9], [95.8]))
     assert bytes_units["verdict"] == "implausible"
     assert bytes_units["contrast"] is None
-    assert doctor.normalisation_check(claiming(standardised, [0.0], [1 / 255]))["verdict"] == "implausible"
+    assert normalisation.normalisation_check(claiming(standardised, [0.0], [1 / 255]))["verdict"] == "implausible"
     # Grey with ImageNet's numbers: images of that brightness and contrast exist, so it cannot be told.
-    assert doctor.normalisation_check(claiming(standardised, [0.449], [0.226]))["verdict"] == "plausible"
+    assert normalisation.normalisation_check(claiming(standardised, [0.449], [0.226]))["verdict"] == "plausible"
     # The half convention would need nearly pure black and white.
-    half = doctor.normalisation_check(claiming(standardised, [0.5], [0.5]))
+    half = normalisation.normalisation_check(claiming(standardised, [0.5], [0.5]))
     assert half["verdict"] != "plausible" or "black and white" in half["why"]
     assert half["contrast"] > 0.85
 
 
 def test_wrong_claims_for_an_unscaled_teacher(unscaled):
-    grey = doctor.normalisation_check(claiming(unscaled, [0.449], [0.226]))
+    grey = normalisation.normalisation_check(claiming(unscaled, [0.449], [0.226]))
     assert grey["verdict"] == "unknown"
     assert "mean 0, std 1" in grey["would_fit"]
-    own = doctor.normalisation_check(claiming(unscaled, list(MEAN), list(STD)))
+    own = normalisation.normalisation_check(claiming(unscaled, list(MEAN), list(STD)))
     assert own["verdict"] != "plausible" or "cannot be told apart" in own["why"]
 
 
 def test_a_teacher_of_bytes_is_recognised(unscaled):
     network = copy.deepcopy(unscaled)
     network.module.blocks[0][0].weight.data /= 255  # the same function of pixels of 0 to 255
-    found = doctor.normalisation_check(network)
+    found = normalisation.normalisation_check(network)
     assert found["verdict"] == "implausible"
     assert found["would_fit"] == ["pixels of 0 to 255 (mean 0, std 1/255)"]
-    assert doctor.normalisation_check(claiming(network, [0.0], [1 / 255]))["verdict"] == "plausible"
+    assert normalisation.normalisation_check(claiming(network, [0.0], [1 / 255]))["verdict"] == "plausible"
 
 
 def with_statistics(name, image_size, channels):
     """Statistics of smooth images of mean 0.4 and std 0.2, after a standardisation by 0.5 and 0.25."""
     torch.manual_seed(1)
-    module = models.build(name, num_classes=10, channels=channels, image_size=image_size)
+    module = builtin.build(name, num_classes=10, channels=channels, image_size=image_size)
     network = wrap(module, 10, channels, image_size, mean=[0.5] * channels, std=[0.25] * channels).train()
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -312,7 +323,7 @@ def with_statistics(name, image_size, channels):
     ],
 )
 def test_known_images_are_found_through_other_networks(name, size, channels, layer):
-    found = doctor.normalisation_check(with_statistics(name, size, channels))
+    found = normalisation.normalisation_check(with_statistics(name, size, channels))
     assert found["verdict"] == "plausible"
     assert found["layer"] == layer
     assert found["implied_mean"] == pytest.approx([0.4] * channels, abs=0.03)
@@ -322,13 +333,13 @@ def test_known_images_are_found_through_other_networks(name, size, channels, lay
 def test_a_trained_lenet_and_wide_resnet():
     for name, size, steps in (("lenet5_bn", 32, 60), ("wrn_16_1", 8, 60)):
         network = train_on_digits(name, size, steps=steps)
-        assert doctor.normalisation_check(network)["verdict"] == "plausible", name
-        assert doctor.normalisation_check(claiming(network, [0.0], [1.0]))["verdict"] == "implausible", name
+        assert normalisation.normalisation_check(network)["verdict"] == "plausible", name
+        assert normalisation.normalisation_check(claiming(network, [0.0], [1.0]))["verdict"] == "implausible", name
 
 
 def test_where_nothing_can_be_said():
     def why(network):
-        found = doctor.normalisation_check(network)
+        found = normalisation.normalisation_check(network)
         assert found["verdict"] == "unknown"
         return found["why"]
 

@@ -5,8 +5,8 @@ import torch
 from conftest import tiny_network
 from torch import nn
 
-from dreamstill.adapters import Network
-from dreamstill.ema import Ema
+from dreamstill.engine.ema import Ema
+from dreamstill.networks.network import Network
 
 
 class Counter(nn.Module):

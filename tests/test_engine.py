@@ -9,9 +9,9 @@ from conftest import tiny_network
 from torch._dynamo.testing import CompileCounter
 from torch.optim import SGD, Adam
 
-from dreamstill.ema import Ema
-from dreamstill.engine import Engine, Given, GlobalBatchNorm2d, choose
+from dreamstill.engine import Engine, Given, GlobalBatchNorm2d, choose, hardware
 from dreamstill.engine import hardware as hardware_module
+from dreamstill.engine.ema import Ema
 from dreamstill.errors import InputError
 from dreamstill.losses.statistics import bn_statistics
 
@@ -209,7 +209,7 @@ class TestChoose:
         ("speedup", "flops", "precision"), [(2.0, 1e15, "bf16"), (0.6, 1e15, "32"), (2.0, 1e9, "32")]
     )
     def test_bf16_on_a_cpu_only_where_it_is_faster(self, speedup, flops, precision, monkeypatch):
-        monkeypatch.setattr(hardware_module, "_bf16_speedup", lambda: speedup)
+        monkeypatch.setattr(hardware, "_bf16_speedup", lambda: speedup)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
         assert choose("cpu", "auto", "off", flops).precision == precision
 

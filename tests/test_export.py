@@ -10,10 +10,10 @@ import torch
 from conftest import tiny_network
 from torch import nn
 
-from dreamstill import export, models
-from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.export import export_onnx
+from dreamstill.networks import builtin
+from dreamstill.networks.export_onnx import _difference, _model, export_onnx
+from dreamstill.networks.network import Network
 
 
 class Flat(nn.Module):
@@ -78,7 +78,7 @@ def test_no_path_of_this_machine_is_in_the_file(exported):
     _, path, _ = exported
     content = path.read_bytes()
     assert b".py" not in content
-    assert os.path.dirname(models.__file__).encode() not in content
+    assert os.path.dirname(builtin.__file__).encode() not in content
 
 
 def test_the_network_stays_as_it_was_and_nothing_is_printed(tmp_path, capfd):
@@ -115,14 +115,14 @@ def test_what_cannot_be_exported_is_said_and_leaves_the_old_file(tmp_path, end, 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])
 def test_a_file_that_answers_differently_is_refused(tmp_path, monkeypatch, wrong):
-    made = export._model
+    made = _model
 
     def spoilt(network):
         other = copy.deepcopy(network)
         other.module.linear.bias.data += wrong * network(torch.rand(8, 1, 8, 8)).abs().max()
         return made(other)
 
-    monkeypatch.setattr(export, "_model", spoilt)
+    monkeypatch.setattr("dreamstill.networks.export_onnx._model", spoilt)
     with pytest.raises(InputError, match=r"differs from torch by (1|nan|9|2)"):
         export_onnx(flat(), tmp_path / "x.onnx")
     assert os.listdir(tmp_path) == []
@@ -131,7 +131,7 @@ def test_a_file_that_answers_differently_is_refused(tmp_path, monkeypatch, wrong
 @pytest.mark.parametrize(("name", "size"), [("wrn_16_1", 16), ("lenet5_half", 32)])
 def test_other_networks(tmp_path, name, size):
     torch.manual_seed(0)
-    module = models.build(name, num_classes=10, channels=3, image_size=size)
+    module = builtin.build(name, num_classes=10, channels=3, image_size=size)
     network = Network(module, num_classes=10, image_size=size, mean=[0.5] * 3, std=[0.25] * 3, name=name)
     assert export_onnx(network, tmp_path / "x.onnx")["max_difference"] < 1e-3
 
@@ -141,8 +141,8 @@ def test_the_difference_is_a_share_of_the_largest_logit():
     with torch.no_grad():
         for p in network.module.linear.parameters():
             p.mul_(1e3)
-    content = export._model(network).SerializeToString()
+    content = _model(network).SerializeToString()
     largest = network(torch.rand(32, 1, 8, 8)).detach().abs().max()
     with torch.no_grad():
         network.module.linear.bias[0] += largest * 1e-2
-    assert 1e-3 < export._difference(network, content) < 0.1
+    assert 1e-3 < _difference(network, content) < 0.1

@@ -7,9 +7,9 @@ import torch
 from conftest import tiny_network
 from torch import nn
 
-from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.gan import ConditionalGenerator, Discriminator, SpectralNorm, doublings, follow
+from dreamstill.networks.gan import ConditionalGenerator, Discriminator, SpectralNorm, doublings, follow
+from dreamstill.networks.network import Network
 
 
 def sized(image_size, num_classes=10, channels=3):

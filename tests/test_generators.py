@@ -3,14 +3,14 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_network
 
-from dreamstill import models
-from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.generators import ConditionalBatchNorm, Generator, LargeGenerator, UpsampleConv
+from dreamstill.networks import builtin
+from dreamstill.networks.generators import ConditionalBatchNorm, Generator, LargeGenerator, UpsampleConv
+from dreamstill.networks.network import Network
 
 
 def network(size=32, classes=10, channels=3):
-    module = models.build("convnet", num_classes=classes, channels=channels, image_size=size)
+    module = builtin.build("convnet", num_classes=classes, channels=channels, image_size=size)
     return Network(
         module, num_classes=classes, image_size=size, channels=channels, mean=[0.5] * channels, std=[0.2] * channels
     )

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dreamstill.errors import InputError
+from dreamstill.methods import get, names
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "dreamstill").rglob("*.py"))
 HARDWARE = re.compile(r"autocast|torch\.compile\(|\.cuda\(\)|all_reduce|torch\.distributed|lightning|manual_seed_all")
@@ -24,7 +27,9 @@ def test_only_the_engine_knows_the_hardware(path):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value.value = ""
     found = HARDWARE.findall(ast.unparse(tree))
-    assert not [f for f in found if not (name(path) == "state.py" and f == "lightning")]  # it records the version
+    assert not [
+        f for f in found if not (name(path) == "runs/manifest.py" and f == "lightning")
+    ]  # it records the version
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
@@ -38,11 +43,20 @@ def test_files_and_functions_stay_readable(path):
             assert body <= 70, f"{node.name} has {body} lines"
 
 
-@pytest.mark.parametrize("folder", ["methods", "controls"])
+@pytest.mark.parametrize("folder", ["methods", "methods/controls"])
 def test_no_method_knows_another(folder):
-    for path in (ROOT / "src" / "dreamstill" / folder).glob("[a-z]*.py"):
+    paths = sorted((ROOT / "src" / "dreamstill" / folder).glob("[a-z]*.py"))
+    assert paths
+    for path in paths:
         imports = [n.module for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
-        assert not [m for m in imports if re.match(r"dreamstill\.(methods|controls)\.", m or "")], path.name
+        assert not [m for m in imports if re.match(r"dreamstill\.methods\.(?!parts\b)", m or "")], path.name
+
+
+@pytest.mark.parametrize("name", ["controls", "parts"])
+def test_what_methods_share_is_no_method(name):
+    assert name not in names()
+    with pytest.raises(InputError, match=f"no method '{name}'"):
+        get(name)
 
 
 def test_the_malicious_releases_of_lightning_are_excluded():

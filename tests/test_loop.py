@@ -9,9 +9,9 @@ from conftest import Silent, tiny_network
 
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import DivergedError
-from dreamstill.loop import Cadence, run
 from dreamstill.methods import Phase
-from dreamstill.state import Checkpoints
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.loop import Cadence, run
 
 
 class Uneven:

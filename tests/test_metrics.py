@@ -7,9 +7,10 @@ import torch
 from conftest import tiny_network
 from torch import nn
 
-from dreamstill import metrics
-from dreamstill.data import ImageSet
+from dreamstill.data.image_set import ImageSet
 from dreamstill.errors import InputError
+from dreamstill.networks.predict import predict
+from dreamstill.tasks import metrics
 
 # Predictions 0, 1, 1, 2 of labels 0, 1, 0, 2.
 LOGITS = torch.tensor([[5.0, 0, 0, 0], [0, 5.0, 0, 0], [0, 5.0, 0, 0], [0, 0, 5.0, 0]])
@@ -76,7 +77,7 @@ def test_predictions_are_those_of_the_network_in_eval_mode():
     network.module.blocks[0][1].eval()  # a part that somebody froze
     modes = [m.training for m in network.modules()]
     for batch_size in (3, 10, 100):
-        got = metrics.predict(network, pixels, batch_size)
+        got = predict(network, pixels, batch_size)
         assert got.dtype == torch.float32
         assert torch.allclose(got, direct, atol=1e-6)
     assert [m.training for m in network.modules()] == modes
@@ -90,14 +91,14 @@ def test_the_mode_is_put_back_when_the_network_fails():
 
     network = Failing(1, 1).train()
     with pytest.raises(RuntimeError, match="no"):
-        metrics.predict(network, images(1).pixels)
+        predict(network, images(1).pixels)
     assert network.training
 
 
 def test_the_network_chooses_the_precision():
     network = tiny_network((3, 4), 0)
-    single = metrics.predict(network, images(4).pixels)
-    double = metrics.predict(network.double(), images(4).pixels)
+    single = predict(network, images(4).pixels)
+    double = predict(network.double(), images(4).pixels)
     assert double.dtype == torch.float32
     assert torch.allclose(single, double, atol=1e-5)
 
@@ -113,14 +114,14 @@ def test_a_network_of_buffers_only():
 
     pixels = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
     network = Stored()
-    assert torch.allclose(metrics.predict(network, pixels), network(pixels / 255))
+    assert torch.allclose(predict(network, pixels), network(pixels / 255))
 
 
 def test_evaluate_puts_it_together():
     student, teacher = tiny_network((3, 4), 0), tiny_network((6, 8), 1)
     labels = torch.arange(10) % 4
     result = metrics.evaluate(student, images(10, labels), teacher)
-    ours, theirs = (metrics.predict(n, images(10).pixels) for n in (student, teacher))
+    ours, theirs = (predict(n, images(10).pixels) for n in (student, teacher))
     assert result["accuracy"] == metrics.score(ours, labels)["accuracy"]
     assert result["teacher"] == metrics.score(theirs, labels)
     assert result["agreement"] == metrics.agreement(ours, theirs)
@@ -133,10 +134,10 @@ def test_evaluate_puts_it_together():
 def test_images_that_reach_beyond_what_can_be_stored():
     network = tiny_network((4, 6), 0)
     pixels = torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8)
-    assert torch.allclose(metrics.predict(network, pixels), metrics.predict(network, pixels / 255), atol=1e-6)
+    assert torch.allclose(predict(network, pixels), predict(network, pixels / 255), atol=1e-6)
     beyond = pixels / 255 * 3 - 1
     with torch.no_grad():
-        assert torch.allclose(metrics.predict(network, beyond, batch_size=4), network(beyond), atol=1e-6)
+        assert torch.allclose(predict(network, beyond, batch_size=4), network(beyond), atol=1e-6)
 
 
 def test_calibration_is_in_fifteen_bins():

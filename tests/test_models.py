@@ -4,15 +4,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamstill import models
 from dreamstill.errors import InputError
-from dreamstill.models.grey import GreyConv2d
-from dreamstill.models.pool import WIDE, HalvingPool
-from dreamstill.models.residual import WideBlock
+from dreamstill.networks import builtin
+from dreamstill.networks.builtin.grey_convolution import GreyConv2d
+from dreamstill.networks.builtin.halving_pool import WIDE, HalvingPool
+from dreamstill.networks.builtin.residual import WideBlock
 
 
 def build(name, **kwargs):
-    return models.build(name, num_classes=10, channels=1 if "lenet" in name else 3, **kwargs)
+    return builtin.build(name, num_classes=10, channels=1 if "lenet" in name else 3, **kwargs)
 
 
 # Parameters from closed formulas or the literature; MACs (millions) as the papers and DFAD's table print them.
@@ -49,7 +49,7 @@ def test_batch_norm_layers(name, count):
 
 FAMILIES = {"wrn_D_K", "resnetD", "smp_NAME"}
 BORROWED = {"deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"}
-NAMES = [n for n in models.names() if n not in FAMILIES | BORROWED] + ["wrn_16_1", "resnet8"]
+NAMES = [n for n in builtin.names() if n not in FAMILIES | BORROWED] + ["wrn_16_1", "resnet8"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,7 +61,7 @@ def test_taps_are_maps_and_the_classifier_is_the_last_layer(name):
     network(torch.rand(2, 1 if "lenet" in name else 3, 32, 32))
     assert len(seen) == len(network.taps) >= 3
     assert all(o.dim() == 4 for o in seen.values())
-    if name in models.dense_names():
+    if name in builtin.dense_names():
         return  # its last layer is a convolution
     classifier = network.get_submodule(network.classifier)
     assert isinstance(classifier, nn.Linear)

@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from dreamstill.errors import InputError
-from dreamstill.pictures import GAP, LABEL, MARGIN, cell_size, sample_grid
+from dreamstill.tasks.sample_grid import GAP, LABEL, MARGIN, cell_size, sample_grid
 
 
 def opened(*args, **kwargs):

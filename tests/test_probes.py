@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dreamstill.adapters import Network
 from dreamstill.errors import InputError
-from dreamstill.moments import moments
-from dreamstill.probes import Probe, Rest, bn_layers, last_linear
+from dreamstill.networks.channel_moments import moments
+from dreamstill.networks.network import Network
+from dreamstill.networks.probes import Probe, Rest, bn_layers, last_linear
 
 
 def small(seed=0):

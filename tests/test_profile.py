@@ -9,18 +9,14 @@ import yaml
 from conftest import dense_network, tiny_network
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamstill import api, cli, cost, engine, models
-from dreamstill.adapters import Network
-from dreamstill.config import build_method
-from dreamstill.engine import Given, Hardware
-from dreamstill.errors import InputError
-from dreamstill.methods.ddad import DDAD
-from dreamstill.profiling.command import take_apart, whole_run
-from dreamstill.profiling.faster import TOLERANCE, faster_parts, sentence
-from dreamstill.profiling.growth import measure_growth
-from dreamstill.profiling.parts import floors_of, record, summarise
-from dreamstill.profiling.peaks import alone, best
-from dreamstill.profiling.recipes import (
+from dreamstill import api, cli
+from dreamstill.commands.profiling.command import take_apart, whole_run
+from dreamstill.commands.profiling.faster import TOLERANCE, faster_parts, sentence
+from dreamstill.commands.profiling.growth import measure_growth
+from dreamstill.commands.profiling.page import write_profile
+from dreamstill.commands.profiling.parts import floors_of, record, summarise
+from dreamstill.commands.profiling.peaks import alone, best
+from dreamstill.commands.profiling.recipes import (
     given_of,
     hardware_of,
     read_recipe,
@@ -28,11 +24,17 @@ from dreamstill.profiling.recipes import (
     with_noise,
     with_options,
 )
-from dreamstill.profiling.record import Recorder
-from dreamstill.profiling.show import show
-from dreamstill.profiling.steps import iterate, prepared
-from dreamstill.report.profile import write_profile
-from dreamstill.weights import save_network
+from dreamstill.commands.profiling.record import Recorder
+from dreamstill.commands.profiling.show import show
+from dreamstill.commands.profiling.steps import iterate, prepared
+from dreamstill.engine import Given, Hardware, hardware
+from dreamstill.errors import InputError
+from dreamstill.methods.ddad import DDAD
+from dreamstill.networks import builtin
+from dreamstill.networks.load import save_network
+from dreamstill.networks.network import Network
+from dreamstill.runs.machine import machine
+from dreamstill.runs.settings import build_method
 
 SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "replay": 0.4, "bank": 64, "crop": 1}
 SOFT = {"name": "soft_target", "n_images": 32, "synthesis_batch": 32, "iterations": 1000, "batch_size": 16, "crop": 1}
@@ -232,7 +234,7 @@ def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path):
     about = {
         "recipe": "a",
         "precision": "32",
-        "machine": cost.machine(),
+        "machine": machine(),
         "notes": ["a note"],
         "growth": {"batch": batch},
     }
@@ -255,7 +257,7 @@ def test_networks_named_by_depth_and_width_grow_too():
     """``wrn_10_1`` is in no list of names; what can be built by its name is."""
     networks = []
     for width in (2, 1):
-        module = models.build(f"wrn_10_{width}", num_classes=4, channels=1, image_size=8)
+        module = builtin.build(f"wrn_10_{width}", num_classes=4, channels=1, image_size=8)
         networks.append(Network(module, num_classes=4, image_size=8, channels=1, name=f"wrn_10_{width}"))
     found = measure_growth({"method": SMALL}, with_noise(*networks, 64), CPU)
     assert found.keys() == {"batch", "image side", "classes"}
@@ -341,7 +343,7 @@ def test_words_that_yaml_takes_for_something_else(tmp_path):
 def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
     """Bf16 is for runs of some size: a profile has to choose what the run would."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(engine.hardware, "_bf16_speedup", lambda: 8.0)
+    monkeypatch.setattr(hardware, "_bf16_speedup", lambda: 8.0)
     chosen = {}
     for steps in (10, 100_000_000):
         recipe = read_recipe(recipe_file(tmp_path, steps=steps, compile="auto"))

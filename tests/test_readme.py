@@ -62,7 +62,7 @@ def test_recipes_are_settings_of_distill(recipe):
     import yaml
 
     from dreamstill import api
-    from dreamstill.config import build_method
+    from dreamstill.runs.settings import build_method
 
     text = recipe.read_text()
     assert "published:" in text
@@ -75,7 +75,7 @@ def test_recipes_are_settings_of_distill(recipe):
 
 
 def test_suites_name_recipes_that_are_there():
-    from dreamstill.suites import read_suite
+    from dreamstill.commands.bench.suite import read_suite
 
     for path in (ROOT / "benchmarks").glob("*.yaml"):
         for plan in read_suite(path):

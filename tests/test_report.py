@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from dreamstill.errors import InputError
-from dreamstill.pictures import sample_grid
 from dreamstill.report import numbers, plots, write_report
 from dreamstill.report.dense import class_table
+from dreamstill.tasks.sample_grid import sample_grid
 
 MACHINE = {
     "cpu": "Example CPU 9", "cores": 2, "threads": 1, "memory_bytes": 25_276_510_208, "gpu": None,

@@ -10,9 +10,10 @@ from conftest import tiny_network
 from test_distill import FIXED, SMALL, stopped_run
 
 import dreamstill
-from dreamstill import api, cli, resuming
+from dreamstill import api, cli
 from dreamstill.errors import InputError
-from dreamstill.weights import save_network
+from dreamstill.networks.load import save_network
+from dreamstill.runs import resume
 
 TRAP = """
 import pathlib
@@ -180,5 +181,5 @@ def test_how_often_checkpoints_are_made_may_change(tmp_path):
         "teacher": tiny_network((6, 8), 0),
         "student": tiny_network((3, 4), 1),
     }
-    found = resuming.resumed(api.distill, given)
+    found = resume.resumed(api.distill, given)
     assert (found["checkpoint_seconds"], found["checkpoint_steps"]) == (7, 3)

@@ -7,9 +7,12 @@ import torch
 from conftest import tiny_network
 from prepared import images
 
-from dreamstill import data, metrics
+from dreamstill.data.load import load_images
 from dreamstill.engine import Given
-from dreamstill.running import Plan, _curve, _scores, anywhere
+from dreamstill.runs.plan import Plan, anywhere
+from dreamstill.runs.run import _curve
+from dreamstill.runs.summary import _scores
+from dreamstill.tasks import metrics
 from dreamstill.tasks.classification import Classification
 
 
@@ -17,7 +20,7 @@ from dreamstill.tasks.classification import Classification
 def two():
     """A student as the last step left it, its average, and digits to tell them apart."""
     live, averaged = (tiny_network((3, 4), seed, num_classes=10) for seed in (1, 2))
-    return live, averaged, data.load("digits", "test")
+    return live, averaged, load_images("digits", "test")
 
 
 def test_what_is_delivered_is_scored_and_the_last_step_beside_it(two):

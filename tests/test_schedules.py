@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamstill.schedules import constant, cosine, step_decay, warm_cosine
+from dreamstill.engine.schedules import constant, cosine, step_decay, warm_cosine
 
 progress = st.floats(0, 1)
 

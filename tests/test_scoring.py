@@ -8,7 +8,7 @@ from conftest import tiny_network
 import dreamstill
 from dreamstill import api
 from dreamstill.errors import InputError
-from dreamstill.weights import save_network
+from dreamstill.networks.load import save_network
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 import dreamstill
 from dreamstill.cli import main
-from dreamstill.weights import save_network
+from dreamstill.networks.load import save_network
 
 SIZE = (16, 32)
 
@@ -245,10 +245,10 @@ def test_real_images_without_labels(tmp_path, capsys):
 
 
 def rgb():
-    from dreamstill import models
-    from dreamstill.adapters import Network
+    from dreamstill.networks import builtin
+    from dreamstill.networks.network import Network
 
-    module = models.build("encoder_decoder", num_classes=2, channels=3, image_size=SIZE, width=4)
+    module = builtin.build("encoder_decoder", num_classes=2, channels=3, image_size=SIZE, width=4)
     return Network(module, num_classes=2, image_size=SIZE, name="encoder_decoder", kwargs={"width": 4}).eval()
 
 

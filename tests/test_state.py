@@ -3,14 +3,17 @@
 import errno
 import json
 import os
+import subprocess
 
 import pytest
 import torch
 
-from dreamstill import files, state
-from dreamstill.banks import ImageBank
+from dreamstill import files
+from dreamstill.data.bank import ImageBank
 from dreamstill.errors import InputError
-from dreamstill.state import Checkpoints, RunFolder
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.folder import RunFolder, new_folder
+from dreamstill.runs.manifest import _commit, manifest
 
 # ---------------------------------------------------------------- the folder
 
@@ -70,10 +73,10 @@ def test_a_folder_of_somebodys_files_is_not_written_over(name, tmp_path):
 
 
 def test_new_folders_are_numbered(tmp_path):
-    assert state.new_folder(tmp_path, "ddad").name == "ddad-001"
+    assert new_folder(tmp_path, "ddad").name == "ddad-001"
     (tmp_path / "ddad-001").mkdir()
     (tmp_path / "ddad-002").symlink_to(tmp_path / "nowhere")  # taken, though it leads nowhere
-    assert state.new_folder(tmp_path, "ddad").name == "ddad-003"
+    assert new_folder(tmp_path, "ddad").name == "ddad-003"
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -216,7 +219,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(run):
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_a_bank_is_written_in_pieces(rows, tmp_path, monkeypatch):
     bank, images = ImageBank(7, 1, (2, 2), k=3), torch.rand(9, 1, 2, 2)
-    monkeypatch.setattr(state, "SHARD", rows * bank.row_bytes)
+    monkeypatch.setattr("dreamstill.runs.checkpoints.SHARD", rows * bank.row_bytes)
     assert bank.row_bytes == 4 + 8 + 6
     checkpoints = Checkpoints(tmp_path)
     bank.add(images[:4], torch.arange(4))
@@ -304,7 +307,7 @@ def test_where_no_folder_can_be(tmp_path):
 
 def test_the_manifest_says_what_is_needed_to_do_it_again(monkeypatch):
     monkeypatch.setattr("sys.argv", ["dreamstill", "distill", "--out", "my runs/1"])
-    got = state.manifest(["class counts"], {"sha256": "ab12", "file": "t.pt"}, 7, {"cpu": "x"})
+    got = manifest(["class counts"], {"sha256": "ab12", "file": "t.pt"}, 7, {"cpu": "x"})
     assert got["schema"] == 1
     assert got["command"] == "dreamstill distill --out 'my runs/1'"
     assert got["versions"].keys() == {"python", "dreamstill", "torch", "lightning", "numpy", "safetensors"}
@@ -325,18 +328,18 @@ def test_the_commit_is_marked_when_files_differ(monkeypatch, answers, commit):
 
     def git(command, **_):
         code, said = next(answers)
-        return state.subprocess.CompletedProcess(command, code, said)
+        return subprocess.CompletedProcess(command, code, said)
 
-    monkeypatch.setattr(state.subprocess, "run", git)
-    assert state._commit() == commit
+    monkeypatch.setattr(subprocess, "run", git)
+    assert _commit() == commit
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
     def missing(*_, **__):
         raise FileNotFoundError(2, "git")
 
-    monkeypatch.setattr(state.subprocess, "run", missing)
-    assert state._commit() is None
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert _commit() is None
 
 
 @pytest.mark.parametrize("name", ["student.onnx", "model.safetensors", "samples.png", "comparison.png", "summary.json",

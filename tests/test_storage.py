@@ -8,9 +8,11 @@ import torch
 from conftest import tiny_network
 
 import dreamstill
-from dreamstill import data, storage, weights
-from dreamstill.banks import ImageBank
+from dreamstill.data import storage
+from dreamstill.data.bank import ImageBank
+from dreamstill.data.load import load_images
 from dreamstill.errors import InputError
+from dreamstill.networks.load import save_network
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_a_bank_in_a_file_is_a_bank(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_a_run_with_all_of_it_in_files_has_the_same_bits(tmp_path, monkeypatch):
-    weights.save_network(tmp_path / "teacher.safetensors", tiny_network((6, 8), 0))
+    save_network(tmp_path / "teacher.safetensors", tiny_network((6, 8), 0))
     settings = {
         "teacher_checkpoint": str(tmp_path / "teacher.safetensors"), "student": "convnet", "onnx": False,
         "student_args": {"widths": [3, 4]}, "precision": "32", "compile": "off", "device": "cpu", "quiet": True,
@@ -82,7 +84,7 @@ def test_a_run_with_all_of_it_in_files_has_the_same_bits(tmp_path, monkeypatch):
         monkeypatch.setattr(storage, "LARGE", large)
         out = tmp_path / name
         made = dreamstill.distill(**settings, method=soft, steps=5, out=str(out))
-        assert len(data.load(str(out / "transfer.parquet"))) == 40
+        assert len(load_images(str(out / "transfer.parquet"))) == 40
         method = {"name": "transfer", "batch_size": 8}
         stored = str(tmp_path / "memory/transfer.parquet")
         other = dreamstill.distill(**settings, method=method, transfer=stored, steps=5, out=str(tmp_path / f"{name}-2"))

@@ -1,6 +1,6 @@
 """metrics.csv is true at any moment, also after a resume."""
 
-from dreamstill.track import Tracker, read_metrics
+from dreamstill.runs.metrics_log import Tracker, read_metrics
 
 
 def test_values_of_one_step_make_one_row(tmp_path):

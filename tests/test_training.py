@@ -10,11 +10,11 @@ from conftest import tiny_network
 from test_data import noise, parquet
 
 import dreamstill
-from dreamstill import data, training
-from dreamstill.data import VOID
+from dreamstill.commands import train
+from dreamstill.commands.train import Supervised, class_weights
+from dreamstill.data.image_set import VOID, ImageSet
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
-from dreamstill.training import Supervised, class_weights
 
 
 def test_rare_classes_weigh_more_by_the_median_share():
@@ -117,11 +117,9 @@ def test_only_photographs_are_mirrored_unless_told(name, flip, tmp_path, monkeyp
 
 
 def test_a_named_sets_network_has_the_sets_usual_mean_and_std():
-    images = data.ImageSet(
-        torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), "mnist", "train"
-    )
+    images = ImageSet(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), "mnist", "train")
     settings = {"network": "convnet", "network_args": {"widths": [2, 3]}, "set_size": None, "image_size": None}
-    about = training._network(settings, images).description()
+    about = train._network(settings, images).description()
     assert (about["mean"], about["std"]) == (pytest.approx([0.1307]), pytest.approx([0.3081]))
 
 

@@ -13,11 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dreamstill
-from dreamstill import data, state_files, transfer, weights
-from dreamstill.adapters import Network
-from dreamstill.controls.transfer import Transfer
+from dreamstill.data import transfer_set
+from dreamstill.data.load import load_images
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
+from dreamstill.methods.controls.transfer import Transfer
+from dreamstill.networks import state_dicts
+from dreamstill.networks.load import save_network
+from dreamstill.networks.network import Network
 
 
 def batches(n=25, size=10, channels=3, k=4):
@@ -31,9 +34,9 @@ def batches(n=25, size=10, channels=3, k=4):
 def test_it_is_read_again_as_a_labelled_set(channels, tmp_path):
     pixels, logits, pieces = batches(channels=channels)
     path = tmp_path / "made" / "train.parquet"
-    assert transfer.write_parquet(path, pieces, ["a", "b", "c", "d"], {"seed": 3}) == 25
+    assert transfer_set.write_parquet(path, pieces, ["a", "b", "c", "d"], {"seed": 3}) == 25
     for source in (path, path.parent):
-        found = data.load(str(source), "train")
+        found = load_images(str(source), "train")
         assert torch.equal(found.pixels, pixels)
         assert torch.equal(found.labels, logits.argmax(1))
         assert found.classes == ("a", "b", "c", "d")
@@ -57,9 +60,9 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        transfer.write_parquet(path, failing(), ["a"] * 4)
+        transfer_set.write_parquet(path, failing(), ["a"] * 4)
     with pytest.raises(InputError, match="no image to write"):
-        transfer.write_parquet(path, iter(()), ["a"] * 4)
+        transfer_set.write_parquet(path, iter(()), ["a"] * 4)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["set.parquet"]
 
@@ -67,14 +70,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("image", [torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(3, 4, 4)])
 def test_what_png_cannot_hold(image):
     with pytest.raises(InputError, match=r"write \.safetensors"):
-        transfer.png(image)
+        transfer_set.png(image)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run of a method that keeps a transfer set, and one of a control that does not, of the same teacher."""
     folder = tmp_path_factory.mktemp("runs")
-    weights.save_network(folder / "teacher.safetensors", tiny_network((6, 8), 0))
+    save_network(folder / "teacher.safetensors", tiny_network((6, 8), 0))
     sizes = {"n_images": 40, "synthesis_batch": 8, "iterations": 2, "batch_size": 8, "tau": 1.0}
     for name, method in (("soft", {"name": "soft_target", **sizes}), ("noise", {"name": "noise", "batch_size": 8})):
         dreamstill.distill(
@@ -90,7 +93,7 @@ def test_synthesize_writes_the_transfer_set_of_a_run(runs, capsys):
     path = dreamstill.synthesize(str(runs / "soft"))
     assert path == str(runs / "soft" / "transfer.parquet")
     assert "40 images and the teacher's logits" in capsys.readouterr().out
-    found = data.load(path)
+    found = load_images(path)
     (shard,) = (runs / "soft" / "checkpoint").glob("bank-transfer-*")
     stored = load_file(shard)
     assert torch.equal(found.pixels, stored["pixels"])
@@ -104,14 +107,14 @@ def test_synthesize_writes_the_transfer_set_of_a_run(runs, capsys):
     about = json.loads(table.schema.metadata[b"dreamstill"])
     assert (about["run"], about["method"]["name"], about["num_classes"]) == ("soft", "soft_target", 4)
     some = dreamstill.synthesize(str(runs / "soft"), n=12, out=str(runs / "some.parquet"))
-    assert torch.equal(data.load(some).pixels, found.pixels[:12])
+    assert torch.equal(load_images(some).pixels, found.pixels[:12])
     with pytest.raises(InputError, match="has 40 images, not 41"):
         dreamstill.synthesize(str(runs / "soft"), n=41)
 
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_the_files_name_says_how_it_is_written(runs):
-    found = data.load(dreamstill.synthesize(str(runs / "noise"), n=1500, out=str(runs / "noise.parquet")))
+    found = load_images(dreamstill.synthesize(str(runs / "noise"), n=1500, out=str(runs / "noise.parquet")))
     assert found.pixels.shape == (1500, 1, 8, 8)
     assert len(found.pixels.flatten(1).unique(dim=0)) == 1500  # the second piece is not the first again
     assert pq.ParquetFile(runs / "noise.parquet").num_row_groups == 2
@@ -149,7 +152,7 @@ def test_a_student_of_another_size_learns_from_the_stored_set(runs, stored, meth
     assert summary["outside_information"] == []
     assert sum(summary["class_histogram"]) > 0
     made = dreamstill.synthesize(str(out), n=5)  # what it learnt from, taken up from its own folder
-    known = {row.numpy().tobytes() for row in data.load(stored).pixels}
+    known = {row.numpy().tobytes() for row in load_images(stored).pixels}
     assert all(row.numpy().tobytes() in known for row in load_file(made)["pixels"])
 
 
@@ -158,16 +161,16 @@ def test_a_set_made_in_another_precision_is_of_the_same_teacher(runs, tmp_path):
     method = {"name": "noise", "batch_size": 8}
     distil(runs, method=method, precision="64", out=str(tmp_path / "run"))
     made = dreamstill.synthesize(str(tmp_path / "run"), n=9, out=str(tmp_path / "set.parquet"))
-    assert len(transfer.read_parquet(made, tiny_network((6, 8), 0)).pixels) == 9
+    assert len(transfer_set.read_parquet(made, tiny_network((6, 8), 0)).pixels) == 9
 
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_the_stored_logits_are_what_is_learnt(runs, stored):
-    found = transfer.read_parquet(stored, tiny_network((6, 8), 0))
+    found = transfer_set.read_parquet(stored, tiny_network((6, 8), 0))
     with torch.no_grad():
         said = tiny_network((6, 8), 0)(found.pixels / 255)
     assert torch.allclose(found.logits, said, atol=1e-5)
-    assert found.sha256 == state_files.sha256(runs / "set.parquet")
+    assert found.sha256 == state_dicts.sha256(runs / "set.parquet")
 
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
@@ -182,7 +185,7 @@ def test_sets_that_do_not_fit(runs, stored, tmp_path):
         ),
     ):
         with pytest.raises(InputError, match=words):
-            transfer.read_parquet(stored, other)
+            transfer_set.read_parquet(stored, other)
     (tmp_path / "text.parquet").write_text("no parquet")
     table = pq.read_table(stored).replace_schema_metadata(None)
     pq.write_table(table, tmp_path / "bare.parquet")
@@ -219,7 +222,7 @@ def test_a_run_goes_on_with_its_own_set_only(runs, stored, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_warped_images_are_fed_and_the_teacher_asked_again(runs, stored):
-    found = transfer.read_parquet(stored, tiny_network((6, 8), 0))
+    found = transfer_set.read_parquet(stored, tiny_network((6, 8), 0))
     given = Given(
         tiny_network((6, 8), 0), tiny_network((3, 4), 1), transfer_pixels=found.pixels, transfer_logits=found.logits
     )
@@ -238,9 +241,9 @@ def test_warped_images_are_fed_and_the_teacher_asked_again(runs, stored):
 def test_colours_are_read_again_as_they_were(tmp_path):
     teacher = tiny_network((4,), 0, channels=3)
     pixels = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8)
-    about = {"teacher_sha256": state_files.fingerprint(teacher.module), "outside": []}
-    transfer.write_set(tmp_path / "set.parquet", [pixels], teacher, list("abcd"), about)
-    assert torch.equal(transfer.read_parquet(tmp_path / "set.parquet", teacher).pixels, pixels)
+    about = {"teacher_sha256": state_dicts.fingerprint(teacher.module), "outside": []}
+    transfer_set.write_set(tmp_path / "set.parquet", [pixels], teacher, list("abcd"), about)
+    assert torch.equal(transfer_set.read_parquet(tmp_path / "set.parquet", teacher).pixels, pixels)
 
 
 def test_what_the_images_were_made_from_goes_with_them(runs, tmp_path):
@@ -257,11 +260,11 @@ def test_what_the_images_were_made_from_goes_with_them(runs, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_a_runs_own_set_says_its_teacher_and_what_the_student_began_with(runs, tmp_path):
-    weights.save_network(tmp_path / "s.safetensors", tiny_network((3, 4), 1))
+    save_network(tmp_path / "s.safetensors", tiny_network((3, 4), 1))
     method = {"name": "soft_target", "n_images": 16, "synthesis_batch": 8, "iterations": 2, "batch_size": 8, "tau": 1.0}
     first = {"student": None, "student_args": None, "student_checkpoint": str(tmp_path / "s.safetensors")}
     distil(runs, method=method, out=str(tmp_path / "run"), **first)
-    found = transfer.read_parquet(tmp_path / "run" / "transfer.parquet", tiny_network((6, 8), 0))
+    found = transfer_set.read_parquet(tmp_path / "run" / "transfer.parquet", tiny_network((6, 8), 0))
     assert found.outside == json.loads((tmp_path / "run" / "manifest.json").read_text())["outside_information"] != []
     # Its student's widths are in neither config.yaml nor a name, and its images are found all the same.
     assert len(load_file(dreamstill.synthesize(str(tmp_path / "run"), out=str(tmp_path / "x.safetensors")))) == 2

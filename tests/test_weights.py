@@ -9,9 +9,10 @@ from conftest import tiny_network
 from safetensors.torch import save_file
 from torch import nn
 
-from dreamstill import models, state_files, weights
-from dreamstill.adapters import Network
 from dreamstill.errors import InputError
+from dreamstill.networks import builtin, state_dicts
+from dreamstill.networks.load import checkpoint_file, load_network, resolve, save_network
+from dreamstill.networks.network import Network
 
 FACTS = {"num_classes": 4, "image_size": 8, "channels": 1, "mean": [0.3], "std": [0.4]}
 KWARGS = {"widths": [3, 4]}
@@ -24,7 +25,7 @@ def small():
 
 @pytest.fixture
 def saved(small, tmp_path):
-    weights.save_network(tmp_path / "student.safetensors", small)
+    save_network(tmp_path / "student.safetensors", small)
     return tmp_path / "student.safetensors"
 
 
@@ -39,14 +40,14 @@ def write(path, content, **kwargs):
 
 
 def bare(path, **changes):
-    return weights.resolve("convnet", path, **{"kwargs": KWARGS, **FACTS, **changes})
+    return resolve("convnet", path, **{"kwargs": KWARGS, **FACTS, **changes})
 
 
 # ---------------------------------------------------------------- round trips
 
 
 def test_what_was_saved_comes_back_bit_for_bit(small, saved):
-    back = weights.load_network(saved)
+    back = load_network(saved)
     assert same(small, back)
     assert back.description() == small.description()
     assert torch.equal(back.mean, small.mean)
@@ -59,31 +60,31 @@ def test_what_was_saved_comes_back_bit_for_bit(small, saved):
 def test_memory_formats_and_shared_tensors_are_no_obstacle(small, tmp_path):
     small.to(memory_format=torch.channels_last)
     small.module.also = small.module.linear
-    weights.save_network(tmp_path / "x.safetensors", small)
-    state, _ = state_files.load_state(tmp_path / "x.safetensors")
+    save_network(tmp_path / "x.safetensors", small)
+    state, _ = state_dicts.load_state(tmp_path / "x.safetensors")
     assert torch.equal(state["also.weight"], state["linear.weight"])
     assert torch.equal(state["blocks.1.0.weight"], small.module.blocks[1][0].weight)
 
 
 def test_a_run_folder_stands_for_its_student_then_its_model(small, saved):
-    assert same(weights.load_network(saved.parent), small)
+    assert same(load_network(saved.parent), small)
     other = tiny_network((3, 4), 9)
-    weights.save_network(saved.parent / "model.safetensors", other)
-    assert weights.checkpoint_file(saved.parent) == saved
+    save_network(saved.parent / "model.safetensors", other)
+    assert checkpoint_file(saved.parent) == saved
     saved.unlink()
-    assert same(weights.load_network(saved.parent), other)
+    assert same(load_network(saved.parent), other)
 
 
 def test_a_network_that_only_python_can_build(small, saved):
     template = tiny_network((3, 4), 5).module.train()
     before = {k: v.clone() for k, v in template.state_dict().items()}
-    back = weights.load_network(saved, template)
+    back = load_network(saved, template)
     assert same(back, small)
     assert not any(m.training for m in back.modules())
     assert template.training
     assert all(torch.equal(v, before[k]) for k, v in template.state_dict().items())
     with pytest.raises(InputError, match="not written by dreamstill"):
-        weights.load_network(write(saved.with_suffix(".pt"), small.module.state_dict()), template)
+        load_network(write(saved.with_suffix(".pt"), small.module.state_dict()), template)
 
 
 def test_a_bare_state_dict_with_the_users_facts(small, tmp_path):
@@ -113,13 +114,13 @@ class Wrapped(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.model = models.build("convnet", num_classes=4, channels=1, image_size=8, widths=(3, 4))
+        self.model = builtin.build("convnet", num_classes=4, channels=1, image_size=8, widths=(3, 4))
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_prefix_that_the_network_has_itself_stays(prefix):
     source, target = Wrapped(), Wrapped()
-    state_files.apply_state(target, {prefix + k: v for k, v in source.state_dict().items()}, "x")
+    state_dicts.apply_state(target, {prefix + k: v for k, v in source.state_dict().items()}, "x")
     assert same(source, target)
 
 
@@ -143,7 +144,7 @@ def test_bytes_that_are_no_checkpoint(tmp_path, content, words, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):
-        state_files.load_state(path)
+        state_dicts.load_state(path)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.999])
@@ -154,7 +155,7 @@ def test_a_file_cut_short(small, saved, tmp_path, kind, share):
         path = write(tmp_path / "x.pt", small.module.state_dict(), _use_new_zipfile_serialization=kind == "zip")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(InputError, match=str(path)):
-        state_files.load_state(path)
+        state_dicts.load_state(path)
 
 
 def test_damaged_bytes_never_end_in_a_traceback(small, tmp_path):
@@ -168,7 +169,7 @@ def test_damaged_bytes_never_end_in_a_traceback(small, tmp_path):
             at, value = (int(torch.randint(n, (), generator=draws)) for n in (min(len(whole), 2000), 256))
             path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
             try:
-                state_files.load_state(path)
+                state_dicts.load_state(path)
             except InputError:
                 refused += 1
         assert refused > 10
@@ -176,9 +177,9 @@ def test_damaged_bytes_never_end_in_a_traceback(small, tmp_path):
 
 def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        state_files.load_state(tmp_path / "x.pt")
+        state_dicts.load_state(tmp_path / "x.pt")
     with pytest.raises(InputError, match=r"folder without a student\.safetensors"):
-        weights.resolve("convnet", tmp_path, **FACTS)
+        resolve("convnet", tmp_path, **FACTS)
 
 
 def test_a_file_that_may_not_be_read(saved, monkeypatch):
@@ -187,7 +188,7 @@ def test_a_file_that_may_not_be_read(saved, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(InputError, match=r"cannot be read \(Permission denied"):
-        state_files.load_state(saved)
+        state_dicts.load_state(saved)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +204,13 @@ def test_a_file_that_may_not_be_read(saved, monkeypatch):
 )
 def test_contents_that_are_no_state_dict(tmp_path, content, words):
     with pytest.raises(InputError, match=words):
-        state_files.load_state(write(tmp_path / "x.pt", content))
+        state_dicts.load_state(write(tmp_path / "x.pt", content))
 
 
 def test_a_description_that_is_none(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"dreamstill": "[1]"})
     with pytest.raises(InputError, match="corrupt"):
-        state_files.load_state(tmp_path / "x.safetensors")
+        state_dicts.load_state(tmp_path / "x.safetensors")
 
 
 # ---------------------------------------------------------------- files that would execute code
@@ -230,16 +231,16 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path, legacy):
     sprung = tmp_path / "sprung"
     trap = write(tmp_path / "x.pt", {"state_dict": Trap(str(sprung))}, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(InputError, match=r"execute code.*--unsafe-load"):
-        state_files.load_state(trap)
+        state_dicts.load_state(trap)
     assert not sprung.exists()
     with pytest.raises(InputError):  # what it made is no state_dict; but it ran, so the trap is a real one
-        state_files.load_state(trap, unsafe=True)
+        state_dicts.load_state(trap, unsafe=True)
     assert sprung.exists()
 
 
 def test_a_pickled_module_needs_the_users_consent(small, tmp_path):
     path = write(tmp_path / "x.pt", small.module)
-    with pytest.raises(InputError, match=r"dreamstill.models.plain.ConvNet.*--unsafe-load"):
+    with pytest.raises(InputError, match=r"dreamstill.networks.builtin.plain.ConvNet.*--unsafe-load"):
         bare(path)
     assert same(bare(path, unsafe=True), small)
     assert same(bare(write(path, {"net": small.module}), unsafe=True), small)
@@ -250,10 +251,10 @@ def test_a_plain_pickle_is_refused_too(tmp_path, protocol):
     path = tmp_path / "x.pt"
     path.write_bytes(pickle.dumps({"state_dict": Trap(str(tmp_path / "sprung"))}, protocol=protocol))
     with pytest.raises(InputError, match=r"\(_?io\.open\), and loading them would execute code.*--unsafe-load"):
-        state_files.load_state(path)
+        state_dicts.load_state(path)
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(InputError, match="not a state_dict"):
-        state_files.load_state(path, unsafe=True)
+        state_dicts.load_state(path, unsafe=True)
     assert (tmp_path / "sprung").exists()
 
 
@@ -261,7 +262,7 @@ def test_a_plain_pickle_is_refused_too(tmp_path, protocol):
 def test_what_is_no_checkpoint_is_said_without_the_unpicklers_words(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(InputError) as caught:
-        state_files.load_state(tmp_path / "x.pt")
+        state_dicts.load_state(tmp_path / "x.pt")
     assert not any(word in str(caught.value) for word in ("pop from", "Weights only", "operand"))
 
 
@@ -292,14 +293,14 @@ def test_a_pickled_class_that_is_not_importable_here(tmp_path, monkeypatch):
     monkeypatch.undo()
     del sys.modules["theirs"]
     with pytest.raises(InputError, match=r"needs code that is not here .*theirs"):
-        state_files.load_state(path, unsafe=True)
+        state_dicts.load_state(path, unsafe=True)
 
 
 def test_a_file_does_not_choose_the_code_that_is_called(small, tmp_path):
     small.name, small.kwargs = "os:getcwd", {}
-    weights.save_network(tmp_path / "x.safetensors", small)
+    save_network(tmp_path / "x.safetensors", small)
     with pytest.raises(InputError, match=r"asks for os:getcwd.*--unsafe-load"):
-        weights.resolve(None, tmp_path / "x.safetensors")
+        resolve(None, tmp_path / "x.safetensors")
 
 
 # ---------------------------------------------------------------- files of another network
@@ -337,9 +338,9 @@ def test_shapes_that_differ_come_with_a_hint(small, tmp_path, changes, words):
 def test_no_hint_that_cannot_be_right():
     """The classes agree; it is the width before them that does not."""
     with pytest.raises(InputError, match="another width"):
-        state_files.apply_state(nn.Linear(5, 3), nn.Linear(4, 3).state_dict(), "x")
+        state_dicts.apply_state(nn.Linear(5, 3), nn.Linear(4, 3).state_dict(), "x")
     with pytest.raises(InputError, match="another width"):
-        state_files.apply_state(nn.Conv2d(3, 4, 3), {**nn.Conv2d(3, 4, 5).state_dict()}, "x")
+        state_dicts.apply_state(nn.Conv2d(3, 4, 3), {**nn.Conv2d(3, 4, 5).state_dict()}, "x")
 
 
 # ---------------------------------------------------------------- facts
@@ -351,11 +352,11 @@ def test_no_hint_that_cannot_be_right():
 )
 def test_the_user_and_the_file_must_not_contradict_each_other(saved, key, value):
     with pytest.raises(InputError, match=rf"its {key} is .* and you gave"):
-        weights.resolve(None, saved, **{key: value})
+        resolve(None, saved, **{key: value})
 
 
 def test_the_user_may_repeat_what_the_file_says(saved, small):
-    assert same(weights.resolve("convnet", saved, **FACTS), small)  # and the widths are the file's
+    assert same(resolve("convnet", saved, **FACTS), small)  # and the widths are the file's
 
 
 @pytest.mark.parametrize("missing", ["num_classes", "image_size", "mean", "std"])
@@ -372,18 +373,18 @@ def test_facts_that_cannot_be(small, tmp_path):
     with pytest.raises(InputError, match="channels is 0"):  # and not silently 3
         bare(path, channels=0)
     with pytest.raises(InputError, match="does not say which network"):
-        weights.resolve(None, path, **FACTS)
+        resolve(None, path, **FACTS)
     with pytest.raises(InputError, match="square"):
         bare(path, image_size=(8, 12))
 
 
 def test_without_a_checkpoint_the_weights_are_fresh():
     torch.manual_seed(3)
-    one = weights.resolve("convnet", None, kwargs=KWARGS, **FACTS)
+    one = resolve("convnet", None, kwargs=KWARGS, **FACTS)
     torch.manual_seed(3)
-    assert same(one, weights.resolve("convnet", None, kwargs=KWARGS, **FACTS))
+    assert same(one, resolve("convnet", None, kwargs=KWARGS, **FACTS))
     with pytest.raises(InputError, match="the student needs --num_classes"):
-        weights.resolve("convnet", None, role="student", image_size=8, mean=[0], std=[1])
+        resolve("convnet", None, role="student", image_size=8, mean=[0], std=[1])
 
 
 # ---------------------------------------------------------------- factories
@@ -406,12 +407,12 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_a_factory_gets_the_classes_if_it_takes_them(mine, tmp_path):
-    net = weights.resolve(f"{mine}:Net", None, kwargs={"hidden": 6}, **FACTS)
+    net = resolve(f"{mine}:Net", None, kwargs={"hidden": 6}, **FACTS)
     assert net(torch.rand(2, 1, 8, 8)).shape == (2, 4)
     assert net.module[1].out_features == 6
-    weights.save_network(tmp_path / "x.safetensors", net)
-    assert same(weights.resolve(f"{mine}:Net", tmp_path / "x.safetensors"), net)  # arguments from the file
-    assert weights.resolve(f"{mine}:fixed", None, **FACTS)(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+    save_network(tmp_path / "x.safetensors", net)
+    assert same(resolve(f"{mine}:Net", tmp_path / "x.safetensors"), net)  # arguments from the file
+    assert resolve(f"{mine}:fixed", None, **FACTS)(torch.rand(2, 1, 8, 8)).shape == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -427,7 +428,7 @@ def test_a_factory_gets_the_classes_if_it_takes_them(mine, tmp_path):
 )
 def test_factories_that_do_not_work(mine, name, kwargs, words):
     with pytest.raises(InputError, match=words):
-        weights.resolve(name, None, kwargs=kwargs, **FACTS)
+        resolve(name, None, kwargs=kwargs, **FACTS)
 
 
 # ---------------------------------------------------------------- identity
@@ -435,16 +436,16 @@ def test_factories_that_do_not_work(mine, name, kwargs, words):
 
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
-    assert state_files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert state_dicts.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_fingerprint_follows_every_weight(small):
-    first = state_files.fingerprint(small)
-    assert first == state_files.fingerprint(tiny_network((3, 4), 0))
+    first = state_dicts.fingerprint(small)
+    assert first == state_dicts.fingerprint(tiny_network((3, 4), 0))
     with torch.no_grad():
         small.module.linear.bias[0] += 1e-3
-    assert state_files.fingerprint(small) != first
-    assert state_files.fingerprint(Network(nn.Linear(1, 2).bfloat16(), **FACTS))  # any dtype
+    assert state_dicts.fingerprint(small) != first
+    assert state_dicts.fingerprint(Network(nn.Linear(1, 2).bfloat16(), **FACTS))  # any dtype
 
 
 def test_a_file_does_not_choose_the_code_below_a_shared_classifier(tmp_path, monkeypatch):
@@ -453,9 +454,9 @@ def test_a_file_does_not_choose_the_code_below_a_shared_classifier(tmp_path, mon
     (tmp_path / "lowest.py").write_text("import pathlib\n\ndef make():\n    pathlib.Path('trapped').touch()\n")
     small = tiny_network((3, 4), 0)
     small.name, small.kwargs = "shared_classifier", {"base": "lowest:make"}
-    weights.save_network(tmp_path / "x.safetensors", small)
+    save_network(tmp_path / "x.safetensors", small)
     with pytest.raises(InputError, match=r"asks for lowest:make.*--unsafe-load"):
-        weights.load_network(tmp_path / "x.safetensors")
+        load_network(tmp_path / "x.safetensors")
     assert not (tmp_path / "trapped").exists()
 
 
@@ -463,4 +464,4 @@ def test_fingerprint_follows_the_layers_names():
     one, other = nn.Module(), nn.Module()
     one.a, other.b = nn.Linear(1, 2), nn.Linear(1, 2)
     other.b.load_state_dict(one.a.state_dict())
-    assert state_files.fingerprint(one) != state_files.fingerprint(other)
+    assert state_dicts.fingerprint(one) != state_dicts.fingerprint(other)

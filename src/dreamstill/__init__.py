@@ -1,6 +1,6 @@
 """dreamstill: data-free knowledge distillation. A trained network in, a small student out, no data.
 
-``dreamstill.methods`` and ``dreamstill.doctor`` are modules; the commands of the same names are in ``dreamstill.api``.
+``dreamstill.methods`` is the package of methods; the command of the same name is in ``dreamstill.api``.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ def load_teacher(path: str, module: Any = None) -> Any:
         path: the folder or file.
         module: the network to put the weights into, when it was given in Python and has no name to build it from.
     """
-    from dreamstill.weights import load_network
+    from dreamstill.networks.load import load_network
 
     return load_network(path, module)
 

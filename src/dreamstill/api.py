@@ -47,8 +47,8 @@ def distill(
     """Distil a teacher into a student without the teacher's data.
 
     Writes a run folder with the student (safetensors and ONNX), samples of the synthetic images, a summary and a
-    report, and returns the student (:class:`dreamstill.adapters.Network`: images in [0, 1] in, logits out; the bare
-    network is its ``.module``), or None after ``dry_run``. Networks given in Python are copied, not changed.
+    report, and returns the student (:class:`dreamstill.networks.network.Network`: images in [0, 1] in, logits out; the
+    bare network is its ``.module``), or None after ``dry_run``. Networks given in Python are copied, not changed.
     Schedules are fractions of the budget, so any budget gives a whole run.
 
     Args:
@@ -91,7 +91,7 @@ def distill(
         quiet: no progress display.
     """
     settings = dict(locals())
-    from dreamstill.distilling import run_distillation
+    from dreamstill.commands.distill import run_distillation
 
     return run_distillation(settings)
 
@@ -110,7 +110,7 @@ def synthesize(run: str, n: int | None = None, out: str | None = None, seed: int
         seed: of the noise.
         unsafe_load: import the code that the run names (package.module:factory) and load pickled checkpoints.
     """
-    from dreamstill.synthesising import write_images
+    from dreamstill.commands.synthesize import write_images
 
     return write_images(run, n, out, seed, unsafe_load)
 
@@ -143,7 +143,7 @@ def evaluate(
         unsafe_load: load a teacher checkpoint that holds pickled objects, which executes code from the file.
     """
     settings = dict(locals())
-    from dreamstill.scoring import run_evaluation
+    from dreamstill.commands.evaluate import run_evaluation
 
     return run_evaluation(settings)
 
@@ -220,7 +220,7 @@ def train(
         quiet: no progress display.
     """
     settings = dict(locals())
-    from dreamstill.training import run_training
+    from dreamstill.commands.train import run_training
 
     return run_training(settings)
 
@@ -252,7 +252,7 @@ def doctor(
         json: print JSON.
     """
     settings = dict(locals())
-    from dreamstill.scoring import run_doctor
+    from dreamstill.commands.doctor import run_doctor
 
     return run_doctor(settings)
 
@@ -263,7 +263,7 @@ def methods(json: bool = False) -> list[dict[str, Any]]:
     Args:
         json: print JSON.
     """
-    from dreamstill.scoring import list_methods
+    from dreamstill.commands.methods import list_methods
 
     return list_methods(json)
 
@@ -277,7 +277,7 @@ def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet:
         steps: budget in student steps; the demo's own without it.
         quiet: no progress display.
     """
-    from dreamstill.demo import run_demo
+    from dreamstill.commands.demo import run_demo
 
     return run_demo(out, seed, steps, quiet)
 
@@ -314,7 +314,7 @@ def profile(
         json: print JSON.
     """
     settings = dict(locals())
-    from dreamstill.profiling.command import run_profile
+    from dreamstill.commands.profiling.command import run_profile
 
     return run_profile(settings)
 
@@ -342,6 +342,6 @@ def bench(
         jobs: runs side by side, each in a process with its share of the cores.
         quiet: no progress display.
     """
-    from dreamstill.bench import run_bench
+    from dreamstill.commands.bench.run import run_bench
 
     return run_bench(suite, data_root, seeds, tables, rows, jobs, quiet)

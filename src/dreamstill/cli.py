@@ -13,8 +13,8 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from dreamstill import api
-from dreamstill.config import one_sentence, read_settings
 from dreamstill.errors import DreamstillError
+from dreamstill.runs.settings import one_sentence, read_settings
 
 # Command, function, and the argument that may be given first without its name.
 COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     function = COMMANDS[parsed.command][0]
     try:
         if arguments.get("resume"):
-            from dreamstill.resuming import refuse_others
+            from dreamstill.runs.resume import refuse_others
 
             # Parsed again without defaults: what is left was typed, or stands in a recipe.
             typed = build_parser().parse_args(words, defaults=False)[parsed.command]

@@ -25,3 +25,9 @@ class Stopped(DreamstillError):
     """Stopped by SIGTERM or Ctrl-C after writing a checkpoint; ``--resume`` goes on from it."""
 
     exit_code = 75  # EX_TEMPFAIL: try again later
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, for a sentence of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

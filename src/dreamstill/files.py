@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dreamstill.errors import InputError
+
+SCRATCH = re.compile(r"\..+\.\d+\.tmp")  # what :func:`replacing` writes to before the file has its name
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:

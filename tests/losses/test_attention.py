@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 from dreamstill.losses.attention import attention, attention_distance, hint_distance, resized
 from dreamstill.losses.prior import activation
 from dreamstill.losses.statistics import bn_statistics
-from dreamstill.probes import Moments
+from dreamstill.networks.probes import Moments
 
 
 def maps(*shape, seed=0):

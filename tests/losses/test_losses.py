@@ -9,9 +9,9 @@ from torch.autograd import gradcheck
 from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.prior import balance, onehot
+from dreamstill.losses.soft_targets import activation, entropy, target_kl
 from dreamstill.losses.statistics import bn_statistics
-from dreamstill.losses.targets import activation, entropy, target_kl
-from dreamstill.probes import Moments
+from dreamstill.networks.probes import Moments
 
 shapes = st.tuples(st.integers(1, 5), st.integers(2, 7), st.integers(0, 10_000))
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from conftest import Silent, dense_network, tiny_network
 
-from dreamstill import budget, methods
-from dreamstill.adapters import Network
+from dreamstill import methods
 from dreamstill.engine import Engine, Given, Hardware
 from dreamstill.errors import DivergedError
-from dreamstill.loop import Cadence, run
-from dreamstill.obeyed import obeyed
-from dreamstill.state import Checkpoints
+from dreamstill.networks.network import Network
+from dreamstill.runs import budget
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.loop import Cadence, run
+from dreamstill.runs.synthetic_images import obeyed
 
 # A tiny untrained teacher's soft targets hardly differ, and the method says so.
 pytestmark = pytest.mark.filterwarnings("ignore:the soft targets")

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_network
 
-from dreamstill import models
-from dreamstill.adapters import Network
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.losses.attention import attention_distance
 from dreamstill.losses.distillation import kl
 from dreamstill.methods.cgdd import CGDD
+from dreamstill.networks import builtin
+from dreamstill.networks.network import Network
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
 
@@ -372,7 +372,7 @@ def test_a_stage_of_one_position_has_no_attention():
     given = []
     for seed, width in ((0, 1.0), (1, 0.5)):
         torch.manual_seed(seed)
-        module = models.build("lenet5_bn", num_classes=4, channels=1, image_size=32, width=width)
+        module = builtin.build("lenet5_bn", num_classes=4, channels=1, image_size=32, width=width)
         given.append(Network(module, num_classes=4, image_size=32, channels=1))
     method, _ = made(Given(*given))
     assert [t for t, _ in method.pairs] == ["conv1", "conv2"]

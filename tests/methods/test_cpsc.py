@@ -10,15 +10,16 @@ from conftest import tiny_network
 from torch import nn
 from torch.optim import SGD, Adam
 
-from dreamstill import data, models
-from dreamstill.adapters import Network
-from dreamstill.banks import to_float
+from dreamstill.data.load import load_images, normalisation
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.losses.contrastive import supervised_contrast
 from dreamstill.losses.distillation import kl
 from dreamstill.methods import cpsc
 from dreamstill.methods.cpsc import CPSC, penultimate
+from dreamstill.networks import builtin
+from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_float
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "generator_steps": 2, "student_steps": 2, "warmup": 0.0}
 UNCONDITIONAL = {"condition": "none", "eta": 0.0, "gamma": 0.0}
@@ -457,9 +458,9 @@ def test_the_class_is_in_the_image_where_there_is_a_condition(settings):
 def digits_teacher():
     """Trained on scikit-learn's digits for a few seconds."""
     torch.manual_seed(0)
-    train = data.load("digits", "train")
-    mean, std = data.normalisation(train)
-    module = models.build("convnet", num_classes=10, channels=1, image_size=8, widths=(16, 32))
+    train = load_images("digits", "train")
+    mean, std = normalisation(train)
+    module = builtin.build("convnet", num_classes=10, channels=1, image_size=8, widths=(16, 32))
     network = Network(module, num_classes=10, image_size=8, channels=1, mean=mean, std=std).train()
     opt = Adam(network.parameters(), lr=5e-3)
     images = to_float(train.pixels)

@@ -9,15 +9,16 @@ import torch.nn.functional as F
 from conftest import dense_network, tiny_network
 from torch.optim import SGD, Adam
 
-from dreamstill import data, models
-from dreamstill.adapters import Network
-from dreamstill.banks import to_float
-from dreamstill.config import build_method
+from dreamstill.data.load import load_images, normalisation
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods.ddad import DDAD
-from dreamstill.probes import Probe
+from dreamstill.networks import builtin
+from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_float
+from dreamstill.networks.probes import Probe
+from dreamstill.runs.settings import build_method
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
 
@@ -214,9 +215,9 @@ def test_the_distances_are_those_of_their_names():
 def digits_teacher():
     """Trained on scikit-learn's digits for a few seconds."""
     torch.manual_seed(0)
-    train = data.load("digits", "train")
-    mean, std = data.normalisation(train)
-    module = models.build("convnet", num_classes=10, channels=1, image_size=8, widths=(16, 32))
+    train = load_images("digits", "train")
+    mean, std = normalisation(train)
+    module = builtin.build("convnet", num_classes=10, channels=1, image_size=8, widths=(16, 32))
     network = Network(module, num_classes=10, image_size=8, channels=1, mean=mean, std=std).train()
     opt = Adam(network.parameters(), lr=5e-3)
     images = to_float(train.pixels)
@@ -229,7 +230,7 @@ def digits_teacher():
 
 
 def test_the_statistics_know_real_images_from_noise(digits_teacher):
-    test = data.load("digits", "test")
+    test = load_images("digits", "test")
     real = to_float(test.pixels)
     probe = Probe(digits_teacher, bn=True)
     with torch.no_grad():

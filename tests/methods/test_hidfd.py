@@ -7,17 +7,19 @@ import torch
 import torch.nn.functional as F
 from conftest import Silent, tiny_network
 
-from dreamstill import fits, models, weights
-from dreamstill.adapters import Network
-from dreamstill.banks import to_float
-from dreamstill.collected import ranked
-from dreamstill.controls.collected_only import CollectedOnly
+from dreamstill.data.collected import ranked
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
-from dreamstill.export import export_onnx
-from dreamstill.loop import Cadence, run
+from dreamstill.methods.controls.collected_only import CollectedOnly
 from dreamstill.methods.hidfd import HiDFD
-from dreamstill.state import Checkpoints
+from dreamstill.networks import builtin
+from dreamstill.networks.export_onnx import export_onnx
+from dreamstill.networks.load import load_network, resolve, save_network
+from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_float
+from dreamstill.runs import requirements
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.loop import Cadence, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:the teacher takes none")  # noise, which it takes for one class
 SMALL = {"batch_size": 16, "gan_batch": 16, "nz": 8, "width": 2, "bank": 32, "crop": 1, "update_every": 2}
@@ -312,7 +314,7 @@ def test_a_perfect_projection_gives_the_teachers_logits(align):
 
 
 def test_the_projectors_parameters_at_the_released_widths():
-    from dreamstill.models.shared import SharedClassifier
+    from dreamstill.networks.reused_classifier import SharedClassifier
 
     module = SharedClassifier(
         torch.nn.Linear(2, 2), num_classes=10, layer=None, rectify=False, inputs=512, features=512, size=(4, 4),
@@ -326,7 +328,7 @@ def networks():
 
     def built(name, image_size, **kwargs):
         torch.manual_seed(0)
-        module = models.build(name, num_classes=4, channels=1, image_size=image_size, **kwargs)
+        module = builtin.build(name, num_classes=4, channels=1, image_size=image_size, **kwargs)
         return Network(module, num_classes=4, image_size=image_size, channels=1, name=name, kwargs=kwargs)
 
     return {
@@ -353,8 +355,8 @@ def test_saved_loaded_and_exported(case, tmp_path):
     x = torch.rand(3, 1, side, side)
     with torch.no_grad():
         before = network(x)
-    weights.save_network(tmp_path / "student.safetensors", network)
-    again = weights.load_network(tmp_path / "student.safetensors")
+    save_network(tmp_path / "student.safetensors", network)
+    again = load_network(tmp_path / "student.safetensors")
     with torch.no_grad():
         read = again(x)
         assert torch.allclose(read, before, atol=1e-6)  # another memory format, another order of the sums
@@ -368,10 +370,10 @@ def test_a_network_of_ones_own_is_loaded_into_its_kind(tmp_path):
     student = tiny_network((3, 4), 1)
     own = Network(copy.deepcopy(student.module), num_classes=4, image_size=8, channels=1, mean=[0.3], std=[0.4])
     method, _ = made(CollectedOnly, student=own)
-    weights.save_network(tmp_path / "s.safetensors", method.deliver())
+    save_network(tmp_path / "s.safetensors", method.deliver())
     with pytest.raises(InputError, match="no built-in network 'ConvNet'"):
-        weights.load_network(tmp_path / "s.safetensors")
-    again = weights.load_network(tmp_path / "s.safetensors", student.module)
+        load_network(tmp_path / "s.safetensors")
+    again = load_network(tmp_path / "s.safetensors", student.module)
     x = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(again(x), method.deliver().eval()(x))
@@ -381,9 +383,9 @@ def test_a_file_may_not_choose_code_by_the_base_either(tmp_path):
     student = tiny_network((3, 4), 1)
     student.name = "os:system"
     method, _ = made(CollectedOnly, student=student)
-    weights.save_network(tmp_path / "s.safetensors", method.deliver())
+    save_network(tmp_path / "s.safetensors", method.deliver())
     with pytest.raises(InputError, match=r"os:system.*--unsafe-load"):
-        weights.load_network(tmp_path / "s.safetensors")
+        load_network(tmp_path / "s.safetensors")
 
 
 def test_a_student_of_this_kind_can_be_a_student_again():
@@ -397,7 +399,7 @@ def test_a_student_of_this_kind_can_be_a_student_again():
 
 def test_shared_classifier_is_no_name_to_choose():
     with pytest.raises(InputError, match="base"):
-        weights.resolve("shared_classifier", None, num_classes=4, image_size=8, channels=1, mean=[0.0], std=[1.0])
+        resolve("shared_classifier", None, num_classes=4, image_size=8, channels=1, mean=[0.0], std=[1.0])
 
 
 def test_networks_that_end_otherwise():
@@ -536,7 +538,7 @@ def test_flexible_selection_lowers_the_bar_for_rare_classes():
 
 def test_sizes_that_the_gan_cannot_make_are_said_before():
     teacher = tiny_network((6, 8), 0, image_size=9)
-    assert "doublings" not in fits.offers(teacher)
-    assert "doublings" in fits.offers(tiny_network((6, 8), 0))
-    (half,) = [text for text in fits.missing(HiDFD, teacher) if "doubled" in text]
+    assert "doublings" not in requirements.offers(teacher)
+    assert "doublings" in requirements.offers(tiny_network((6, 8), 0))
+    (half,) = [text for text in requirements.missing(HiDFD, teacher) if "doubled" in text]
     assert "this teacher takes 9x9 ones" in half

@@ -11,15 +11,17 @@ from conftest import Silent, tiny_network
 from torch import nn
 from torch.optim import Adam
 
-from dreamstill import data, state_files, targets
-from dreamstill.adapters import Network
-from dreamstill.banks import to_float
+from dreamstill.data.load import load_images
 from dreamstill.engine import Engine, Given
 from dreamstill.errors import InputError
-from dreamstill.loop import Cadence, run
-from dreamstill.losses.targets import entropy
+from dreamstill.losses.soft_targets import entropy
+from dreamstill.methods.parts import soft_targets
 from dreamstill.methods.soft_target import Pixels, SoftTarget
-from dreamstill.state import Checkpoints
+from dreamstill.networks import state_dicts
+from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_float
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.loop import Cadence, run
 
 SMALL = {"batch_size": 16, "n_images": 32, "synthesis_batch": 16, "iterations": 4, "crop": 1, "tau": 5.0}
 pytestmark = pytest.mark.filterwarnings("ignore:the soft targets")
@@ -38,7 +40,7 @@ def lenet(seed=0, classes=10, size=8):
 @pytest.fixture(scope="module")
 def teacher():
     """It reads scikit-learn's digits at twice their size, after some seconds."""
-    network, train = lenet(size=16), data.load("digits", "train", image_size=16)
+    network, train = lenet(size=16), load_images("digits", "train", image_size=16)
     opt, images = Adam(network.parameters(), lr=5e-3), to_float(train.pixels)
     for _ in range(8):
         for index in torch.randperm(len(train)).split(64):
@@ -122,8 +124,8 @@ def test_without_a_hidden_layer_the_filters_are_pooled_and_the_logits_centred():
     assert seen[0].min() == 0
     logits = network.module.linear(seen[0])
     assert torch.allclose(y, torch.softmax((logits - logits.mean(0)) / 5.0, 1), atol=1e-6)
-    even, _ = targets.shares(y).aminmax()
-    uneven, _ = targets.shares(torch.softmax(logits, 1)).aminmax()
+    even, _ = soft_targets.shares(y).aminmax()
+    uneven, _ = soft_targets.shares(torch.softmax(logits, 1)).aminmax()
     assert even > uneven
 
 
@@ -186,13 +188,13 @@ def test_the_images_come_to_their_targets(teacher):
     """The divergence is never negative and falls below 0.05; more than 95 % end in their target's class."""
     settings = {"tau": 20.0, "iterations": 300, "n_images": 128, "synthesis_batch": 128}
     method, engine = made(teacher, **settings)
-    before = state_files.fingerprint(teacher.module)
+    before = state_dicts.fingerprint(teacher.module)
     seen = []
     for i in range(300):
         engine.begin(i, i / 300)
         method.synthesis_step(engine)
         seen.append(engine.read())
-    assert before == state_files.fingerprint(teacher.module)
+    assert before == state_dicts.fingerprint(teacher.module)
     first, last = seen[0], seen[-1]
     gaps = [row["images/distance"] / 400 for row in seen]  # without tau squared
     assert min(gaps) >= 0
@@ -440,7 +442,7 @@ def test_the_student_learns_digits_from_images_of_noise(teacher, tmp_path):
     method, engine = made(teacher, student=lenet(1, size=16), flip=False, **settings)
     engine.steps = 150
     outcome = run(method, engine, Checkpoints(tmp_path), Silent(), Cadence())
-    test = data.load("digits", "test", image_size=16)
+    test = load_images("digits", "test", image_size=16)
     with torch.no_grad():
         accuracy = (outcome.ema.network(to_float(test.pixels)).argmax(1) == test.labels).double().mean()
         images = to_float(method.stored.pixels)

@@ -6,22 +6,22 @@ import pytest
 import torch
 from prepared import RAMP, fed_to, mirrored, prepared
 
-from dreamstill.controls.collected_only import CollectedOnly
-from dreamstill.controls.noise import Noise
-from dreamstill.controls.random_generator import RandomGenerator
-from dreamstill.controls.real_data import RealData
-from dreamstill.controls.transfer import Transfer
 from dreamstill.engine import Engine
+from dreamstill.engine.schedules import cosine
 from dreamstill.losses.attention import attention_distance
 from dreamstill.losses.distillation import l1
 from dreamstill.losses.gan import frequency_smoothing, frequency_weights
 from dreamstill.methods.cgdd import CGDD
+from dreamstill.methods.controls.collected_only import CollectedOnly
+from dreamstill.methods.controls.noise import Noise
+from dreamstill.methods.controls.random_generator import RandomGenerator
+from dreamstill.methods.controls.real_data import RealData
+from dreamstill.methods.controls.transfer import Transfer
 from dreamstill.methods.cpsc import CPSC
 from dreamstill.methods.ddad import DDAD
 from dreamstill.methods.hidfd import HiDFD
+from dreamstill.methods.parts.soft_targets import shares
 from dreamstill.methods.soft_target import SoftTarget
-from dreamstill.schedules import cosine
-from dreamstill.targets import shares
 
 pytestmark = pytest.mark.filterwarnings("ignore:the teacher takes none", "ignore:the soft targets")
 

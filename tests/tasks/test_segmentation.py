@@ -7,9 +7,10 @@ from conftest import dense_network, tiny_network
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from dreamstill import tasks
-from dreamstill.adapters import Network
-from dreamstill.data import VOID, ImageSet
+from dreamstill.data.image_set import VOID, ImageSet
 from dreamstill.errors import InputError
+from dreamstill.networks.network import Network
+from dreamstill.tasks.checks import check_batch, check_set
 from dreamstill.tasks.classification import Classification
 from dreamstill.tasks.segmentation import Segmentation, confusion, scores
 
@@ -155,13 +156,13 @@ def test_sets_and_networks_of_different_tasks_do_not_go_together():
     blank = torch.zeros(2, 1, 16, 32, dtype=torch.uint8)
     maps = ImageSet(blank, labelled(2, 16, 32), tuple("abcd"), "m", "test")
     rows = ImageSet(maps.pixels, torch.tensor([0, 1]), maps.classes, "r", "test")
-    tasks.check_set(maps, dense_network(4, 0))
+    check_set(maps, dense_network(4, 0))
     with pytest.raises(InputError, match="m has one label a pixel and convnet is a network for classification"):
-        tasks.check_set(maps, tiny_network((4,), 0))
+        check_set(maps, tiny_network((4,), 0))
     with pytest.raises(InputError, match="r has one label an image and encoder_decoder is a network for segmentation"):
-        tasks.check_set(rows, dense_network(4, 0))
+        check_set(rows, dense_network(4, 0))
     with pytest.raises(InputError, match="labels up to 3 and the network has 3 classes"):
-        tasks.check_set(maps, dense_network(4, 0, num_classes=3))
+        check_set(maps, dense_network(4, 0, num_classes=3))
 
 
 def test_evaluation_says_all_of_both_networks():
@@ -198,9 +199,9 @@ class Pooled(torch.nn.Module):
 def test_one_image_cannot_train_an_image_pooling_batch_norm():
     network = Network(Pooled(), num_classes=4, image_size=(16, 32), channels=1)
     with pytest.raises(InputError, match=r"batch_size is 1 and Pooled .*\(pooled_norm\).*at least 2"):
-        tasks.check_batch(network, 1)
-    tasks.check_batch(network, 2)
-    tasks.check_batch(dense_network(4, 0), 1)
+        check_batch(network, 1)
+    check_batch(network, 2)
+    check_batch(dense_network(4, 0), 1)
 
 
 def test_a_classifiers_hard_labels_take_smoothing_and_weights():
@@ -213,6 +214,8 @@ def test_the_images_compared_are_evenly_taken_from_the_set(monkeypatch):
     pixels = torch.arange(26, dtype=torch.uint8).view(26, 1, 1, 1).expand(26, 1, 16, 32).contiguous()
     images = ImageSet(pixels, torch.zeros(26, 16, 32, dtype=torch.uint8), tuple("abcd"), "m", "test")
     shown = []
-    monkeypatch.setattr("dreamstill.overlays.comparison_sheet", lambda p, *_: shown.extend(p[:, 0, 0, 0].tolist()))
+    monkeypatch.setattr(
+        "dreamstill.tasks.class_maps.comparison_sheet", lambda p, *_: shown.extend(p[:, 0, 0, 0].tolist())
+    )
     Segmentation().comparison(images, [("student", dense_network(4, 0))])
     assert shown == [0, 5, 10, 15, 20, 25]

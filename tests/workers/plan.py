@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from dreamstill import distilling
+from dreamstill.commands import distill
 from dreamstill.engine import Given, Hardware
 from dreamstill.methods.ddad import DDAD
 
@@ -16,13 +16,13 @@ ASKED = {"resume": False, "device": "cpu", "precision": "auto", "compile": "off"
 
 
 def main(folder, rank):
-    distilling.choose = lambda *_: Hardware("cpu", ("32", "64")[rank], False)
+    distill.choose = lambda *_: Hardware("cpu", ("32", "64")[rank], False)
     method = DDAD(batch_size=16, nz=8, width=4)
     given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     found = []
     for budget in ({"minutes": 2.0, "steps": None, "dry_run": False}, {"minutes": None, "steps": 7, "dry_run": False}):
         began = time.monotonic() - 50 * rank  # as if the second had taken that long to start
-        found.append(distilling._budget({**ASKED, **budget}, method, given, None, began))
+        found.append(distill._budget({**ASKED, **budget}, method, given, None, began))
     (Path(folder) / f"{rank}.txt").write_text(repr(found))
 
 

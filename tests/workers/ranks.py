@@ -8,8 +8,8 @@ import torch
 
 from dreamstill import methods
 from dreamstill.engine import Engine, Given
-from dreamstill.loop import Cadence, run
-from dreamstill.state import Checkpoints
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.loop import Cadence, run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Silent, dense_network, tiny_network

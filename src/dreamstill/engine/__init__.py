@@ -3,7 +3,8 @@
 from dreamstill.engine.core import Engine, Terms
 from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Hardware, choose
-from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned
+from dreamstill.engine.parts import Cast, Owned
+from dreamstill.engine.ranks import GlobalBatchNorm2d
 from dreamstill.engine.readings import check_finite
 from dreamstill.engine.seeds import stream
 

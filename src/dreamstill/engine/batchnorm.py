@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dreamstill.moments import channelwise, stored, sums_around, total
+from dreamstill.networks.channel_moments import channelwise, stored, sums_around, total
 
 
 def batch_norm(

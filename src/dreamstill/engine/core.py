@@ -21,19 +21,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from dreamstill.adapters import Network
-from dreamstill.banks import ImageBank
+from dreamstill.data.bank import ImageBank
+from dreamstill.data.storage import is_large
 from dreamstill.engine.compiling import compiled
 from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Precision
 from dreamstill.engine.launch import launch
-from dreamstill.engine.parts import Cast, GlobalBatchNorm2d, Owned, average_gradients
+from dreamstill.engine.parts import Cast, Owned
+from dreamstill.engine.ranks import GlobalBatchNorm2d, average_gradients
 from dreamstill.engine.readings import Readings
+from dreamstill.engine.schedules import Schedule, constant
 from dreamstill.engine.seeds import stream
 from dreamstill.errors import InputError
-from dreamstill.probes import Probe, Rest
-from dreamstill.schedules import Schedule, constant
-from dreamstill.storage import is_large
+from dreamstill.networks.network import Network
+from dreamstill.networks.probes import Probe, Rest
 from dreamstill.tasks import Task, task_of
 
 Terms = dict[str, Tensor]
@@ -97,7 +98,8 @@ class Engine:
         """Take a trainable network: place it, give it an optimiser, keep both in the checkpoint.
 
         Returns the network to call, and the handle that :meth:`minimise` takes. With ``taps`` (see
-        :class:`dreamstill.probes.Probe`; for a ``Network`` only) its call returns ``Observed`` in place of logits.
+        :class:`dreamstill.networks.probes.Probe`; for a ``Network`` only) its call returns ``Observed`` in place of
+        logits.
         """
         if name in self.modules:
             raise ValueError(f"two networks are called {name!r}")
@@ -125,7 +127,7 @@ class Engine:
     def frozen(self, network: Network, taps: Sequence[str] = (), bn: bool = False, bn_pooled: bool = False) -> Cast:
         """Take a network that never learns: eval mode, no parameter gradients; its call returns ``Observed``.
 
-        ``bn_pooled``: see :class:`dreamstill.probes.Probe`.
+        ``bn_pooled``: see :class:`dreamstill.networks.probes.Probe`.
         """
         self._place(network)
         network.eval().requires_grad_(False)
@@ -172,7 +174,7 @@ class Engine:
     def transfer(self) -> tuple[Tensor, Tensor]:
         """The images (uint8 ``n c h w``) of a stored transfer set and the teacher's logits of them (``n k``).
 
-        A large set stays on the host: take its rows by :func:`dreamstill.storage.rows`.
+        A large set stays on the host: take its rows by :func:`dreamstill.data.storage.rows`.
         """
         pixels, logits = self.given.transfer()
         return self._near(pixels), self._near(logits)
@@ -369,7 +371,7 @@ class Engine:
     # ---------------------------------------------------------------- state
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, but for the banks' images (:mod:`dreamstill.state` keeps those)."""
+        """All that the next step depends on, but for the banks' images, which checkpoints keep."""
         return {
             "modules": {k: m.state_dict() for k, m in self.modules.items()},
             "optimisers": {k: o.opt.state_dict() for k, o in self.owned.items()},

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dreamstill.adapters import Network
 from dreamstill.errors import InputError
+from dreamstill.networks.network import Network
 
 
 @dataclass

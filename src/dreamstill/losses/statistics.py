@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dreamstill.probes import Moments
+from dreamstill.networks.probes import Moments
 
 Form = Literal["norm", "gaussian_kl", "squared"]
 

@@ -1,4 +1,6 @@
-"""Published methods: one file each, found by its name. Controls keep the same contract in ``dreamstill.controls``.
+"""Published methods: one file each, found by its name. Controls keep the same contract in ``controls``.
+
+What several methods share is in ``parts``, which holds no methods.
 
 A method is a dataclass of its hyper-parameters with three functions and one more to look at its images
 (:class:`Method`). To add one, add a file here: nothing else names it.
@@ -18,8 +20,8 @@ from dreamstill.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dreamstill.adapters import Network
     from dreamstill.engine import Engine
+    from dreamstill.networks.network import Network
 
 
 @dataclass
@@ -64,9 +66,10 @@ class Method(Protocol):
 def names() -> dict[str, str]:
     """All methods and controls: name to the package that holds it."""
     found = {}
-    for package in ("dreamstill.methods", "dreamstill.controls"):
+    for package in ("dreamstill.methods", "dreamstill.methods.controls"):
         path = importlib.import_module(package).__path__
-        found.update({m.name: package for m in pkgutil.iter_modules(path) if not m.name.startswith("_")})
+        modules = [m.name for m in pkgutil.iter_modules(path) if not m.ispkg and not m.name.startswith("_")]
+        found.update(dict.fromkeys(modules, package))
     return found
 
 

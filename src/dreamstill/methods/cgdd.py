@@ -17,19 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD, Adam
 
-from dreamstill.adapters import Network
-from dreamstill.augment import crop_flip
+from dreamstill.data.augment import crop_flip
 from dreamstill.engine import Engine, Terms
+from dreamstill.engine.schedules import constant, cosine, step_decay
 from dreamstill.errors import InputError
-from dreamstill.generators import Condition, Generator, Head, LargeGenerator
 from dreamstill.losses.attention import AttentionForm, attention_distance, hint_distance
 from dreamstill.losses.distillation import kl, l1
 from dreamstill.losses.prior import activation
 from dreamstill.losses.statistics import Form, bn_statistics
 from dreamstill.methods import Phase
-from dreamstill.probes import Observed, last_linear
-from dreamstill.schedules import constant, cosine, step_decay
-from dreamstill.stages import Adapters, comparable, paired, stages
+from dreamstill.methods.parts.feature_pairs import Adapters, comparable, paired, stages
+from dreamstill.networks.generators import Condition, Generator, Head, LargeGenerator
+from dreamstill.networks.network import Network
+from dreamstill.networks.probes import Observed, last_linear
 
 
 @dataclass

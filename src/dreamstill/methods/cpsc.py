@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from dreamstill.adapters import Network
 from dreamstill.engine import Engine, Terms
+from dreamstill.engine.schedules import constant, cosine, step_decay, warm_cosine
 from dreamstill.errors import InputError
-from dreamstill.generators import Condition, Generator, Head
 from dreamstill.losses.contrastive import supervised_contrast
 from dreamstill.losses.distillation import kl, mse
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods import Phase
-from dreamstill.probes import Observed, last_linear
-from dreamstill.schedules import constant, cosine, step_decay, warm_cosine
+from dreamstill.networks.generators import Condition, Generator, Head
+from dreamstill.networks.network import Network
+from dreamstill.networks.probes import Observed, last_linear
 
 
 @dataclass

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam
 
-from dreamstill.adapters import Network
-from dreamstill.augment import crop_flip
+from dreamstill.data.augment import crop_flip
 from dreamstill.engine import Engine, Terms
+from dreamstill.engine.schedules import constant, cosine, step_decay
 from dreamstill.errors import InputError
-from dreamstill.generators import Generator, Head, LargeGenerator
 from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import Form, bn_statistics
 from dreamstill.methods import Phase
-from dreamstill.schedules import constant, cosine, step_decay
+from dreamstill.networks.generators import Generator, Head, LargeGenerator
+from dreamstill.networks.network import Network
 
 
 @dataclass

@@ -18,13 +18,10 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from dreamstill.adapters import Network
-from dreamstill.aligned import AlignedStudent, Augmentation, Schedule
-from dreamstill.banks import to_float
-from dreamstill.collected import Select, ranked
+from dreamstill.data.collected import Select, ranked
+from dreamstill.data.storage import rows
 from dreamstill.engine import Engine, Terms
 from dreamstill.errors import InputError
-from dreamstill.gan import ConditionalGenerator, Discriminator, follow
 from dreamstill.losses.gan import (
     feature_distance,
     frequency_smoothing,
@@ -35,7 +32,10 @@ from dreamstill.losses.gan import (
     two_way_g,
 )
 from dreamstill.methods import Phase
-from dreamstill.storage import rows
+from dreamstill.methods.parts.feature_student import AlignedStudent, Augmentation, Schedule
+from dreamstill.networks.gan import ConditionalGenerator, Discriminator, follow
+from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_float
 
 
 @dataclass

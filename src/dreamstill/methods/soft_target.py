@@ -19,17 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from dreamstill import targets
-from dreamstill.adapters import Network
-from dreamstill.augment import crop_flip, roll_flip, warp
-from dreamstill.banks import ImageBank, to_float, to_uint8
+from dreamstill.data.augment import crop_flip, roll_flip, warp
+from dreamstill.data.bank import ImageBank
 from dreamstill.engine import Engine, Terms
+from dreamstill.engine.schedules import cosine
 from dreamstill.errors import InputError
 from dreamstill.losses.distillation import kl
 from dreamstill.losses.image import distance_from_mean, total_variation
-from dreamstill.losses.targets import activation, entropy, target_kl
+from dreamstill.losses.soft_targets import activation, entropy, target_kl
 from dreamstill.methods import Phase
-from dreamstill.schedules import cosine
+from dreamstill.methods.parts import soft_targets
+from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_float, to_uint8
 
 
 class Pixels(nn.Module):
@@ -164,7 +165,7 @@ class SoftTarget:
         """The frozen teacher, the distribution of the targets, the pixels, the set they are kept in, the student."""
         network, n = engine.given.teacher, self.synthesis_batch
         self.k, self.shape, self.whole = network.num_classes, (network.channels, *network.image_size), engine.mine
-        self.tap = (self.activation or targets.features(network)) if self.lambda_a > 0 else None
+        self.tap = (self.activation or soft_targets.features(network)) if self.lambda_a > 0 else None
         self.teacher = engine.frozen(network, taps=[self.tap] if self.tap else [])
         self.canvas, self.level = Pixels(n, *self.shape), network.mean
         self.made, self.opt_x = engine.own("images", self.canvas, partial(Adam, lr=self.lr_x), self.decay)
@@ -191,18 +192,18 @@ class SoftTarget:
         self.signed = True
         if self.space == "onehot":
             return
-        head = targets.classifier(network)
-        weight: Tensor = targets.linear(network, head).weight
+        head = soft_targets.classifier(network)
+        weight: Tensor = soft_targets.linear(network, head).weight
         if self.space == "dirichlet":
-            self.similar = targets.concentrations(weight)
+            self.similar = soft_targets.concentrations(weight)
             return
         offset = weight.new_zeros(())
         if self.space == "layer" and self.correlate == "inputs":
             name = self.layer or head
-            weight = targets.linear(network, name).weight.T
+            weight = soft_targets.linear(network, name).weight.T
             self.rest = engine.rest(network, f"{name}:input")
         elif self.space == "layer":
-            found = targets.modelled_layer(network, self.layer)
+            found = soft_targets.modelled_layer(network, self.layer)
             weight = found.module.weight
             self.rest = engine.rest(network, found.name if self.entry == "through" else f"{found.next}:input")
             if found.pooled and self.entry == "through":
@@ -213,7 +214,7 @@ class SoftTarget:
             self.signed = not found.pooled
             if self.bias and found.module.bias is not None:
                 offset = found.module.bias.detach()
-        self.rows, self.mean = targets.unit_rows(weight), self.mu + offset
+        self.rows, self.mean = soft_targets.unit_rows(weight), self.mu + offset
         self.scale = self.sigma if self.sigma_is == "deviation" else math.sqrt(self.sigma)
 
     @torch.no_grad()
@@ -224,7 +225,7 @@ class SoftTarget:
             return F.one_hot(index % self.k, self.k).to(self.wanted.dtype)
         with engine.alike():
             if self.space == "dirichlet":
-                return targets.dirichlet_targets(self.similar, n, first)[0]
+                return soft_targets.dirichlet_targets(self.similar, n, first)[0]
             noise = self.rows.new_empty(n, self.rows.shape[1]).normal_()
         a = self.mean + self.scale * noise @ self.rows.T
         entry = self.entry if self.entry != "auto" else "raw" if self.signed else "rectified"
@@ -241,7 +242,7 @@ class SoftTarget:
         n = min(max(100 * self.k, 1000), 10_000)
         starts = range(0, n, self.synthesis_batch)
         drawn = torch.cat([self.draw(engine, self.synthesis_batch, start) for start in starts])
-        share, most, nats = targets.shares(drawn), math.log(self.k), float(entropy(drawn))
+        share, most, nats = soft_targets.shares(drawn), math.log(self.k), float(entropy(drawn))
         if nats > 0.98 * most:
             warnings.warn(
                 f"the soft targets' mean entropy is {nats:.3f} of at most {most:.3f} nats, so they hardly differ: "
@@ -280,7 +281,7 @@ class SoftTarget:
             self.canvas.images.copy_(images.clamp(0, 1) if self.init == "mean" else images)
         engine.restart(self.opt_x)
         self.wanted.copy_(self.draw(engine, self.synthesis_batch, first))
-        share = targets.shares(self.wanted)
+        share = soft_targets.shares(self.wanted)
         seen = {"entropy": entropy(self.wanted), "largest_class": share.max(), "smallest_class": share.min()}
         engine.observe("targets", seen)
 

@@ -12,11 +12,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from dreamstill.config import read_config
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.report import charts, dense, sections
-from dreamstill.track import read_metrics
+from dreamstill.runs.metrics_log import read_metrics
+from dreamstill.runs.settings import read_config
 
 SCHEMA = 1
 

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamstill import augment, metrics
-from dreamstill.adapters import Network
-from dreamstill.data import ImageSet
-from dreamstill.pictures import sample_grid
+from dreamstill.data import augment
+from dreamstill.data.image_set import ImageSet
+from dreamstill.networks.network import Network
+from dreamstill.networks.predict import predict
+from dreamstill.tasks import metrics
+from dreamstill.tasks.sample_grid import sample_grid
 
 
 class Classification:
@@ -52,14 +54,14 @@ class Classification:
 
     def predict(self, network: Network, pixels: Tensor) -> Tensor:
         """Classes (int64 ``n``) of images."""
-        return metrics.predict(network, pixels).argmax(1)
+        return predict(network, pixels).argmax(1)
 
     def headline_of(self, predicted: Tensor, labels: Tensor, num_classes: int) -> float:
         """Accuracy."""
         return float((predicted == labels).double().mean())
 
     def evaluate(self, student: Network, images: ImageSet, teacher: Network | None = None) -> dict[str, Any]:
-        """Accuracy, calibration and what else :func:`dreamstill.metrics.evaluate` finds."""
+        """Accuracy, calibration and what else :func:`dreamstill.tasks.metrics.evaluate` finds."""
         return metrics.evaluate(student, images, teacher)
 
     def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamstill import augment, metrics, overlays
-from dreamstill.adapters import Network
-from dreamstill.data import VOID, ImageSet
+from dreamstill.data import augment
+from dreamstill.data.image_set import VOID, ImageSet
 from dreamstill.errors import InputError
+from dreamstill.networks.network import Network
+from dreamstill.networks.predict import predict
+from dreamstill.tasks import class_maps, metrics
 
 COMPARED = 6  # real images in the report
 BATCH = 16  # images scored at a time: a map of logits is thousands of times a classifier's row
@@ -71,7 +73,7 @@ class Segmentation:
         """
         if network.num_classes > VOID:
             raise InputError(f"{network.name} has {network.num_classes} classes: maps are kept for up to {VOID}")
-        parts = [metrics.predict(network, part, BATCH).argmax(1).to(torch.uint8) for part in pixels.split(BATCH)]
+        parts = [predict(network, part, BATCH).argmax(1).to(torch.uint8) for part in pixels.split(BATCH)]
         return torch.cat(parts)
 
     def headline_of(self, predicted: Tensor, labels: Tensor, num_classes: int) -> float:
@@ -100,7 +102,7 @@ class Segmentation:
 
     def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:
         """Images with the teacher's map over them, and a legend."""
-        return overlays.overlay_sheet(pixels, predicted, num_classes, classes)
+        return class_maps.overlay_sheet(pixels, predicted, num_classes, classes)
 
     def comparison(self, images: ImageSet, networks: Sequence[tuple[str, Network]]) -> bytes | None:
         """Image, truth and each network's map, of images evenly taken from the set."""
@@ -108,7 +110,7 @@ class Segmentation:
         shown = images.subset(torch.linspace(0, len(images) - 1, min(COMPARED, len(images))).long())
         assert shown.labels is not None
         columns = [("truth", shown.labels), *((name, self.predict(n, shown.pixels)) for name, n in networks)]
-        return overlays.comparison_sheet(shown.pixels, columns, networks[0][1].num_classes, images.classes)
+        return class_maps.comparison_sheet(shown.pixels, columns, networks[0][1].num_classes, images.classes)
 
 
 def _scored(predicted: Tensor, labels: Tensor, k: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""dreamstill bench: suites of runs, their records and tables."""

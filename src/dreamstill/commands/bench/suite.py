@@ -1,0 +1,120 @@
+"""A suite of benchmarks as its YAML says it: tables, their rows, and the settings and the record of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dreamstill.errors import InputError
+from dreamstill.runs.settings import method_spec, read_settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a recipe and what the suite changes in it."""
+
+    name: str
+    recipe: str
+    published: str = ""
+    seeds: tuple[int, ...] | None = None  # in place of the table's
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a suite: rows, seeds and what all rows share."""
+
+    path: Path  # of the suite
+    key: str  # within the suite; empty in a suite of one table
+    title: str
+    note: str
+    short: str  # in the note's place where there is room for a few lines only, the readme
+    seeds: tuple[int, ...]
+    shared: Mapping[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder that recipes and checkpoints are relative to."""
+        return self.path.parent.parent
+
+    @property
+    def mark(self) -> str:
+        """What the readme calls it: ``cpu:fashion``."""
+        return f"{self.path.stem}:{self.key}" if self.key else self.path.stem
+
+    def runs(self) -> list[tuple[Row, int]]:
+        """All that are to be made, the first seed of every row first."""
+        seeds = {row.name: list(row.seeds or self.seeds) for row in self.rows}
+        most = max(map(len, seeds.values()), default=0)
+        return [(row, seeds[row.name][i]) for i in range(most) for row in self.rows if i < len(seeds[row.name])]
+
+    def settings(self, row: Row) -> dict[str, Any]:
+        """What a row's runs are made with: what all share, the recipe, and what the row changes in it.
+
+        Of the method a row gives only what differs, or with a ``name`` all of it.
+        """
+        recipe = read_settings(self.root / row.recipe, "the recipe", f"row {row.name} of {self.path} names it")
+        settings = {**self.shared, **recipe, **row.settings}
+        changes = row.settings.get("method")
+        if isinstance(changes, Mapping) and "name" not in changes:
+            settings["method"] = {**method_spec(recipe.get("method", "ddad")), **changes}
+        settings["method"] = method_spec(settings.get("method", "ddad"))
+        # Where a run's files lie and how it is watched is for the bench to say.
+        return {k: v for k, v in settings.items() if k not in ("data_root", "out", "resume", "quiet")}
+
+    def record(self, row: Row, seed: int) -> Path:
+        """Where a run's record lies."""
+        stem = "".join(c if c.isalnum() else "-" for c in f"{self.key} {row.name}".lower()).strip("-")
+        return self.path.parent / "records" / self.path.stem / f"{stem}-seed{seed}.json"
+
+
+def read_suite(path: Path) -> tuple[Table, ...]:
+    """Read ``benchmarks/NAME.yaml``: one table, or several by their keys under ``tables``.
+
+    Raises:
+        InputError: not there, or a key is missing or unknown.
+    """
+    content = read_settings(path, "the suite", "give a file as benchmarks/fashion.yaml")
+    tables = content["tables"] if set(content) == {"tables"} else {"": content}
+    if not isinstance(tables, Mapping) or not all(isinstance(content, Mapping) for content in tables.values()):
+        raise InputError(f"{path} has the tables {tables}: expected a key for each, with title, seeds and rows in it")
+    return tuple(_table(path, key, content) for key, content in tables.items())
+
+
+def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
+    where = f"{path}, table {key}," if key else str(path)
+    unknown = set(content) - {"title", "note", "short", "seeds", "shared", "rows"}
+    if unknown or not {"title", "rows", "seeds"} <= set(content):
+        raise InputError(
+            f"{where} has the keys {', '.join(content)}: expected title, note, short, "
+            "seeds, shared and rows, or tables with these"
+        )
+    if not isinstance(content["rows"], list):
+        raise InputError(f"{where} has the rows {content['rows']}: expected a list of rows with a name and a recipe")
+    rows = tuple(_row(where, row) for row in content["rows"])
+    shared = content.get("shared") or {}
+    if not isinstance(shared, Mapping):
+        raise InputError(f"{where} has shared: {shared}, expected settings by their names")
+    note, short = content.get("note", ""), content.get("short", "")
+    return Table(path, key, content["title"], note, short, _seeds(where, content["seeds"]), shared, rows)
+
+
+def _row(where: str, content: Any) -> Row:
+    keys = {"name": str, "recipe": str, "published": str, "seeds": list, "settings": dict}
+    if not isinstance(content, dict) or set(content) - set(keys) or not {"name", "recipe"} <= set(content):
+        raise InputError(f"{where} has the row {content}: expected the keys {', '.join(keys)}, at least the first two")
+    for key, kind in keys.items():
+        if key in content and not isinstance(content[key], kind):
+            words = {str: "a text", list: "a list", dict: "settings by their names"}[kind]
+            raise InputError(f"{where} has a row with {key}: {content[key]}, expected {words}")
+    seeds = _seeds(f"{where}, row {content['name']},", content["seeds"]) if "seeds" in content else None
+    return Row(**{**content, "seeds": seeds})
+
+
+def _seeds(where: str, seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise InputError(f"{where} has the seeds {seeds}: expected a list of whole numbers, as [0, 1, 2]")
+    return tuple(seeds)

@@ -1,0 +1,85 @@
+"""``dreamstill evaluate``: score a network on real labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dreamstill.errors import InputError
+from dreamstill.networks.load import FACTS, has_weights, load_network, refuse_own_code, resolve
+from dreamstill.networks.network import Network
+from dreamstill.networks.reused_classifier import base_of
+from dreamstill.runs.settings import read_config
+from dreamstill.tasks import task_of
+from dreamstill.tasks.checks import load_scored
+
+
+def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
+    """Carry out :func:`dreamstill.api.evaluate`."""
+    if settings["data"] is None:
+        raise InputError("evaluate needs --data: digits, a name under --data-root, a parquet file, or class folders")
+    network = load_network(settings["run"], unsafe=settings["unsafe_load"])
+    images = load_scored(
+        network, settings["data"], settings["split"], root=settings["data_root"],
+        set_size=settings["set_size"] or _config(settings["run"]).get("set_size"), limit=settings["limit"],
+    )  # fmt: skip
+    teacher = _teacher_of(settings, network)
+    if images.labels is None and teacher is None:
+        raise InputError(
+            f"{settings['data']} has no labels and there is no teacher to agree with: name one by --teacher"
+        )
+    task = task_of(network)
+    result = task.evaluate(network, images, teacher)
+    rows = [(network.name, result)] + ([(f"{teacher.name} (teacher)", result.get("teacher", {}))] if teacher else [])
+    columns = _FIGURES[task.name]
+    _print_scores(f"{images.name}, {images.split}, {len(images)} images", rows, columns, result.get("agreement"))
+    return result
+
+
+def _config(run: str) -> dict[str, Any]:
+    """The settings of a run folder; of a single file there are none."""
+    path = Path(run) / "config.yaml"
+    return read_config(path) if path.exists() else {}
+
+
+def _teacher_of(settings: dict[str, Any], network: Network) -> Network | None:
+    """The teacher named now, or the run's own if its file is still there."""
+    name, checkpoint, kwargs = settings["teacher"], settings["teacher_checkpoint"], None
+    about, config = network.description(), _config(settings["run"])
+    if checkpoint is None and name in (None, config.get("teacher")):
+        about, checkpoint, kwargs = config, config.get("teacher_checkpoint"), config.get("teacher_args")
+        if name is None:
+            name = config.get("teacher")
+            if checkpoint is None or not Path(checkpoint).exists():
+                return None
+            if ":" in str(name) and not settings["unsafe_load"]:
+                print(f"the run's teacher is {name}, which is code: for the agreement with it, name it by --teacher")
+                return None
+        if not settings["unsafe_load"]:
+            refuse_own_code(base_of({"name": name, "kwargs": kwargs or {}}), Path(settings["run"]))
+    has_weights(name, checkpoint)
+    facts = {k: about[k] for k in FACTS}
+    return resolve(name, checkpoint, kwargs=kwargs, unsafe=settings["unsafe_load"], **facts)
+
+
+_FIGURES = {
+    "classification": {"accuracy": "accuracy", "ece": "calibration error"},
+    "segmentation": {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy"},
+}
+
+
+def _print_scores(
+    title: str, rows: list[tuple[str, dict[str, Any]]], figures: dict[str, str], agreement: float | None
+) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("network")
+    for column in (*figures.values(), "agreement"):
+        table.add_column(column, justify="right")
+    for i, (name, scores) in enumerate(rows):
+        same = f"{agreement:.2%}" if agreement is not None and i == 0 else ""
+        cells = [f"{scores[k]:.2%}" if k in scores else "" for k in figures]
+        table.add_row(name, *cells, same)
+    Console().print(table)

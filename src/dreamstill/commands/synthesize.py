@@ -1,0 +1,135 @@
+"""``dreamstill synthesize``: take up a run's networks and write what its student learnt from, for others to use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from dreamstill.data.bank import ImageBank
+from dreamstill.data.storage import nearest
+from dreamstill.data.transfer_set import ROWS, kept, write_set
+from dreamstill.engine import Engine
+from dreamstill.errors import InputError
+from dreamstill.files import atomic_write
+from dreamstill.methods import Method
+from dreamstill.networks import builtin, state_dicts
+from dreamstill.networks.load import refuse_own_code
+from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_uint8
+from dreamstill.networks.predict import predict
+from dreamstill.networks.reused_classifier import NAME, base_of
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.inputs import brought, resolve_student, resolve_teacher
+from dreamstill.runs.manifest import read_manifest
+from dreamstill.runs.settings import build_method, check_seed, read_config
+from dreamstill.tasks import task_of
+
+DEFAULT_IMAGES = 1000
+
+
+def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool) -> str:
+    """Carry out :func:`dreamstill.api.synthesize`."""
+    if n is not None and n < 1:
+        raise InputError(f"n is {n}: make at least 1 image")
+    check_seed(seed)
+    if out is not None and Path(out).suffix not in (".parquet", ".safetensors"):
+        raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors")
+    folder = Path(run)
+    engine, method, config, fingerprint = _taken_up(folder, seed, unsafe_load)
+    teacher = engine.given.teacher
+    keeps = getattr(method, "transfer_set", None)
+    bank: ImageBank | None = keeps() if keeps is not None else None
+    path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
+    about = {"run": folder.name, "seed": seed, **teacher.description()}
+    task = task_of(teacher)
+    if path.suffix == ".parquet" and task.name == "segmentation":
+        raise InputError(
+            f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
+            ".safetensors, which holds the images with the teacher's class of every pixel"
+        )
+    about |= {"teacher_sha256": fingerprint, "outside": read_manifest(folder)["outside_information"]}
+    if path.suffix == ".parquet":
+        made = kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
+        count = write_set(path, made, teacher, _classes(folder, teacher), {**about, "method": config["method"]})
+    else:
+        pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu().contiguous()
+        count = len(pixels)
+        if task.name == "segmentation":  # maps of logits would be hundreds of times as large as the images
+            answers = {"labels": task.predict(teacher, pixels)}
+        else:
+            answers = {"logits": predict(teacher, pixels)}
+        atomic_write(path, save({"pixels": pixels, **answers}, metadata={"dreamstill": json.dumps(about)}))
+    what = "classes of every pixel" if task.name == "segmentation" else "logits"
+    print(f"{count} images and the teacher's {what}: {path}")
+    return str(path)
+
+
+def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, dict[str, Any], str]:
+    """The run's engine and method, as its last checkpoint left them, its settings, and its teacher's fingerprint."""
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
+    config = read_config(folder / "config.yaml")
+    if "teacher" not in config:
+        raise InputError(
+            f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
+            "that dreamstill distill wrote"
+        )
+    for role in ("teacher", "student"):
+        _named(config[role], role, folder)
+    built = read_manifest(folder).get("student")  # runs of earlier versions do not have it
+    config["student_args"] = config.get("student_args") if built is None else built["kwargs"]
+    bases = [base_of({"name": config[r], "kwargs": config.get(f"{r}_args") or {}}) for r in ("teacher", "student")]
+    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"], *bases):
+        refuse_own_code(name, folder / "config.yaml")
+    settings = {**config, "unsafe_load": unsafe_load}
+    method, teacher = build_method(config["method"]), resolve_teacher(settings)
+    fingerprint = state_dicts.fingerprint(teacher.module)  # before the engine gives it another precision
+    student = resolve_student({**settings, "student_checkpoint": None}, teacher)
+    given = brought(settings, method, teacher, student)[0]
+    engine = Engine(
+        given,
+        device=config["device"],
+        precision=config["precision"],
+        seed=seed,
+        steps=config["steps"],
+        scratch=nearest(folder),
+    )
+    method.setup(engine)
+    state = Checkpoints(folder / "checkpoint").load(engine.banks)
+    if state is None:
+        raise InputError(f"{folder} has no checkpoint: the run must have got as far as its first one")
+    engine.load(state["engine"])
+    engine.begin(state["progress"]["iteration"], 1.0)
+    return engine, method, config, fingerprint
+
+
+def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
+    """``n`` images made in pieces (uint8 ``b c h w``)."""
+    for start in range(0, n, ROWS):
+        yield to_uint8(method.synthesise(engine, min(ROWS, n - start))).cpu()
+
+
+def _named(name: str, role: str, folder: Path) -> None:
+    if ":" in name or name == NAME:
+        return
+    try:
+        builtin.find(name)
+    except InputError as error:
+        raise InputError(
+            f"the {role} of the run in {folder} is a {name} that was given in Python, and nothing says how to build it "
+            "again: give it as package.module:factory in a run whose images are to be made anew"
+        ) from error
+
+
+def _classes(folder: Path, teacher: Network) -> list[str]:
+    """The classes' names where the run knew them, else their numbers."""
+    try:
+        named = json.loads((folder / "summary.json").read_text()).get("classes")
+    except (OSError, ValueError):
+        named = None
+    return list(named) if named else [str(i) for i in range(teacher.num_classes)]

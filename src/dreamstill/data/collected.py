@@ -1,0 +1,187 @@
+"""Collected images: a few real, unlabelled look-alikes that somebody gathered where the training data is gone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamstill.data.decode import decode, fit
+from dreamstill.data.load import encoded, load_images
+from dreamstill.errors import InputError
+from dreamstill.networks.pixels import to_float
+
+LEAST = 64
+Select = Literal["confidence", "class", "flexible", "random"]
+
+
+class Ranking(NamedTuple):
+    """Which collected images are kept, the surest first."""
+
+    order: Tensor  # int64 ``m``: their numbers
+    labels: Tensor  # int64 ``m``: the teacher's classes of them
+    sure: Tensor  # ``m``: its probability of that class
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Collected images (uint8 ``n c h w``), and which files were left out or changed on the way.
+
+    Attributes:
+        pixels: the images, in the source's order.
+        source: where they came from, as the user named it.
+        unreadable: names of the files that no image could be read from; they are left out.
+        resized: names of the images of another size, resized on the short side and cropped in the centre (28x28
+            ones wanted at 32 are padded with zeros).
+        names: of the images; empty where the source has none.
+    """
+
+    pixels: Tensor
+    source: str
+    unreadable: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def outside(self) -> str:
+        """What goes into the run's list of outside information."""
+        aside = [f"{len(names)} {what}" for names, what in self._changed() if names]
+        return f"{len(self)} collected unlabelled images, {self.source}" + (f" ({'; '.join(aside)})" if aside else "")
+
+    @property
+    def notes(self) -> list[str]:
+        """One sentence each on what was left out and what was resized, with the first five names."""
+        return [
+            f"{len(names)} of the collected images {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+            for names, what in self._changed()
+            if names
+        ]
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the pixels."""
+        return hashlib.sha256(self.pixels.numpy().tobytes()).hexdigest()
+
+    def account(self, ranking: Ranking | None) -> dict[str, Any]:
+        """All names of what was left out and resized; of the images kept, the surest first, name, class and confidence.
+
+        Args:
+            ranking: the method's, None where it makes none.
+        """
+        found: dict[str, Any] = {
+            "source": self.source, "images": len(self), "unreadable": self.unreadable, "resized": self.resized
+        }  # fmt: skip
+        if ranking is not None:
+            columns = zip(*(column.tolist() for column in ranking), strict=True)
+            found["kept"] = [
+                {"image": self.names[i] if self.names else i, "class": y, "confidence": round(sure, 4)}
+                for i, y, sure in columns
+            ]
+        return found
+
+    def _changed(self) -> list[tuple[tuple[str, ...], str]]:
+        return [(self.unreadable, "unreadable, left out"), (self.resized, "of another size, resized")]
+
+
+def load_collected(
+    source: str, *, image_size: tuple[int, int], channels: int, root: str | Path | None = None
+) -> Collected:
+    """Read collected images; what cannot be read is left out and named. Labels and class folders are not looked at.
+
+    Args:
+        source: ``digits`` or a name under ``root``, a parquet file or folder, a folder of images at any depth, or
+            ``hub:owner/name``; the split ``train`` where there are several.
+        image_size: (height, width) to bring them to.
+        channels: 1 makes grey, 3 repeats grey.
+        root: folder that holds the named sets.
+
+    Raises:
+        InputError: nothing there, or nothing in it can be read.
+    """
+    if source == "digits":
+        return Collected(load_images(source, "train", image_size=image_size, channels=channels).pixels, source)
+    arrays: list[np.ndarray] = []
+    names: list[str] = []
+    unreadable: list[str] = []
+    resized: list[str] = []
+    for name, content in encoded(source, "train", root):
+        picture = decode(content)
+        if picture is None:
+            unreadable.append(name)
+            continue
+        if (picture.height, picture.width) != image_size:
+            resized.append(name)
+        arrays.append(fit(picture, image_size, channels))
+        names.append(name)
+    if not arrays:
+        raise InputError(
+            f"none of the {len(unreadable)} images of {source} can be read, first {', '.join(unreadable[:5])}: give a "
+            "folder or parquet file of images"
+        )
+    return Collected(torch.from_numpy(np.stack(arrays)), source, tuple(unreadable), tuple(resized), tuple(names))
+
+
+def enough(collected: Collected, batch: int, num_classes: int) -> None:
+    """Refuse too few images to go on with: two batches, at least 64, and one for each class.
+
+    Raises:
+        InputError: fewer are left.
+    """
+    least = max(LEAST, 2 * batch, num_classes)
+    if len(collected) < least:
+        lost = f" ({len(collected.unreadable)} more cannot be read)" if collected.unreadable else ""
+        raise InputError(
+            f"{collected.source} has {len(collected)} usable images{lost}, expected at least {least} (two batches, "
+            f"64, and as many as the {num_classes} classes): collect more, or lower batch_size"
+        )
+
+
+@torch.no_grad()
+def ranked(
+    logits_of: Callable[[Tensor], Tensor], pixels: Tensor, select: Select, min_confidence: float, keep: int
+) -> Ranking:
+    """Which images to keep, and the teacher's labels of them.
+
+    Args:
+        logits_of: from images (``b c h w``, [0, 1]) to the teacher's logits.
+        pixels: uint8 ``n c h w``.
+        select: ``confidence``: by the largest probability, that is by the smallest cross-entropy with the teacher's
+            own arg-max; ``class``: the surest of every class first, then the second of every class, ...; ``flexible``:
+            by confidence, and ``min_confidence`` is times ``s / (2 - s)`` for a class that ``s`` times as many images
+            reach as the most frequent one's (FlexMatch, Zhang et al., arXiv:2110.08263); ``random``: an order from
+            torch's own stream.
+        min_confidence: the smallest probability that is kept.
+        keep: how many, at most.
+
+    Raises:
+        InputError: ``flexible`` without ``min_confidence``.
+    """
+    if select == "flexible" and min_confidence == 0:
+        raise InputError("select is flexible and min_confidence 0: give the probability that it is to lower, 0.95 say")
+    logits = torch.cat([logits_of(to_float(p)) for p in pixels.split(256)])
+    sure, labels = logits.softmax(1).max(1)
+    if select == "random":
+        order = torch.randperm(len(sure)).to(sure.device)
+    else:
+        order = sure.argsort(descending=True, stable=True)
+    if select == "class":
+        by_class = labels[order].argsort(stable=True)
+        counts = labels.bincount(minlength=logits.shape[1])
+        place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[labels[order][by_class]]
+        order = order[torch.empty_like(place).scatter_(0, by_class, place).argsort(stable=True)]
+    least = torch.full_like(sure, min_confidence)
+    if select == "flexible":
+        certain = labels[sure >= min_confidence].bincount(minlength=logits.shape[1])
+        often = certain / certain.max().clamp_min(1)
+        least *= (often / (2 - often))[labels]
+    order = order[sure[order] >= least[order]][:keep]
+    return Ranking(order, labels[order], sure[order])

@@ -1,0 +1,118 @@
+"""Encoded images to uint8 tensors: decoded, brought to a size, stacked, and kept in a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dreamstill.errors import InputError
+
+
+def decode_all(
+    images: Iterable[tuple[str, bytes]], source: str, size: tuple[int, int] | None, channels: int | None
+) -> Iterator[np.ndarray]:
+    """Pictures as :func:`fit` makes them, from their names and files; without a size or channels the first one's.
+
+    Raises:
+        InputError: some cannot be read, after all the others were given.
+    """
+    bad: list[str] = []
+    for name, data in images:
+        picture = decode(data)
+        if picture is None:
+            bad.append(name)
+            continue
+        channels = channels or (1 if picture.mode in ("L", "1") or picture.mode.startswith("I;16") else 3)
+        size = size or (picture.height, picture.width)
+        yield fit(picture, size, channels)
+    if bad:
+        raise InputError(
+            f"{len(bad)} images of {source} cannot be read, first {', '.join(bad[:5])}: remove or mend them"
+        )
+
+
+def decode(data: bytes) -> Image.Image | None:
+    """The picture in an encoded image file, or None when it cannot be read."""
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+    except Exception:  # Pillow meets damaged bytes with OSError, SyntaxError, DecompressionBombError, ...
+        return None
+    return picture
+
+
+def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    """A picture as uint8 ``c h w``: converted, and padded (28 to 32) or resized and cropped.
+
+    How says :func:`dreamstill.data.load.load_images`.
+    """
+    if channels not in (1, 3):
+        raise InputError(f"images are read with 1 or 3 channels, not {channels}")
+    if picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255 of 65535
+        picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if padded(picture, size):
+        array = np.pad(np.asarray(picture), [(2, 2), (2, 2)] + [(0, 0)] * (channels == 3))
+    else:
+        if (picture.height, picture.width) != size:
+            scaled, box = scaled_box(picture.width, picture.height, size)
+            picture = picture.resize(scaled, Image.Resampling.BILINEAR).crop(box)
+        array = np.asarray(picture)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def padded(picture: Image.Image, size: tuple[int, int]) -> bool:
+    """Whether a picture is brought to ``size`` by padding it, by two pixels on each side, and not by scaling."""
+    return (picture.height, picture.width) == (28, 28) and size == (32, 32)
+
+
+def scaled_box(width: int, height: int, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Width and height of a picture scaled until it covers ``size`` (h, w), and the box of its centre that is kept."""
+    h, w = size
+    scale = max(h / height, w / width)
+    wide, high = max(w, round(width * scale)), max(h, round(height * scale))
+    left, top = (wide - w) // 2, (high - h) // 2
+    return (wide, high), (left, top, left + w, top + h)
+
+
+def stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
+    """Fill one tensor as the images come, so that no second copy of the set is held."""
+    out: Tensor | None = None
+    for i, array in enumerate(arrays):
+        if out is None:
+            out = torch.empty((count, *array.shape), dtype=torch.uint8)
+        out[i] = torch.from_numpy(array.copy())
+    if out is None:
+        raise InputError("the set is empty")
+    return out
+
+
+def cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
+    """``make()``, or its earlier result from the cache folder. A cache that cannot be used is no error."""
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+    folder = Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))
+    path = folder / f"{digest}.npy"
+    try:
+        return torch.from_numpy(np.load(path))
+    except (OSError, ValueError, EOFError):
+        pixels = make()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{digest}.{os.getpid()}.npy")
+        try:
+            np.save(scratch, pixels.numpy())
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError:
+        pass
+    return pixels

@@ -1,0 +1,1 @@
+"""What a network is: load one, look inside, build, export."""

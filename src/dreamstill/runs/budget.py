@@ -1,0 +1,192 @@
+"""What a run will cost, from a short trial of its steps: for ``--minutes`` and ``--dry-run``."""
+
+from __future__ import annotations
+
+import copy
+import io
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+
+from dreamstill.engine import Engine, Given, Hardware
+from dreamstill.engine.ema import Ema
+from dreamstill.engine.launch import launch
+from dreamstill.errors import InputError
+from dreamstill.methods import Method, Phase
+from dreamstill.networks.cost import count
+from dreamstill.runs.machine import peak_memory
+
+FINISHING_SECONDS = 12.0  # samples, export and report, measured on two cores
+LEAST_STEPS = 100  # of the student: with fewer there is no run worth planning
+_PRETEND = 10_000  # steps of the schedule the trial pretends to be in
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Trial:
+    """Measured on copies; the run itself is untouched.
+
+    Attributes:
+        seconds: of one iteration, by phase.
+        first: seconds of the first iteration of each phase, compilation included, all phases together.
+        memory: bytes, the most this process held.
+        checkpoint: bytes of one checkpoint without the banks' images.
+        bank: bytes of the banks, logits and labels included, when full.
+        watching: seconds of all evaluations of a run.
+    """
+
+    seconds: dict[str, float]
+    first: float
+    memory: int
+    checkpoint: int
+    bank: int
+    watching: float = 0.0
+
+    def total(self, method: Method, steps: int) -> float:
+        """Seconds of a run of ``steps`` student steps, without evaluations."""
+        return self.first + sum(p.iterations * self.seconds[p.name] for p in method.phases(steps))
+
+
+def work(method: Method, given: Given) -> float:
+    """FLOPs of a student step, about: the teacher's forward pass and the student's forward and backward."""
+    teacher, student = (count(n, n.channels, n.image_size).flops for n in (given.teacher, given.student))
+    return float(getattr(method, "batch_size", 128) * (teacher + 3 * student))
+
+
+def measure(
+    make: Callable[[], Method],
+    given: Given,
+    hardware: Hardware,
+    seed: int,
+    patience: float = 6.0,
+    watch: Callable[[Given], float] = lambda _: 0.0,
+) -> Trial:
+    """Run each phase's step for up to ``patience`` seconds in all.
+
+    ``watch``: seconds of all evaluations of a run, found with the networks where the engine has placed them.
+    """
+    engine = Engine(
+        copy.deepcopy(given), device=hardware.device, precision=hardware.precision, compile=hardware.compile, seed=seed,
+        steps=_PRETEND,
+    )  # fmt: skip
+    method = make()
+    method.setup(engine)
+    ema = Ema(method.deliver(), _PRETEND)
+    phases, seconds, first = method.phases(_PRETEND), {}, 0.0
+    for phase in phases:
+        times: list[float] = []
+        started = time.perf_counter()
+        for i in range(1000):
+            now = time.perf_counter()
+            engine.begin(i, 0.0)
+            phase.step(engine)
+            ema.update(method.deliver())
+            engine.read()  # waits for the device
+            times.append(time.perf_counter() - now)
+            late = time.perf_counter() - started > patience / len(phases)
+            if engine.any_rank(late and i >= 1):
+                break
+        first += times[0]
+        seconds[phase.name] = float(engine.average(torch.tensor(statistics.mean(times[1:]), device=engine.device)))
+    buffer = io.BytesIO()
+    torch.save({"engine": engine.state(), "ema": ema.network.state_dict()}, buffer)
+    bank = sum(b.capacity * b.row_bytes for b in engine.banks.values())
+    return Trial(seconds, first, peak_memory(), buffer.tell(), bank, watch(engine.given))
+
+
+def agreed(value: T, hardware: Hardware) -> T:
+    """The first process's value, on all of them: each has a clock of its own, and all must run and plan alike."""
+    return launch(hardware.device, hardware.precision).broadcast(value)
+
+
+def steps_for(seconds: float, trial: Trial, method: Method) -> int:
+    """The most student steps that fit into ``seconds``, beside the phases that take as long whatever the steps are.
+
+    Raises:
+        InputError: not even a hundred do.
+    """
+    fits, too_many = 0, 1
+    while trial.total(method, too_many) <= seconds:
+        fits, too_many = too_many, too_many * 2
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if trial.total(method, middle) <= seconds:
+            fits = middle
+        else:
+            too_many = middle
+    if fits < LEAST_STEPS:
+        raise InputError(_too_short(seconds, trial, method))
+    return fits
+
+
+def _too_short(seconds: float, trial: Trial, method: Method) -> str:
+    """Why a budget does not do: for each phase that no number of steps shortens, its time and what would shorten it."""
+    leaves = f"the budget leaves {clock(max(seconds, 0.0))} for training"
+    needed = trial.total(method, LEAST_STEPS)
+    fixed = [p for p in fixed_phases(method) if p.iterations * trial.seconds[p.name] > needed / 10]
+    if not fixed:
+        each = max(trial.seconds.values())
+        return (
+            f"{leaves}, and an iteration takes {each:.2g} s: that is too short for a run; give more --minutes, or "
+            "--steps"
+        )
+    takes, lower = [], []
+    for phase in fixed:
+        each = trial.seconds[phase.name]
+        takes.append(
+            f"the phase {phase.name} takes about {clock(phase.iterations * each)} of that however few the steps "
+            f"({phase.iterations} iterations of {each:.2g} s)"
+        )
+        lower += [name for name in shortening(method, phase) if name not in lower]
+    ways = f", or a lower {' or '.join(lower)} of the method" if lower else ""
+    return (
+        f"{leaves}, and {LEAST_STEPS} student steps need {clock(needed)}: {' and '.join(takes)}; give more "
+        f"--minutes{ways}"
+    )
+
+
+def fixed_phases(method: Method) -> list[Phase]:
+    """The phases before the student's that have as many iterations in a short run as in a longer one."""
+    longer = {p.name: p.iterations for p in method.phases(2 * LEAST_STEPS)}
+    return [p for p in method.phases(LEAST_STEPS) if longer.get(p.name) == p.iterations]
+
+
+def shortening(method: Method, phase: Phase) -> list[str]:
+    """The method's settings of which a lower one gives the phase fewer iterations."""
+    found = []
+    for field in fields(method):  # type: ignore[arg-type]  # every method is a dataclass
+        value = getattr(method, field.name)
+        if not field.init or isinstance(value, bool) or not isinstance(value, int | float) or value < 2:
+            continue
+        halved = value // 2 if isinstance(value, int) else value / 2
+        changed = replace(method, **{field.name: halved}).phases(LEAST_STEPS)  # type: ignore[type-var]
+        if sum(p.iterations for p in changed if p.name == phase.name) < phase.iterations:
+            found.append(field.name)
+    return found
+
+
+def describe(trial: Trial, method: Method, steps: int) -> str:
+    """The estimate of ``--dry-run`` as text."""
+    lines = [f"steps        {steps} of the student"]
+    for phase in method.phases(steps):
+        each = trial.seconds[phase.name]
+        lines.append(f"phase        {phase.name}: {phase.iterations} iterations of {each * 1e3:.3g} ms")
+    total = trial.total(method, steps) + trial.watching + FINISHING_SECONDS
+    lines.append(f"time         about {clock(total)}, of it {clock(trial.watching)} evaluation")
+    lines.append(f"memory       about {trial.memory / 2**30:.2g} GiB")
+    # Two checkpoints exist for a moment while one replaces the other.
+    lines.append(f"disk         about {(2 * trial.checkpoint + trial.bank + 5_000_000) / 2**20:.3g} MiB")
+    return "\n".join(lines)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,174 @@
+"""What the user gave, as networks and images, checked before anything is written."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dreamstill.data.collected import Collected, enough, load_collected
+from dreamstill.data.image_set import VOID, ImageSet
+from dreamstill.data.load import load_images
+from dreamstill.data.storage import nearest
+from dreamstill.data.transfer_set import TransferSet, read_parquet
+from dreamstill.engine import Given, stream
+from dreamstill.errors import InputError
+from dreamstill.methods import Method
+from dreamstill.networks.load import FACTS, has_weights, resolve
+from dreamstill.networks.network import Network
+from dreamstill.networks.output_check import check_output
+from dreamstill.runs import requirements
+from dreamstill.tasks import task_of
+from dreamstill.tasks.checks import check_batch, check_set, load_scored, loaded_size
+
+
+def check_used(settings: dict[str, Any]) -> None:
+    """Nothing that was given may go unused without a word."""
+    given = {user for user in ("data", "real", "collected") if settings[user] is not None}
+    if settings["split"] != "test" and "data" not in given:
+        raise InputError(f"--split is {settings['split']} and nothing uses it: give --data too, or leave it out")
+    if settings["data_root"] is not None and not given:
+        raise InputError(
+            f"--data-root is {settings['data_root']} and nothing uses it: give --data, --real or --collected too, or "
+            "leave it out"
+        )
+    if settings["set_size"] is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
+        print(f"set_size is {settings['set_size']} and changes nothing: there is neither --data nor --real", flush=True)
+
+
+def resolve_teacher(settings: dict[str, Any]) -> Network:
+    """The teacher as a network of its own, whatever it was given as."""
+    teacher, checkpoint = settings["teacher"], settings["teacher_checkpoint"]
+    if isinstance(teacher, Network):
+        return copy.deepcopy(teacher).cpu()  # the engine places it
+    facts = {k: settings[k] for k in FACTS}
+    if isinstance(teacher, nn.Module):
+        facts["channels"] = facts["channels"] or 3
+        for key in ("num_classes", "image_size"):
+            if facts[key] is None:
+                raise InputError(f"{key} is missing: a bare nn.Module does not say it, so give {key}=")
+        return Network(copy.deepcopy(teacher).cpu(), **facts)
+    if teacher is None and checkpoint is None:
+        raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
+    has_weights(teacher, checkpoint)
+    return resolve(teacher, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts)
+
+
+def resolve_student(settings: dict[str, Any], teacher: Network) -> Network:
+    """The student; what it is not told it takes from the teacher."""
+    student = settings["student"]
+    if isinstance(student, Network):
+        return copy.deepcopy(student).cpu()
+    about = teacher.description()
+    facts = {k: about[k] for k in FACTS}
+    if isinstance(student, nn.Module):
+        return Network(copy.deepcopy(student).cpu(), **facts)
+    if student is None and settings["student_checkpoint"] is None:
+        raise InputError("no student: name one with --student, wrn_16_1 for instance")
+    # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
+    torch.manual_seed(stream(settings["seed"], "student"))
+    checkpoint = settings["student_checkpoint"]
+    return resolve(student, checkpoint, kwargs=settings["student_args"], role="student", **facts)
+
+
+def test_set(settings: dict[str, Any], teacher: Network) -> ImageSet | None:
+    """The labelled set that the student is scored on; None without ``--data``."""
+    if settings["data"] is None:
+        return None
+    test = load_scored(
+        teacher, settings["data"], settings["split"], root=settings["data_root"], set_size=settings["set_size"]
+    )
+    if test.labels is None:
+        raise InputError(f"{settings['data']} has no labels: --data is for scoring and needs them")
+    return test
+
+
+def brought(
+    settings: dict[str, Any], method: Method, teacher: Network, student: Network
+) -> tuple[Given, Collected | None, TransferSet | None]:
+    """All that the engine may see, and the accounts of collected images and of a stored set where there are some."""
+    pixels, labels = _real_images(settings, method, teacher)
+    given = Given(teacher, student, pixels, labels)
+    collected, stored = _collected_images(settings, method, teacher), _transfer_set(settings, method, teacher)
+    if collected is not None:
+        given.collected = collected.pixels
+    if stored is not None:
+        given.transfer_pixels, given.transfer_logits = stored.pixels, stored.logits
+    return given, collected, stored
+
+
+def _real_images(settings: dict[str, Any], method: Method, teacher: Network) -> tuple[Any, Any]:
+    """Pixels and labels for a control that looks at real images; None for all others."""
+    if "real" not in method.needs:
+        if settings["real"] is not None:
+            raise InputError(
+                f"{type(method).__name__} does not look at real images: leave out --real {settings['real']}"
+            )
+        return None, None
+    if settings["real"] is None:
+        raise InputError(f"{type(method).__name__} trains on real images and none were given: name the set with --real")
+    size = loaded_size(settings.get("set_size"), teacher.image_size)  # runs of earlier versions do not have it
+    real = load_images(
+        settings["real"], "train", root=settings["data_root"], image_size=size, channels=teacher.channels
+    )
+    check_set(real, teacher)
+    if real.labels is not None:
+        return real.pixels, real.labels
+    if getattr(method, "loss", None) == "labels":
+        raise InputError(
+            f"{settings['real']} has no labels, which loss: labels learns from: give a labelled set, or kd"
+        )
+    if task_of(teacher).name == "segmentation":
+        return real.pixels, torch.full((len(real), *real.pixels.shape[2:]), VOID, dtype=torch.uint8)
+    return real.pixels, torch.zeros(len(real), dtype=torch.int64)
+
+
+def _collected_images(settings: dict[str, Any], method: Method, teacher: Network) -> Collected | None:
+    """The images that somebody gathered, for methods that need them, after counting what of them can be read."""
+    source = settings.get("collected")  # runs of earlier versions do not have it
+    name = type(method).__name__
+    if "collected" not in method.needs:
+        if source is not None:
+            raise InputError(f"{name} does not look at collected images: leave out --collected {source}")
+        return None
+    if source is None:
+        raise InputError(
+            f"{name} learns from collected images and none were given: name a folder or set with --collected"
+        )
+    collected = load_collected(
+        source, root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
+    )
+    enough(collected, getattr(method, "batch_size", 0), teacher.num_classes)
+    return collected
+
+
+def _transfer_set(settings: dict[str, Any], method: Method, teacher: Network) -> TransferSet | None:
+    """The stored transfer set, for the method that learns from one; None for all others."""
+    source = settings.get("transfer")
+    name = type(method).__name__
+    if "transfer" not in method.needs:
+        if source is not None:
+            raise InputError(f"{name} makes its own images: leave out --transfer {source}, or take --method transfer")
+        return None
+    if source is None:
+        raise InputError(f"{name} learns from a stored transfer set and none was given: name it with --transfer")
+    return read_parquet(source, teacher, nearest(Path(settings.get("out") or ".")))
+
+
+def check(method: Method, teacher: Network, student: Network) -> None:
+    """Everything that can be known before the first step is written."""
+    check_output(teacher)
+    check_output(student, role="student")
+    lacking = requirements.missing(method, teacher)
+    if lacking:
+        raise InputError(f"{type(method).__name__} needs of its teacher: {'; '.join(lacking)}")
+    theirs, mine = task_of(teacher), task_of(student)
+    if theirs.name != mine.name:
+        raise InputError(
+            f"the teacher {teacher.name} gives {theirs.output} and the student {student.name} {mine.output}: give a "
+            f"student for {theirs.name}"
+        )
+    check_batch(student, getattr(method, "batch_size", 2))

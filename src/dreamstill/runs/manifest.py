@@ -1,0 +1,68 @@
+"""``manifest.json``: what somebody needs to know to make the same run again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamstill.errors import InputError
+
+SCHEMA = 1
+
+
+def manifest(outside: list[str], teacher: dict[str, Any], seed: int, machine: dict[str, Any]) -> dict[str, Any]:
+    """What somebody needs to know to make the same run again."""
+    packages = ("dreamstill", "torch", "lightning", "numpy", "safetensors")
+    return {
+        "schema": SCHEMA,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "commit": _commit(),
+        "command": shlex.join(sys.argv),
+        "hardware": machine,
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "teacher_sha256": teacher.get("sha256"),
+        "teacher_file": teacher.get("file"),
+        "outside_information": outside,
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What :func:`manifest` said of a run.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = folder / "manifest.json"
+    try:
+        found = json.loads(path.read_text())
+        if isinstance(found, dict) and isinstance(found.get("outside_information"), list):
+            return found
+        why = "it holds no outside_information, which every run writes"
+    except (OSError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise InputError(f"{path} cannot be used ({why}): give a whole run folder, as dreamstill left it")
+
+
+def _commit() -> str | None:
+    """The commit of the source this runs from, marked when files differ from it; None for an installed copy."""
+    here = Path(__file__).parents[1]  # the whole package
+    git = ["git", "-C", str(here)]
+    try:
+        ask = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        if ask.returncode:
+            return None
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(here)], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return ask.stdout.strip() + ("-modified" if dirty.stdout.strip() else "")

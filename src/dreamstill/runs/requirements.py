@@ -1,0 +1,121 @@
+"""Which methods can learn from a teacher: what each needs of it, and what it offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamstill import methods
+from dreamstill.errors import InputError
+from dreamstill.networks.gan import doublings
+from dreamstill.networks.generators import SMALLEST, nearest_sides
+from dreamstill.networks.network import Network, noise_images, plain_copy
+from dreamstill.networks.probes import bn_layers, last_linear
+from dreamstill.tasks import task_of
+
+_NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs that data fulfils, not the teacher
+
+
+def offers(network: Network) -> frozenset[str]:
+    """What of a method's ``needs`` a network fulfils.
+
+    ``bn``: it has batch-norm layers with running statistics. ``sides``: those of its images are multiples of 4, as a
+    generator makes them. ``doublings``: they are what a GAN makes that doubles small maps. ``input_gradient``: a
+    backward pass brings the images a finite gradient that is not zero. ``linear_head``: its last ``nn.Linear`` has
+    ``num_classes`` outputs, runs, and what it returns is what the network returns. A network whose forward pass fails
+    offers neither of the latter two.
+    """
+    found = {"bn"} if bn_layers(network.module) else set()
+    if all(side % SMALLEST == 0 for side in network.image_size):
+        found.add("sides")
+    try:
+        doublings(network.image_size)
+        found.add("doublings")
+    except InputError:
+        pass
+    copied = plain_copy(network)
+    head, returned = last_linear(copied.module), []
+    if head is not None:
+        copied.module.get_submodule(head).register_forward_hook(lambda _layer, _inputs, output: returned.append(output))
+    images = noise_images(network, 4).requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = copied(images)
+        if returned and _same(returned[-1], logits, network.num_classes):
+            found.add("linear_head")
+        # Weighted at random: a plain sum over classes would have no gradient behind a softmax.
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+        (gradient,) = torch.autograd.grad((logits * weights).sum(), images)
+    except Exception:  # whatever the forward pass raises, check_output is what reports it
+        return frozenset(found)
+    if bool(gradient.isfinite().all()) and bool(gradient.any()):
+        found.add("input_gradient")
+    return frozenset(found)
+
+
+def _same(output: Tensor, logits: Tensor, num_classes: int) -> bool:
+    return output.shape == logits.shape and output.shape[-1] == num_classes and torch.equal(output.float(), logits)
+
+
+def missing(method: Any, network: Network) -> list[str]:
+    """What the method needs and the teacher lacks, each as half a sentence with what to do; empty when it fits.
+
+    Args:
+        method: its class, or an object whose settings may make it need less (``needed``).
+        network: the teacher.
+    """
+    return _lacking(method, offers(network), network, task_of(network).name)
+
+
+def _ordered() -> list[str]:
+    """Names of all methods, then of all controls."""
+    known = methods.names()
+    return sorted(known, key=lambda name: (known[name].endswith("controls"), name))
+
+
+def _lacking(method: Any, offered: frozenset[str], network: Network, task: str) -> list[str]:
+    method_cls: Any = method if isinstance(method, type) else type(method)
+    needs = method.needs if method is method_cls else getattr(method, "needed", method.needs)
+    instead = []
+    for name in _ordered():
+        cls = methods.get(name)
+        if task not in cls.tasks:  # what does not fit anyway is no advice
+            continue
+        # Noise images are a yardstick, not an advice; a method that needs data is none to who has no data.
+        if cls is not method_cls and name != "noise" and cls.needs <= offered:
+            instead.append(name)
+        elif name == "ddad" and cls.needs - offered == {"bn"}:
+            instead.append("ddad with alpha 0")
+    take = f"take {' or '.join(instead[:3])}" if instead else "no other method fits it either"
+    if task not in method_cls.tasks:
+        shape = {"classification": "one row of logits an image", "segmentation": "a map of logits an image"}
+        every = [name for name in _ordered() if task in methods.get(name).tasks]
+        expected = " or ".join(shape[t] for t in sorted(method_cls.tasks))
+        return [f"{expected} (this teacher gives {shape[task]}; {', '.join(every)} can learn from {task} networks)"]
+    height, width = network.image_size
+    near = nearest_sides(height, width, SMALLEST)
+    texts = {
+        "bn": f"batch-norm layers with running statistics (this teacher has none: {take})",
+        "input_gradient": "a gradient that reaches the images (none arrives: take no_grad, detach, rounding or argmax "
+        f"out of the teacher's forward pass, or {take})",
+        "linear_head": f"a last nn.Linear with {network.num_classes} outputs that gives the logits (this teacher ends "
+        f"otherwise: {take})",
+        "doublings": "images whose sides are a map of at least 4x4 doubled one to five times, 32x32 for instance "
+        f"(this teacher takes {height}x{width} ones: {take})",
+        "sides": f"images whose sides are multiples of {SMALLEST} (this teacher takes {height}x{width} ones; {near} "
+        f"would do: {take})",
+    }
+    return [texts.get(need, need) for need in sorted(needs - offered - _NOT_THE_TEACHERS)]
+
+
+def fitting(offered: frozenset[str], network: Network, broken: bool) -> list[dict[str, Any]]:
+    """Of every method and control whether it fits what the network offers, and if not why; none fits a broken one."""
+    found, task = [], "" if broken else task_of(network).name
+    for name in _ordered():
+        # What a network offers whose forward pass fails says nothing of the methods.
+        lacking = [] if broken else _lacking(methods.get(name), offered, network, task)
+        why = "usable logits (see problems)" if broken else "; ".join(lacking)
+        found.append({"name": name, "fits": not why, "why": f"needs {why}" if why else ""})
+    return found

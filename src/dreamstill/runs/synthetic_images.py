@@ -1,0 +1,67 @@
+"""Images that the student learnt from: drawn, and looked at with the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dreamstill.engine import Engine
+from dreamstill.files import atomic_write
+from dreamstill.methods import Method
+from dreamstill.networks.pixels import to_uint8
+from dreamstill.networks.predict import predict
+from dreamstill.runs.plan import Finished
+
+IMAGES = 10_000
+
+
+def obeyed(method: Method, engine: Engine, images: int = IMAGES) -> dict[str, Any]:
+    """Share of about ``images`` fresh ones, generator in eval mode, labels uniform, that are what was asked for.
+
+    Returns:
+        ``preset``: ``images``, ``share``, and ``worst``, the class with the lowest share, with that; nothing for a
+        method without preset labels.
+    """
+    preset = getattr(method, "preset", None)
+    if preset is None:
+        return {}
+    teacher, k = engine.given.teacher, engine.given.teacher.num_classes
+    asked, right, drawn = torch.zeros(k), torch.zeros(k), engine.drawn
+    while asked.sum() < images:
+        batch = preset(engine)
+        if batch is None:
+            return {}
+        y = batch[1].cpu()
+        hit = predict(teacher, batch[0]).argmax(1) == y
+        asked += torch.bincount(y, minlength=k)
+        right += torch.bincount(y[hit], minlength=k)
+    engine.drawn = drawn  # the account is of the run's images
+    shares = right / asked.clamp_min(1)
+    worst = int(torch.where(asked > 0, shares, 2.0).argmin())
+    return {
+        "preset": {
+            "images": int(asked.sum()),
+            "share": float(right.sum() / asked.sum()),
+            "worst": {"class": worst, "share": float(shares[worst])},
+        }
+    }
+
+
+def look_at_images(done: Finished) -> dict[str, Any]:
+    """Write a picture of some images, and return what the teacher takes them for."""
+    plan, images = done.plan, done.images
+    teacher, k = plan.given.teacher, plan.given.teacher.num_classes
+    assert images is not None
+    task = done.engine.task
+    # As the student saw them: what a picture has to clip may be a good part of what the teacher goes by.
+    predicted = task.predict(teacher, images)
+    classes: Sequence[str] | None = plan.test.classes if plan.test is not None else None
+    atomic_write(plan.out / "samples.png", task.samples(to_uint8(images).cpu(), predicted, k, classes))
+    return {
+        "class_histogram": torch.bincount(predicted.flatten(), minlength=k).tolist(),
+        "clipped_share": float(((images < 0) | (images > 1)).float().mean()),
+        "agreement_synthetic": float((task.predict(done.network, images) == predicted).double().mean()),
+        **obeyed(plan.method, done.engine),
+    }

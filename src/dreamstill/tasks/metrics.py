@@ -1,0 +1,83 @@
+"""How well a network does on real labelled images, and how far two networks agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from dreamstill.data.image_set import VOID, ImageSet
+from dreamstill.errors import InputError
+from dreamstill.networks.predict import predict
+
+
+def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Accuracy, calibration error (15 bins), negative log-likelihood, Brier score, accuracy a class, confusion."""
+    k = logits.shape[1]
+    labels_fit(labels, k)
+    probs, predicted = logits.softmax(1), logits.argmax(1)
+    confusion = torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
+    per_class = confusion.diag() / confusion.sum(1)
+    return {
+        "accuracy": float((predicted == labels).double().mean()),
+        # Of probabilities: torchmetrics would take logits that happen to lie in [0, 1] for such.
+        "ece": float(multiclass_calibration_error(probs, labels, num_classes=k, n_bins=15)),
+        "nll": float(F.cross_entropy(logits, labels)),
+        "brier": float((probs - F.one_hot(labels, k)).square().sum(1).mean()),
+        # A class without images has no accuracy.
+        "per_class": [None if v != v else v for v in per_class.tolist()],
+        "confusion": confusion.tolist(),
+    }
+
+
+def fits(images: ImageSet, num_classes: int) -> None:
+    """Make sure that a set can be scored with ``num_classes`` classes.
+
+    Raises:
+        InputError: a label is beyond them.
+    """
+    if images.labels is not None:
+        labels_fit(images.labels, num_classes)
+
+
+def labels_fit(labels: Tensor, k: int) -> None:
+    """Make sure that labels (``n``, or ``n h w`` with void) are among ``k`` classes.
+
+    Raises:
+        InputError: one is not.
+    """
+    # Void is a value of maps alone: of an image as a whole 255 may be a class.
+    highest = int(torch.where(labels == VOID, 0, labels).max()) if labels.dim() == 3 else int(labels.max())
+    if highest >= k:
+        raise InputError(f"the set has labels up to {highest} and the network has {k} classes: it is another task")
+
+
+def agreement(a: Tensor, b: Tensor) -> float:
+    """Share of images (logits ``n k`` each) on which two networks predict the same class."""
+    return float((a.argmax(1) == b.argmax(1)).double().mean())
+
+
+def evaluate(
+    student: nn.Module, images: ImageSet, teacher: nn.Module | None = None, batch_size: int = 512
+) -> dict[str, Any]:
+    """Score a network on a real set, and against a teacher if one is given.
+
+    Returns:
+        What :func:`score` returns when the set has labels; ``agreement`` and, with labels, ``teacher`` (its own
+        score) when there is a teacher. Accuracies and agreement are fractions.
+    """
+    logits = predict(student, images.pixels, batch_size)
+    result: dict[str, Any] = {} if images.labels is None else score(logits, images.labels)
+    if teacher is not None:
+        other = predict(teacher, images.pixels, batch_size)
+        if other.shape[1] != logits.shape[1]:
+            raise InputError(
+                f"teacher and student have {other.shape[1]} and {logits.shape[1]} classes: expected the same"
+            )
+        result["agreement"] = agreement(logits, other)
+        if images.labels is not None:
+            result["teacher"] = score(other, images.labels)
+    return result
