@@ -163,11 +163,9 @@ def _student_facts(settings: dict[str, Any]) -> dict[str, Any]:
 def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
     """Samples, what the teacher sees in them, the transfer set of a method that keeps one, the exported student."""
     plan = done.plan
-    facts = getattr(plan.method, "facts", None)
-    found = look_at_images(done) | (facts() if facts is not None else {})
-    keeps = getattr(plan.method, "transfer_set", None)
-    if keeps is not None:
-        _write_set(plan, keeps())
+    found = look_at_images(done) | plan.method.facts()
+    if (bank := plan.method.transfer_set()) is not None:
+        _write_set(plan, bank)
     found["clipped_share"] = max([found["clipped_share"], *(b.clipped_share for b in done.engine.banks.values())])
     if onnx:
         try:

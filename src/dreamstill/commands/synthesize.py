@@ -10,7 +10,6 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from dreamstill.data.bank import ImageBank
 from dreamstill.data.storage import nearest
 from dreamstill.data.transfer_set import ROWS, kept, write_set
 from dreamstill.engine import Engine
@@ -42,8 +41,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     folder = Path(run)
     engine, method, config, fingerprint = _taken_up(folder, seed, unsafe_load)
     teacher = engine.given.teacher
-    keeps = getattr(method, "transfer_set", None)
-    bank: ImageBank | None = keeps() if keeps is not None else None
+    bank = method.transfer_set()
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
     about = {"run": folder.name, "seed": seed, **teacher.description()}
     task = task_of(teacher)

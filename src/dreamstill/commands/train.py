@@ -22,7 +22,7 @@ from dreamstill.data.load import load_images, normalisation
 from dreamstill.engine import Engine, Given, Terms, choose
 from dreamstill.engine.schedules import warm_cosine
 from dreamstill.errors import InputError
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase
 from dreamstill.networks.cost import count
 from dreamstill.networks.load import resolve
 from dreamstill.networks.network import Network, sides
@@ -61,7 +61,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 
 @dataclass
-class Supervised:
+class Supervised(Method):
     """``L = CE(S(x), y)`` on real images in shuffled epochs: the same contract as a method, and the same loop.
 
     Attributes:

@@ -10,9 +10,10 @@ and reduces the gradients of every network that a loss merely passes through (th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from dreamstill.networks.probes import Probe, Rest
 from dreamstill.tasks import Task, task_of
 
 Terms = dict[str, Tensor]
+_NO_SCHEDULES: Mapping[str, Schedule] = MappingProxyType({})
 
 
 class Engine:
@@ -76,6 +78,7 @@ class Engine:
         self.banks: dict[str, ImageBank] = {}
         self.frozen_modules: list[nn.Module] = []
         self.iteration, self.progress, self.drawn = 0, 0.0, 0
+        self.schedules: Mapping[str, Schedule] = _NO_SCHEDULES
         self.bn_left_out: list[str] = []  # names of batch norms whose statistics no term reads
         self._calls = 0
         self._compiled: dict[Any, Callable[..., Any]] = {}
@@ -200,9 +203,12 @@ class Engine:
 
     # ---------------------------------------------------------------- draws
 
-    def begin(self, iteration: int, progress: float) -> None:
-        """Start an iteration (counted over the whole run) at ``progress`` (0 to 1) of its phase."""
-        self.iteration, self.progress, self._calls = iteration, progress, 0
+    def begin(self, iteration: int, progress: float, schedules: Mapping[str, Schedule] = _NO_SCHEDULES) -> None:
+        """Start an iteration (counted over the whole run) at ``progress`` (0 to 1) of its phase.
+
+        ``schedules``: the phase's own, by the names of owned networks.
+        """
+        self.iteration, self.progress, self.schedules, self._calls = iteration, progress, schedules, 0
         # Dropout and the like draw from the global stream: tie it to the iteration too.
         torch.manual_seed(self._key("global", self.rank))
 
@@ -237,6 +243,15 @@ class Engine:
                 reset = getattr(layer, "reset_parameters", None)
                 if reset is not None:
                     reset()
+
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Images made within it are no part of the run's account of images."""
+        drawn = self.drawn
+        try:
+            yield
+        finally:
+            self.drawn = drawn
 
     @contextlib.contextmanager
     def alike(self) -> Iterator[None]:
@@ -291,7 +306,7 @@ class Engine:
         torch.stack([t for t in terms.values()]).sum().backward()
         for item in owned:
             average_gradients(item.params, self.ranks)
-            item.set_lr(self.progress)
+            item.set_lr(self.progress, self.schedules.get(item.name))
             if item.clip is not None:
                 torch.nn.utils.clip_grad_norm_(item.params, item.clip)
             item.opt.step()

@@ -41,7 +41,8 @@ class Owned:
         self.base_lrs = [float(group["lr"]) for group in opt.param_groups]
         self.steps = 0
 
-    def set_lr(self, progress: float) -> None:
-        """Learning rates at ``progress`` (0 to 1) of the phase."""
+    def set_lr(self, progress: float, schedule: Schedule | None = None) -> None:
+        """Learning rates at ``progress`` (0 to 1) of the phase, by its own schedule if it has one."""
+        factor = (schedule or self.schedule)(progress)
         for group, base in zip(self.opt.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base * self.schedule(progress)
+            group["lr"] = base * factor

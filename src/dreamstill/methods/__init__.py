@@ -2,8 +2,8 @@
 
 What several methods share is in ``parts``, which holds no methods.
 
-A method is a dataclass of its hyper-parameters with three functions and one more to look at its images
-(:class:`Method`). To add one, add a file here: nothing else names it.
+A method is a dataclass of its hyper-parameters that subclasses :class:`Method`, which says all that a run asks
+of it. To add one, add a file here: nothing else names it. One of another package is ``package.module:Class``.
 """
 
 from __future__ import annotations
@@ -11,56 +11,114 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dreamstill.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dreamstill.data.bank import ImageBank
+    from dreamstill.data.collected import Ranking
     from dreamstill.engine import Engine
+    from dreamstill.engine.schedules import Schedule
     from dreamstill.networks.network import Network
+
+
+Shows = Literal["fresh", "stored", "real"]
 
 
 @dataclass
 class Phase:
-    """A stretch of the run: ``step`` is called ``iterations`` times; schedules follow the phase's own progress."""
+    """A stretch of the run: ``step`` is called ``iterations`` times; schedules follow the phase's own progress.
+
+    ``schedules``: of the learning rates in this phase, by the names under which networks were owned; the schedule
+    that :meth:`dreamstill.engine.Engine.own` was given holds for the others.
+    """
 
     name: str
     iterations: int
     step: Callable[[Engine], None]
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Method(Protocol):
-    """What the loop needs. Class attributes say what is needed and known; they are not hyper-parameters.
+class Method:
+    """What a run asks of a method. Subclass it as a dataclass whose fields are the hyper-parameters.
 
-    More may be there: ``needed``, a property, what these settings need where that is less than ``needs``;
-    ``transfer_set()``, the image bank of a method that makes its images once and keeps them; ``preset(engine)``, of a
-    method with a conditional generator: a batch of its images in eval mode and the labels asked for (None without);
-    ``ranking``, the order of collected images; ``shows``, what ``synthesise`` gives where it is not fresh images:
-    ``stored`` ones that the student learnt from, or ``real`` ones; and ``facts()``, what else belongs into a run's
-    ``summary.json``.
+    A subclass has to give ``setup``, ``phases``, ``deliver`` and ``synthesise``, and to own a network called
+    ``"student"``; everything else here has a default. Class attributes say what is needed and known. They are not
+    hyper-parameters.
     """
 
-    paper: ClassVar[str]
-    needs: ClassVar[frozenset[str]]  # of: bn, input_gradient, linear_head, sides, doublings, real, collected, transfer
-    outside: ClassVar[tuple[str, ...]]  # outside information used besides the teacher's weights
-    tasks: ClassVar[frozenset[str]]
+    paper: ClassVar[str] = ""  # the citation
+    # Of: bn, input_gradient, linear_head, sides, doublings, real, collected, transfer.
+    needs: ClassVar[frozenset[str]] = frozenset()
+    spares: ClassVar[Mapping[str, str]] = {}  # the settings, in words, with which a need falls away
+    outside: ClassVar[tuple[str, ...]] = ()  # outside information used besides the teacher's weights
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    control: ClassVar[bool] = False  # a yardstick: nobody is advised to take it
+    shows: ClassVar[Shows] = "fresh"  # what ``synthesise`` gives
+    ranking: Ranking | None = None  # of the collected images, where ``setup`` chose some of them
+
+    @classmethod
+    def variant_of(cls, settings: Mapping[str, Any]) -> type[Any]:
+        """The class that these settings ask for: a released variant lives in a subclass of its own."""
+        return cls
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """What these settings need of the teacher, where that is less than ``needs``."""
+        return self.needs
+
+    @property
+    def images_a_step(self) -> int:
+        """The batch of a student step: its ``batch_size``, if it has one."""
+        return int(vars(self).get("batch_size", 128))
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether these settings learn from the labels of real images."""
+        return False
+
+    def check(self, task: str) -> None:
+        """Refuse settings that contradict each other, before anything is built.
+
+        Args:
+            task: ``classification`` or ``segmentation``.
+
+        Raises:
+            InputError: they do; says which and what to do.
+        """
 
     def setup(self, engine: Engine) -> None:
         """Build and own every network, optimiser, bank and buffer, all through the engine."""
+        raise NotImplementedError
 
     def phases(self, steps: int) -> list[Phase]:
-        """Cut a budget of ``steps`` student optimiser steps into phases."""
+        """Cut a budget of ``steps`` student optimiser steps into phases. The last is the student's."""
+        raise NotImplementedError
 
     def deliver(self) -> Network:
         """The live student as one self-contained network."""
+        raise NotImplementedError
 
     def synthesise(self, engine: Engine, n: int) -> Tensor:
         """About ``n`` images as the student now sees them (``n c h w``, [0, 1]), to look at and to count."""
+        raise NotImplementedError
+
+    def preset(self, engine: Engine) -> tuple[Tensor, Tensor] | None:
+        """A batch of a conditional generator in eval mode and the labels asked for; None without such a generator."""
+        return None
+
+    def transfer_set(self) -> ImageBank | None:
+        """The images of a method that makes them once and keeps them."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """What else belongs into a run's ``summary.json``."""
+        return {}
 
 
 def names() -> dict[str, str]:
@@ -74,21 +132,62 @@ def names() -> dict[str, str]:
 
 
 def get(name: str) -> type[Any]:
-    """The class of a method or control by its name, or of anybody's own by ``package.module:Class``."""
+    """The class of a method or control by its name, or of anybody's own by ``package.module:Class``.
+
+    Raises:
+        InputError: there is none, or what is there is no method.
+    """
     if ":" in name:
-        module_name, _, class_name = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"method {name!r} could not be imported ({error}): give package.module:Class") from error
-        if not is_dataclass(found) or not isinstance(found, type) or not hasattr(found, "phases"):
-            raise InputError(f"{name} is no method: expected a dataclass with setup, phases, deliver and synthesise")
-        return found
+        return _foreign(name)
     known = names()
     if name not in known:
         raise InputError(f"there is no method {name!r}: choose one of {', '.join(sorted(known))}")
     module = importlib.import_module(f"{known[name]}.{name}")
-    classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
-    methods = [c for c in classes if hasattr(c, "phases") and hasattr(c, "setup")]
-    assert len(methods) == 1, f"{module.__name__} must define exactly one method, found {methods}"
-    return methods[0]
+    classes = [c for _, c in inspect.getmembers(module, _is_method) if c.__module__ == module.__name__]
+    if len(classes) != 1:
+        found = ", ".join(c.__name__ for c in classes) or "none"
+        raise InputError(f"{module.__name__} must define exactly one dataclass that subclasses Method; found {found}")
+    return classes[0]
+
+
+def _foreign(name: str) -> type[Any]:
+    module_name, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"method {name!r} could not be imported ({error}): give package.module:Class") from error
+    if not _is_method(found):
+        raise InputError(f"{name} is no method: expected a dataclass that subclasses dreamstill.methods.Method")
+    return found
+
+
+def _is_method(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, Method) and found is not Method and is_dataclass(found)
+
+
+def check_contract(method: Method, engine: Engine, steps: int) -> None:
+    """Make sure, right after ``setup`` and before anything is written, that the run can be carried to its end.
+
+    Raises:
+        InputError: the method breaks a rule of :class:`Method`; says which.
+    """
+    from dreamstill.networks.network import Network
+
+    who = type(method).__name__
+    if "student" not in engine.owned:
+        raise InputError(
+            f"the method {who} owns {', '.join(engine.owned) or 'nothing'} and no network called 'student': take the "
+            "student by engine.own('student', ...) in setup"
+        )
+    if not isinstance(delivered := method.deliver(), Network):
+        raise InputError(f"deliver() of the method {who} returns a {type(delivered).__name__}: it must be a Network")
+    phases = method.phases(steps)
+    if not phases or any(phase.iterations < 1 for phase in phases):
+        lengths = ", ".join(f"{phase.name} of {phase.iterations}" for phase in phases) or "none"
+        raise InputError(f"phases({steps}) of the method {who} gives {lengths}: each needs an iteration at least")
+    for phase in phases:
+        if unknown := set(phase.schedules) - set(engine.owned):
+            raise InputError(
+                f"the phase {phase.name} of the method {who} has a schedule for {', '.join(sorted(unknown))}, and "
+                f"owned are {', '.join(engine.owned)}"
+            )

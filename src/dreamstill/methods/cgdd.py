@@ -25,7 +25,7 @@ from dreamstill.losses.attention import AttentionForm, attention_distance, hint_
 from dreamstill.losses.distillation import kl, l1
 from dreamstill.losses.prior import activation
 from dreamstill.losses.statistics import Form, bn_statistics
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase
 from dreamstill.methods.parts.feature_pairs import Adapters, comparable, paired, stages
 from dreamstill.networks.generators import Condition, Generator, Head, LargeGenerator
 from dreamstill.networks.network import Network
@@ -33,7 +33,7 @@ from dreamstill.networks.probes import Observed, last_linear
 
 
 @dataclass
-class CGDD:
+class CGDD(Method):
     """``x = G(z, y)``, ``y`` a preset label drawn uniformly.
 
     ``L_G = w_cls CE(T(x), y) + w_bn L_BN(x) - w_adv mean |T(x) - S(x)|  (+ w_act L_act - w_adv_maps L_AT)``

@@ -23,14 +23,14 @@ from dreamstill.errors import InputError
 from dreamstill.losses.contrastive import supervised_contrast
 from dreamstill.losses.distillation import kl, mse
 from dreamstill.losses.statistics import bn_statistics
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase
 from dreamstill.networks.generators import Condition, Generator, Head
 from dreamstill.networks.network import Network
 from dreamstill.networks.probes import Observed, last_linear
 
 
 @dataclass
-class CPSC:
+class CPSC(Method):
     """A generator that is told the class of each image, ``x = G(z, y)``; y supervises it, the student and a contrast.
 
     ``L_G = -KL(x) - alpha L_2(x) + beta L_BN(x) + gamma L_SCL(f_S, f_T, y) + eta CE(T(x), y)``,

@@ -23,13 +23,13 @@ from dreamstill.errors import InputError
 from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import Form, bn_statistics
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase
 from dreamstill.networks.generators import Generator, Head, LargeGenerator
 from dreamstill.networks.network import Network
 
 
 @dataclass
-class DDAD:
+class DDAD(Method):
     """``L_S = D(x)``;  ``L_G = -D(x) + alpha L_BN(x)``;  ``D(x) = mean |S(x) - T(x)|``,  ``x = G(z)``.
 
     For dense prediction ``L_G = -log(1 + D(x)) + alpha L_BN(x)`` (DFAD).

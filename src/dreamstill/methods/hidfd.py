@@ -31,7 +31,7 @@ from dreamstill.losses.gan import (
     two_way_d,
     two_way_g,
 )
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase
 from dreamstill.methods.parts.feature_student import AlignedStudent, Augmentation, Schedule
 from dreamstill.networks.gan import ConditionalGenerator, Discriminator, follow
 from dreamstill.networks.network import Network
@@ -39,7 +39,7 @@ from dreamstill.networks.pixels import to_float
 
 
 @dataclass
-class HiDFD:
+class HiDFD(Method):
     """Collected images x with the teacher's labels y; made images x~ = G(z, c); T_f features, r the head of D.
 
     ``L_D = hinge + w_class (CE(a(x), 2y) + CE(a(x~), 2c+1))

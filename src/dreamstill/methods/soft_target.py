@@ -27,7 +27,7 @@ from dreamstill.errors import InputError
 from dreamstill.losses.distillation import kl
 from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.soft_targets import activation, entropy, target_kl
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase, Shows
 from dreamstill.methods.parts import soft_targets
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float, to_uint8
@@ -55,7 +55,7 @@ class Pixels(nn.Module):
 
 
 @dataclass
-class SoftTarget:
+class SoftTarget(Method):
     """``L_x = KL(y || p(T(x))) - lambda_a mean |f(x)|``, then ``L_S = tau^2 KL(p(T(x)) || p(S(x)))``.
 
     ``y = p(g(a))``, ``a ~ N(mu, sigma R)``, ``p(t) = softmax(t / tau)``. ``R_ij``: cosine of the incoming weights of
@@ -114,7 +114,7 @@ class SoftTarget:
     needs: ClassVar[frozenset[str]] = frozenset({"input_gradient", "linear_head"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    shows: ClassVar[str] = "stored"
+    shows: ClassVar[Shows] = "stored"
 
     sigma: float = 2.0
     sigma_is: Literal["variance", "deviation"] = "variance"

@@ -56,7 +56,7 @@ class Trial:
 def work(method: Method, given: Given) -> float:
     """FLOPs of a student step, about: the teacher's forward pass and the student's forward and backward."""
     teacher, student = (count(n, n.channels, n.image_size).flops for n in (given.teacher, given.student))
-    return float(getattr(method, "batch_size", 128) * (teacher + 3 * student))
+    return float(method.images_a_step * (teacher + 3 * student))
 
 
 def measure(
@@ -84,7 +84,7 @@ def measure(
         started = time.perf_counter()
         for i in range(1000):
             now = time.perf_counter()
-            engine.begin(i, 0.0)
+            engine.begin(i, 0.0, phase.schedules)
             phase.step(engine)
             ema.update(method.deliver())
             engine.read()  # waits for the device

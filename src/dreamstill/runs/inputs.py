@@ -117,7 +117,7 @@ def _real_images(settings: dict[str, Any], method: Method, teacher: Network) -> 
     check_set(real, teacher)
     if real.labels is not None:
         return real.pixels, real.labels
-    if getattr(method, "loss", None) == "labels":
+    if method.reads_labels:
         raise InputError(
             f"{settings['real']} has no labels, which loss: labels learns from: give a labelled set, or kd"
         )
@@ -141,7 +141,7 @@ def _collected_images(settings: dict[str, Any], method: Method, teacher: Network
     collected = load_collected(
         source, root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
     )
-    enough(collected, getattr(method, "batch_size", 0), teacher.num_classes)
+    enough(collected, method.images_a_step, teacher.num_classes)
     return collected
 
 
@@ -171,4 +171,4 @@ def check(method: Method, teacher: Network, student: Network) -> None:
             f"the teacher {teacher.name} gives {theirs.output} and the student {student.name} {mine.output}: give a "
             f"student for {theirs.name}"
         )
-    check_batch(student, getattr(method, "batch_size", 2))
+    check_batch(student, method.images_a_step)

@@ -111,7 +111,7 @@ def run(
         first = 0
         for phase in phases:
             for i in range(max(at.iteration - first, 0), phase.iterations):
-                engine.begin(first + i, i / phase.iterations)
+                engine.begin(first + i, i / phase.iterations, phase.schedules)
                 if i < COUNTED:
                     at.flops += _counted(engine, phase.step) * phase.iterations / min(COUNTED, phase.iterations)
                 else:

@@ -77,17 +77,17 @@ def _ordered() -> list[str]:
 
 def _lacking(method: Any, offered: frozenset[str], network: Network, task: str) -> list[str]:
     method_cls: Any = method if isinstance(method, type) else type(method)
-    needs = method.needs if method is method_cls else getattr(method, "needed", method.needs)
+    needs = method.needs if method is method_cls else method.needed
     instead = []
     for name in _ordered():
         cls = methods.get(name)
         if task not in cls.tasks:  # what does not fit anyway is no advice
             continue
-        # Noise images are a yardstick, not an advice; a method that needs data is none to who has no data.
-        if cls is not method_cls and name != "noise" and cls.needs <= offered:
+        # A control is a yardstick and no advice; nor is a method that needs data, to who has none.
+        if cls is not method_cls and not cls.control and cls.needs <= offered:
             instead.append(name)
-        elif name == "ddad" and cls.needs - offered == {"bn"}:
-            instead.append("ddad with alpha 0")
+        elif (lacks := cls.needs - offered) and lacks <= set(cls.spares):
+            instead.append(f"{name} with {' and '.join(cls.spares[need] for need in sorted(lacks))}")
     take = f"take {' or '.join(instead[:3])}" if instead else "no other method fits it either"
     if task not in method_cls.tasks:
         shape = {"classification": "one row of logits an image", "segmentation": "a map of logits an image"}

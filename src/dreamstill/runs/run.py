@@ -13,6 +13,7 @@ from dreamstill.data.storage import nearest
 from dreamstill.engine import Engine
 from dreamstill.engine.ema import Ema
 from dreamstill.files import write_json
+from dreamstill.methods import check_contract
 from dreamstill.networks.network import Network
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.folder import RunFolder
@@ -43,6 +44,7 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
     )
     # Before the folder is made: what a method cannot do must leave nothing behind.
     plan.method.setup(engine)
+    check_contract(plan.method, engine, plan.steps)
     folder = RunFolder(plan.out, plan.resume) if engine.rank == 0 else None
     try:
         if folder is not None and not plan.resume:
@@ -69,7 +71,7 @@ def _begin(plan: Plan) -> None:
         about["collected_sha256"] = plan.collected.sha256
         for note in plan.collected.notes:
             print(note, flush=True)
-        write_json(plan.out / "collected.json", plan.collected.account(getattr(plan.method, "ranking", None)))
+        write_json(plan.out / "collected.json", plan.collected.account(plan.method.ranking))
     if "sha256" in plan.student_file:
         about |= {"student_file": plan.student_file["file"], "student_sha256": plan.student_file["sha256"]}
     if plan.stored is not None:
@@ -99,12 +101,10 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
 def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
     """Some images to look at and count, made by all ranks together: batch norm in a generator needs them all."""
     n = min(max(engine.task.looked_at, 20 * plan.given.teacher.num_classes), 5000)
-    drawn = engine.drawn
     engine.begin(outcome.iterations, 1.0)
-    with engine.eagerly():  # a graph of a generator's alone would take longer to compile than some images to make
-        images = engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
-    engine.drawn = drawn
-    return images
+    # A graph of a generator's alone would take longer to compile than some images to make.
+    with engine.uncounted(), engine.eagerly():
+        return engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
 
 
 def _title(plan: Plan) -> str:

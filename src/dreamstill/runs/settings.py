@@ -13,6 +13,7 @@ import yaml
 
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
+from dreamstill.ranges import check_ranges
 
 SCHEMA = 1
 DEFAULT_STEPS = 5_000  # of a distillation that is given neither steps nor minutes
@@ -75,16 +76,17 @@ def method_spec(method: Any) -> dict[str, Any]:
 
 def build_method(method: Any) -> Any:
     """The method object for a spec; its hyper-parameters are typed (``"2e-3"`` is a number) and unknown ones errors."""
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     from dreamstill import methods
 
     spec = method_spec(method)
-    cls = methods.get(spec.pop("name"))
+    cls = methods.get(spec.pop("name")).variant_of(spec)
     known = [f.name for f in fields(cls)]
     unknown = sorted(set(spec) - set(known))
     if unknown:
         raise InputError(f"the method {cls.__name__} has no {', '.join(unknown)}: it has {', '.join(known)}")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, as_group=False)
     try:
@@ -92,26 +94,8 @@ def build_method(method: Any) -> Any:
     except ArgumentError as error:
         raise InputError(f"the method {cls.__name__}: {one_sentence(str(error), 'method.')}") from error
     built = cls(**values.as_dict())
-    _check_ranges(built)
+    check_ranges(built)
     return built
-
-
-def _check_ranges(method: Any) -> None:
-    """Counts and sizes must be positive, weights and rates not negative; a mean may be anything."""
-    for f in fields(method):
-        value = getattr(method, f.name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if value != value or (value < 0 and f.name not in _SIGNED) or (value == 0 and f.name in _POSITIVE):
-            least = "positive" if f.name in _POSITIVE else "not negative"
-            raise InputError(f"{f.name} is {value}: it must be {least}")
-
-
-_SIGNED = {"mu"}
-_POSITIVE = {
-    "batch_size", "nz", "width", "bank", "student_steps", "every", "tau", "tau_s", "gan", "gan_iterations", "n_images",
-    "synthesis_batch", "iterations",
-}  # fmt: skip
 
 
 def check_run(settings: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ def _facts(done: Finished) -> dict[str, Any]:
         "steps": steps["student"],
         "generator_steps": steps.get("generator", 0),
         "images_synthesised": engine.drawn,
-        "images_are": getattr(plan.method, "shows", "fresh"),
+        "images_are": plan.method.shows,
         "total_flops": done.outcome.flops * engine.ranks,  # each has an equal share of every batch
         "peak_memory_bytes": peak_memory(),
         "seed": engine.seed,

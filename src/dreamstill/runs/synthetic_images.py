@@ -24,20 +24,16 @@ def obeyed(method: Method, engine: Engine, images: int = IMAGES) -> dict[str, An
         ``preset``: ``images``, ``share``, and ``worst``, the class with the lowest share, with that; nothing for a
         method without preset labels.
     """
-    preset = getattr(method, "preset", None)
-    if preset is None:
-        return {}
     teacher, k = engine.given.teacher, engine.given.teacher.num_classes
-    asked, right, drawn = torch.zeros(k), torch.zeros(k), engine.drawn
-    while asked.sum() < images:
-        batch = preset(engine)
-        if batch is None:
-            return {}
-        y = batch[1].cpu()
-        hit = predict(teacher, batch[0]).argmax(1) == y
-        asked += torch.bincount(y, minlength=k)
-        right += torch.bincount(y[hit], minlength=k)
-    engine.drawn = drawn  # the account is of the run's images
+    asked, right = torch.zeros(k), torch.zeros(k)
+    with engine.uncounted():
+        while asked.sum() < images:
+            if (batch := method.preset(engine)) is None:
+                return {}
+            y = batch[1].cpu()
+            hit = predict(teacher, batch[0]).argmax(1) == y
+            asked += torch.bincount(y, minlength=k)
+            right += torch.bincount(y[hit], minlength=k)
     shares = right / asked.clamp_min(1)
     worst = int(torch.where(asked > 0, shares, 2.0).argmin())
     return {

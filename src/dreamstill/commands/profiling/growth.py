@@ -17,10 +17,10 @@ from dreamstill.errors import InputError
 from dreamstill.methods import Method, Phase
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
+from dreamstill.ranges import Batch, marked
 from dreamstill.runs.settings import build_method, method_spec
 
 CLASSES = (10, 100, 1000)
-BATCHES = ("batch_size", "synthesis_batch", "gan_batch")  # what methods call theirs; a phase uses one or two of them
 FACTORS = (0.25, 0.5, 1.0, 2.0)
 ROUNDS, MORE_ROUNDS = 3, 8  # of each point, timed as a whole and again in parts
 Where = tuple[Given, int, dict[str, int]]  # a point: networks, the value it is called by, the method's settings there
@@ -88,7 +88,7 @@ def _add_runs(parts: list[dict[str, Any]], others: list[dict[str, Any]]) -> None
 
 def batches_of(method: Method) -> dict[str, int]:
     """The batch settings that a method has; the first one names the points."""
-    return {name: int(getattr(method, name)) for name in BATCHES if getattr(method, name, None)}
+    return {name: int(getattr(method, name)) for name in marked(type(method), Batch)}
 
 
 def _rebuilt(given: Given, side: int, k: int) -> Given | None:

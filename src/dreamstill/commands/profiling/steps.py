@@ -33,7 +33,7 @@ def iterate(engine: Engine, method: Method, times: int, first: int = 0, phase: P
     seconds = []
     for i in range(first, first + times):
         start = time.perf_counter()
-        engine.begin(i, min(i / phase.iterations, 1.0))
+        engine.begin(i, min(i / phase.iterations, 1.0), phase.schedules)
         phase.step(engine)
         engine.read()  # waits for the device
         seconds.append(time.perf_counter() - start)

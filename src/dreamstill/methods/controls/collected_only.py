@@ -14,14 +14,14 @@ from torch import Tensor
 from dreamstill.data.collected import Select, ranked
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase, Shows
 from dreamstill.methods.parts.feature_student import AlignedStudent, Augmentation, Schedule
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
 
 
 @dataclass
-class CollectedOnly:
+class CollectedOnly(Method):
     """``L_S = mean (p(S_map(x)) - T_map(x))^2`` on the collected images, repeated, cropped and flipped.
 
     Attributes:
@@ -46,7 +46,8 @@ class CollectedOnly:
     needs: ClassVar[frozenset[str]] = frozenset({"collected", "linear_head"})
     outside: ClassVar[tuple[str, ...]] = ("a few collected unlabelled images",)
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    shows: ClassVar[str] = "real"
+    control: ClassVar[bool] = True
+    shows: ClassVar[Shows] = "real"
 
     keep: int = 5_000
     select: Select = "confidence"

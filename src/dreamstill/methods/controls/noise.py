@@ -13,12 +13,12 @@ from torch.optim import SGD
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
 from dreamstill.losses.distillation import kl
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase
 from dreamstill.networks.network import Network
 
 
 @dataclass
-class Noise:
+class Noise(Method):
     """``L_S = KL_tau(T(x), S(x))``, ``x ~ N(mean, std)`` of the teacher's normalisation.
 
     Attributes:
@@ -33,6 +33,7 @@ class Noise:
     needs: ClassVar[frozenset[str]] = frozenset()
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    control: ClassVar[bool] = True
 
     tau: float = 4.0
     batch_size: int = 256

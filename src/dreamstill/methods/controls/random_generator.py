@@ -18,13 +18,13 @@ from dreamstill.data.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
 from dreamstill.losses.distillation import kl
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase, Shows
 from dreamstill.networks.generators import Generator
 from dreamstill.networks.network import Network
 
 
 @dataclass
-class RandomGenerator:
+class RandomGenerator(Method):
     """``L_S = KL_tau(T(x), S(x))``, ``x`` cropped and flipped from a bank of images of random generators.
 
     Attributes:
@@ -45,7 +45,8 @@ class RandomGenerator:
     needs: ClassVar[frozenset[str]] = frozenset({"sides"})
     outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
-    shows: ClassVar[str] = "stored"
+    control: ClassVar[bool] = True
+    shows: ClassVar[Shows] = "stored"
 
     every: int = 5
     bank: int = 50_000

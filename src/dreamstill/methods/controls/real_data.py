@@ -14,13 +14,13 @@ from dreamstill.data.augment import starts
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
 from dreamstill.losses.distillation import kl
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase, Shows
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
 
 
 @dataclass
-class RealData:
+class RealData(Method):
     """``L_S = KL_tau(T(x), S(x))`` or ``CE(S(x), y)`` on real images, cropped and flipped.
 
     Attributes:
@@ -38,7 +38,8 @@ class RealData:
     needs: ClassVar[frozenset[str]] = frozenset({"real"})
     outside: ClassVar[tuple[str, ...]] = ("real training images", "their labels, with loss=labels")
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
-    shows: ClassVar[str] = "real"
+    control: ClassVar[bool] = True
+    shows: ClassVar[Shows] = "real"
 
     loss: Literal["kd", "labels"] = "kd"
     tau: float = 4.0

@@ -19,13 +19,13 @@ from dreamstill.data.storage import rows
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import constant, cosine
 from dreamstill.losses.distillation import kl, l1
-from dreamstill.methods import Phase
+from dreamstill.methods import Method, Phase, Shows
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
 
 
 @dataclass
-class Transfer:
+class Transfer(Method):
     """``L_S = KL_tau(T(x), S(x))`` or ``mean |S(x) - T(x)|`` on the stored images.
 
     Attributes:
@@ -45,7 +45,8 @@ class Transfer:
     needs: ClassVar[frozenset[str]] = frozenset({"transfer"})
     outside: ClassVar[tuple[str, ...]] = ("what the run used that made the transfer set",)
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    shows: ClassVar[str] = "stored"
+    control: ClassVar[bool] = True
+    shows: ClassVar[Shows] = "stored"
 
     loss: Literal["kl", "l1"] = "kl"
     tau: float = 4.0

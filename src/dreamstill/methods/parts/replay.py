@@ -1,0 +1,53 @@
+"""Stored images in the student's steps: reuse of what the generator's steps made, and shifted, mirrored draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from dreamstill.data.augment import crop_flip
+from dreamstill.data.bank import ImageBank, Stored
+from dreamstill.engine import Engine
+from dreamstill.errors import InputError
+
+
+def reused(engine: Engine, bank: ImageBank, newest: Stored, steps: int, batch_size: int) -> Iterator[Stored]:
+    """The batches of an iteration's student steps: what the generator has just made, then stored ones.
+
+    Not in any of the papers: one pass of generator and teacher serves an iteration, in place of one a student step.
+
+    Args:
+        engine: whose draws choose.
+        bank: the stored images with the teacher's logits of the time.
+        newest: the generator step's own batch.
+        steps: how many batches, at least 1.
+        batch_size: images a batch, of all ranks together.
+    """
+    yield newest
+    for _ in range(steps - 1):
+        yield bank.draw(engine.integers(len(bank), batch_size), engine.dtype)
+
+
+def shifted(engine: Engine, images: Tensor, batch_size: int, crop: int, flip: bool) -> Tensor:
+    """Images (``b c h w``), each padded, cropped back at its own offset and mirrored by its own coin.
+
+    Args:
+        engine: whose draws these are.
+        images: this rank's.
+        batch_size: of all ranks together.
+        crop: largest shift in pixels.
+        flip: mirror every other one.
+    """
+    shift = engine.integers(2 * crop + 1, batch_size, 2)
+    return crop_flip(images, shift, engine.coins(batch_size) if flip else None, crop)
+
+
+def check_reuse(generator_steps: int) -> None:
+    """Make sure that there are generator steps whose images can be learned from.
+
+    Raises:
+        InputError: there are none.
+    """
+    if generator_steps < 1:
+        raise InputError(f"generator_steps is {generator_steps}, and reuse learns from their images: give 1 or more")

@@ -1,0 +1,83 @@
+"""The range of a setting, said once, in its type: ``batch_size: Count = 256``. Read by checks, help, docs and tests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from dreamstill.errors import InputError
+
+Mark = TypeVar("Mark")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may be. An open end does not belong to the range."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below  # not a number is in no range
+
+    def __str__(self) -> str:
+        ends = []
+        if self.low > -math.inf:
+            ends.append(f"above {self.low:g}" if self.open_low else f"at least {self.low:g}")
+        if self.high < math.inf:
+            ends.append(f"below {self.high:g}" if self.open_high else f"at most {self.high:g}")
+        return " and ".join(ends) or "a number"
+
+
+@dataclass(frozen=True)
+class Small:
+    """The value that short trials take in place of the default: what makes a run large is shrunk by its mark."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The setting counts the images of a step."""
+
+
+Count = Annotated[int, Range(low=1)]
+Whole = Annotated[int, Range(low=0)]
+Weight = Annotated[float, Range(low=0)]
+Positive = Annotated[float, Range(low=0, open_low=True)]
+Share = Annotated[float, Range(low=0, high=1)]
+Below1 = Annotated[float, Range(low=0, high=1, open_high=True)]
+
+
+def check_ranges(settings: Any) -> None:
+    """Make sure that every number of a dataclass of settings is in the range that its type names.
+
+    Raises:
+        InputError: one is not, or is not a number; names it, its value and the range.
+    """
+    hints = get_type_hints(type(settings), include_extras=True)
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        for allowed in _found(hints[field.name], Range) or [Range()]:
+            if value not in allowed:
+                raise InputError(f"{field.name} is {value}: it must be {allowed}")
+
+
+def marked(settings: type, kind: type[Mark]) -> dict[str, Mark]:
+    """The marks of one kind in a dataclass of settings, by field, in the order of the fields."""
+    hints = get_type_hints(settings, include_extras=True)
+    names = [f.name for f in fields(settings)]
+    return {name: found[0] for name in names if (found := _found(hints[name], kind))}
+
+
+def _found(hint: Any, kind: type[Mark]) -> list[Mark]:
+    """The marks of one kind in a type, within unions too."""
+    own = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, kind)]
+    return own + [m for part in get_args(hint) for m in _found(part, kind)]

@@ -1,0 +1,56 @@
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given, strategies as st
+
+from dreamstill.errors import InputError
+from dreamstill.ranges import Batch, Below1, Count, Positive, Range, Share, Small, Weight, check_ranges, marked
+
+
+@dataclass
+class Settings:
+    alpha: Weight | Literal["auto"] = 1.0
+    tau: Positive = 4.0
+    share: Share = 0.5
+    replay: Below1 = 0.0
+    mu: float = 0.0
+    clip: Positive | None = None
+    batch_size: Annotated[Count, Batch(), Small(16)] = 256
+    flip: bool = False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "range"),
+    [
+        ("alpha", -1.0, "at least 0"),
+        ("tau", 0.0, "above 0"),
+        ("share", 1.5, "at least 0 and at most 1"),
+        ("replay", 1.0, "at least 0 and below 1"),
+        ("clip", 0.0, "above 0"),
+        ("batch_size", 0, "at least 1"),
+        ("mu", math.nan, "a number"),
+        ("alpha", math.nan, "at least 0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_named_with_the_range(name, value, range):
+    with pytest.raises(InputError, match=f"{name} is {value}: it must be {range}"):
+        check_ranges(Settings(**{name: value}))
+
+
+def test_defaults_words_truths_and_nothing_pass():
+    check_ranges(Settings())
+    check_ranges(Settings(alpha="auto", mu=-3.0, clip=None, flip=True, share=1.0))
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.floats())
+def test_an_open_end_does_not_belong_to_a_range_and_a_closed_one_does(low, high, value):
+    closed, opened = Range(low, high), Range(low, high, True, True)
+    assert (value in closed) == (low <= value <= high)
+    assert (value in opened) == (low < value < high)
+
+
+def test_marks_are_found_by_field():
+    assert marked(Settings, Batch) == {"batch_size": Batch()}
+    assert marked(Settings, Small) == {"batch_size": Small(16)}
