@@ -10,7 +10,6 @@ import yaml
 from conftest import tiny_network
 
 from dreamstill import api
-from dreamstill.commands.bench import run as bench_run
 from dreamstill.commands.bench.run import _run, _thinned
 from dreamstill.commands.bench.suite import read_suite
 from dreamstill.commands.bench.tables import table, write_tables
@@ -356,16 +355,16 @@ def test_a_rows_files_are_found_from_the_suites_root(tmp_path, monkeypatch):
 
     asked = {}
 
-    def distill(**settings):
+    def distill(settings, _defaults):
         asked.update(settings)
         raise Halt
 
-    monkeypatch.setattr(bench_run.api, "distill", distill)
+    monkeypatch.setattr("dreamstill.commands.bench.run.run_distillation", distill)
     rows = [{"name": "a", "recipe": "a.yaml", "settings": {"teacher_checkpoint": "t", "student_checkpoint": "s"}}]
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "x.yaml").write_text(yaml.safe_dump({"title": "a", "seeds": [0], "rows": rows}))
     (tmp_path / "a.yaml").write_text("steps: 1\n")
     (plan,) = read_suite(tmp_path / "benchmarks" / "x.yaml")
     with pytest.raises(Halt):
-        _run(plan, plan.rows[0], 0, None, True)
+        _run(plan, plan.rows[0], 0, None, True, {})
     assert (asked["teacher_checkpoint"], asked["student_checkpoint"]) == (str(tmp_path / "t"), str(tmp_path / "s"))

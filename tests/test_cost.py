@@ -59,7 +59,8 @@ def test_a_later_run_does_not_inherit_an_earlier_ones_peak():
     """In a process of its own: elsewhere the engine may have told the C library to keep what is freed."""
     script = (
         "import torch; from dreamstill.runs import machine; block = torch.ones(50_000_000);"
-        "high = machine.peak_memory(); del block; machine.reset_peak_memory(); assert machine.peak_memory() < high - 100_000_000"
+        "high = machine.peak_memory(); del block; machine.reset_peak_memory();"
+        "assert machine.peak_memory() < high - 100_000_000"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
 

@@ -42,6 +42,7 @@ SOFT |= {"sigma": 20.0}
 
 
 CPU = Hardware("cpu", "32", False)
+DISTILL = api.defaults(api.distill)
 
 
 def set_up(channels=1):
@@ -328,7 +329,7 @@ WORDS = {"device": None, "precision": None, "compile": None}
     ],
 )  # fmt: skip
 def test_the_recipe_says_what_it_runs_on(said, asked, expected, tmp_path):
-    recipe = read_recipe(recipe_file(tmp_path, **said))
+    recipe = read_recipe(recipe_file(tmp_path, **said), DISTILL)
     method, given = build_method(recipe["method"]), given_of(recipe)
     assert hardware_of({**WORDS, **asked}, recipe, method, given) == expected
 
@@ -336,7 +337,7 @@ def test_the_recipe_says_what_it_runs_on(said, asked, expected, tmp_path):
 def test_words_that_yaml_takes_for_something_else(tmp_path):
     path = recipe_file(tmp_path)
     path.write_text(path.read_text() + "precision: 32\ncompile: on\n")
-    recipe = read_recipe(path)
+    recipe = read_recipe(path, DISTILL)
     assert (recipe["precision"], recipe["compile"]) == ("32", "on")
 
 
@@ -346,7 +347,7 @@ def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "_bf16_speedup", lambda: 8.0)
     chosen = {}
     for steps in (10, 100_000_000):
-        recipe = read_recipe(recipe_file(tmp_path, steps=steps, compile="auto"))
+        recipe = read_recipe(recipe_file(tmp_path, steps=steps, compile="auto"), DISTILL)
         method, given = build_method(recipe["method"]), given_of(recipe)
         chosen[steps] = hardware_of({**WORDS, "device": "cpu"}, recipe, method, given)
     assert chosen == {10: CPU, 100_000_000: Hardware("cpu", "bf16", True)}
@@ -370,7 +371,7 @@ def test_recipes_that_are_none(content, said, tmp_path):
     if content is not None:
         (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(InputError, match=said) as error:
-        read_recipe(tmp_path / "a.yaml")
+        read_recipe(tmp_path / "a.yaml", DISTILL)
     assert "\n" not in str(error.value)
 
 
@@ -388,7 +389,7 @@ def test_the_folder_is_checked_first(tmp_path):
 
 def test_without_the_teachers_weights(tmp_path):
     """They do not matter for speed; which network it is then has to be said."""
-    recipe = read_recipe(recipe_file(tmp_path, teacher_checkpoint="runs/teachers/later"))
+    recipe = read_recipe(recipe_file(tmp_path, teacher_checkpoint="runs/teachers/later"), DISTILL)
     options = {"teacher": None, "num_classes": None, "image_size": None, "channels": None}
     with pytest.raises(InputError, match="--teacher wrn_40_2 --num-classes 10 --image-size 32"):
         with_fresh_weights(with_options(recipe, options))
@@ -402,7 +403,7 @@ def test_without_the_teachers_weights(tmp_path):
         "name": "convnet", "num_classes": 4, "image_size": [8, 8], "channels": 1
     }  # fmt: skip
     # One that is there is used, and nothing has to be said.
-    there = read_recipe(recipe_file(tmp_path))
+    there = read_recipe(recipe_file(tmp_path), DISTILL)
     assert with_fresh_weights(there) == (there, [])
 
 

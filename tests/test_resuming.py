@@ -181,5 +181,5 @@ def test_how_often_checkpoints_are_made_may_change(tmp_path):
         "teacher": tiny_network((6, 8), 0),
         "student": tiny_network((3, 4), 1),
     }
-    found = resume.resumed(api.distill, given)
+    found = resume.resumed(api.defaults(api.distill), given)
     assert (found["checkpoint_seconds"], found["checkpoint_steps"]) == (7, 3)

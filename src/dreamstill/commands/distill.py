@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamstill import api
 from dreamstill.data.bank import ImageBank
 from dreamstill.data.image_set import ImageSet
 from dreamstill.data.transfer_set import kept, write_set
@@ -33,11 +33,11 @@ from dreamstill.tasks.checks import check_size, warn_of_overlap
 _UNSAVED = ("out", "resume", "quiet", "dry_run", "minutes", "unsafe_load")
 
 
-def run_distillation(settings: dict[str, Any]) -> Network | None:
-    """Carry out :func:`dreamstill.api.distill`."""
+def run_distillation(settings: dict[str, Any], defaults: Mapping[str, Any]) -> Network | None:
+    """Carry out :func:`dreamstill.api.distill`, whose arguments have these ``defaults``."""
     began = time.monotonic()
     if settings["resume"]:
-        settings = resumed(api.distill, settings)
+        settings = resumed(defaults, settings)
     else:
         inputs.check_used(settings)
     check_run(settings)

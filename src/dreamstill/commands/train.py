@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from dreamstill import api
 from dreamstill.data.augment import relight, starts
 from dreamstill.data.image_set import ImageSet
 from dreamstill.data.load import load_images, normalisation
@@ -158,11 +157,11 @@ def class_weights(labels: Tensor, k: int, kind: ClassWeights, dtype: torch.dtype
     return (weights.sqrt() if kind == "root" else weights).to(dtype)
 
 
-def run_training(settings: dict[str, Any]) -> Network:
-    """Carry out :func:`dreamstill.api.train`."""
+def run_training(settings: dict[str, Any], defaults: Mapping[str, Any]) -> Network:
+    """Carry out :func:`dreamstill.api.train`, whose arguments have these ``defaults``."""
     began = time.monotonic()
     if settings["resume"]:
-        settings = resumed(api.train, settings)
+        settings = resumed(defaults, settings)
     if settings["network"] is None:
         raise InputError("no network: name one, as dreamstill train wrn_16_2, or package.module:factory")
     if settings["data"] is None:
