@@ -27,11 +27,13 @@ from dreamstill.networks.load import resolve
 from dreamstill.networks.network import Network, sides
 from dreamstill.networks.output_check import check_output
 from dreamstill.networks.pixels import to_float
+from dreamstill.report import write_report
 from dreamstill.runs.folder import new_folder
-from dreamstill.runs.plan import Plan, anywhere
+from dreamstill.runs.plan import Finished, Plan, anywhere
 from dreamstill.runs.resume import resumed, same_inputs
 from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import check_run
+from dreamstill.runs.summary import write_results
 from dreamstill.tasks.checks import check_batch, check_set, load_scored, loaded_size, warn_of_overlap
 
 ClassWeights = Literal["none", "median", "root"]
@@ -215,10 +217,16 @@ def run_training(settings: dict[str, Any], defaults: Mapping[str, Any]) -> Netwo
     )  # fmt: skip
     if settings["resume"]:
         same_inputs(plan)
-    trained = carry_out(plan, lambda done: {})
+    trained = carry_out(plan, _finish)
     if not settings["quiet"]:
         print(f"\n{out / 'model.safetensors'} and {out / 'report.html'}")
     return trained.requires_grad_(True).eval()  # it may be trained on
+
+
+def _finish(done: Finished) -> None:
+    write_results(done, lambda done: {})
+    # Last of all, because its presence says that the run is finished.
+    write_report(done.plan.out)
 
 
 def _check_ranges(settings: dict[str, Any]) -> None:
