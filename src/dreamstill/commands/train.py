@@ -34,6 +34,7 @@ from dreamstill.runs.resume import resumed, same_inputs
 from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import check_run
 from dreamstill.runs.summary import write_results
+from dreamstill.tasks import task_of
 from dreamstill.tasks.checks import check_batch, check_set, load_scored, loaded_size, warn_of_overlap
 
 ClassWeights = Literal["none", "median", "root"]
@@ -210,7 +211,7 @@ def run_training(settings: dict[str, Any], defaults: Mapping[str, Any]) -> Netwo
         "image_size": list(network.image_size), "channels": network.channels,
     }  # fmt: skip
     out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), "train")
-    given = Given(network, network, images.pixels, images.labels)
+    given = Given(network, network, images.pixels, images.labels, task=task_of(network))
     plan = Plan(
         "train", config, out, settings["resume"], settings["quiet"], method, given, test, steps,
         "model.safetensors", compare=False, began=began,

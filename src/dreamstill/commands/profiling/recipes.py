@@ -109,10 +109,11 @@ def given_of(recipe: dict[str, Any], images: int = IMAGES) -> Given:
 def with_noise(teacher: Network, student: Network, images: int) -> Given:
     """Noise in place of real, collected and transferred images, which cost the same."""
     real = torch.randint(256, (images, teacher.channels, *teacher.image_size), dtype=torch.uint8)
-    if task_of(teacher).name == "segmentation":
+    task = task_of(teacher)
+    if task.name == "segmentation":
         classes = min(teacher.num_classes, VOID)  # a byte holds no more, and its last value is none
         labels = torch.randint(classes, (images, *teacher.image_size), dtype=torch.uint8)
     else:
         labels = torch.randint(teacher.num_classes, (images,))
     logits = torch.randn(images, teacher.num_classes)
-    return Given(teacher, student, real, labels, real, real, logits)
+    return Given(teacher, student, real, labels, real, real, logits, task=task)
