@@ -30,6 +30,7 @@ from dreamstill.files import write_json
 from dreamstill.methods.ddad import DDAD
 from dreamstill.networks import channel_moments, generators, probes
 from dreamstill.runs.machine import machine as this_machine
+from dreamstill.tasks.classification import Classification
 
 ROOT = Path(__file__).parents[1]
 
@@ -132,7 +133,7 @@ def serve(connection: Connection, without: str, options: argparse.Namespace) -> 
     compile = without == "(compiled)" or without in COMPILED
     engine = prepared(
         method,
-        Given(network(options.teacher), network(options.student)),
+        Given(network(options.teacher), network(options.student), task=Classification()),
         Hardware("cpu", options.precision, compile),
         compile=compile,
     )

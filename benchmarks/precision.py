@@ -18,6 +18,7 @@ from dreamstill.methods.ddad import DDAD
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
 from dreamstill.runs.machine import machine
+from dreamstill.tasks.classification import Classification
 
 
 def network(name: str) -> Network:
@@ -27,7 +28,11 @@ def network(name: str) -> Network:
 
 def prepared(precision: str, compile: bool, width: int) -> tuple[Engine, DDAD]:
     engine = Engine(
-        Given(network("wrn_16_2"), network("wrn_16_1")), device="cpu", precision=precision, compile=compile, steps=1000
+        Given(network("wrn_16_2"), network("wrn_16_1"), task=Classification()),
+        device="cpu",
+        precision=precision,
+        compile=compile,
+        steps=1000,
     )
     method = DDAD(batch_size=128, nz=128, width=width)
     method.setup(engine)

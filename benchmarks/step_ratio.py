@@ -35,6 +35,7 @@ from dreamstill.methods.ddad import DDAD
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
 from dreamstill.runs.machine import machine
+from dreamstill.tasks.classification import Classification
 
 SIDE, CLASSES, NZ = 32, 10, 256
 TURN = {"plain": 2, "ours": 6}  # iterations; about as long as each other where ours are several times faster
@@ -66,7 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     worker.start()
     method = DDAD(batch_size=options.batch, nz=NZ, width=options.width)
     hardware = Hardware("cpu", options.precision, False)
-    engine = prepared(method, Given(teacher, student), hardware, compile=options.compile == "on")
+    engine = prepared(method, Given(teacher, student, task=Classification()), hardware, compile=options.compile == "on")
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     ask.send(True)
     ask.recv()

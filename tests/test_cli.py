@@ -173,7 +173,7 @@ class TestMethodSettings:
 
 MINE = """
 from dataclasses import dataclass
-from dreamstill import models
+from dreamstill.networks import builtin
 from dreamstill.methods.controls.noise import Noise as Base
 
 @dataclass
@@ -181,7 +181,7 @@ class Noise(Base):
     pass
 
 def make(width=4):
-    return models.build("convnet", num_classes=10, channels=1, image_size=8, widths=(width, 6))
+    return builtin.build("convnet", num_classes=10, channels=1, image_size=8, widths=(width, 6))
 """
 
 

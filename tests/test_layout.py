@@ -64,3 +64,49 @@ def test_the_malicious_releases_of_lightning_are_excluded():
     assert locked
     assert not {"2.6.2", "2.6.3"} & set(locked)
     assert "!=2.6.2,!=2.6.3" in (ROOT / "pyproject.toml").read_text()
+
+
+ORDER = [
+    "errors", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report", "commands",
+]  # fmt: skip
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(tree, modules):
+    """The modules of ours that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else node.module for name in named}
+    return found & modules
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+IMPORTS = {m: imported(ast.parse(path.read_text()), set(MODULES)) - {m} for m, path in MODULES.items()}
+
+
+def rank(module):
+    """A floor; the face (api, cli and the package itself) is on top."""
+    parts = module.split(".")
+    return len(ORDER) if len(parts) == 1 or parts[1] in ("api", "cli", "__main__") else ORDER.index(parts[1])
+
+
+def test_imports_go_downwards():
+    upward = [(m, t) for m, targets in IMPORTS.items() for t in targets if rank(t) > rank(m)]
+    assert not upward
+    assert {rank(m) for m in MODULES} == set(range(len(ORDER) + 1))  # no floor is empty, and none is forgotten
+
+
+def test_no_two_files_import_each_other():
+    left = {m: set(targets) for m, targets in IMPORTS.items()}
+    while free := {m for m, targets in left.items() if not targets & set(left)}:
+        left = {m: targets for m, targets in left.items() if m not in free}
+    assert not left, f"a circle among {sorted(left)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any, Literal
 
 Precision = Literal["auto", "32", "bf16", "64"]
@@ -93,7 +95,7 @@ def distill(
     settings = dict(locals())
     from dreamstill.commands.distill import run_distillation
 
-    return run_distillation(settings)
+    return run_distillation(settings, defaults(distill))
 
 
 def synthesize(run: str, n: int | None = None, out: str | None = None, seed: int = 0, unsafe_load: bool = False) -> str:
@@ -222,7 +224,7 @@ def train(
     settings = dict(locals())
     from dreamstill.commands.train import run_training
 
-    return run_training(settings)
+    return run_training(settings, defaults(train))
 
 
 def doctor(
@@ -279,7 +281,7 @@ def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet:
     """
     from dreamstill.commands.demo import run_demo
 
-    return run_demo(out, seed, steps, quiet)
+    return run_demo(out, seed, steps, quiet, defaults(train), defaults(distill))
 
 
 def profile(
@@ -316,7 +318,7 @@ def profile(
     settings = dict(locals())
     from dreamstill.commands.profiling.command import run_profile
 
-    return run_profile(settings)
+    return run_profile(settings, defaults(distill))
 
 
 def bench(
@@ -344,4 +346,9 @@ def bench(
     """
     from dreamstill.commands.bench.run import run_bench
 
-    return run_bench(suite, data_root, seeds, tables, rows, jobs, quiet)
+    return run_bench(suite, data_root, seeds, tables, rows, jobs, quiet, defaults(distill))
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of one of these functions and their defaults."""
+    return {name: p.default for name, p in inspect.signature(function).parameters.items()}

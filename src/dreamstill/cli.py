@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             # Parsed again without defaults: what is left was typed, or stands in a recipe.
             typed = build_parser().parse_args(words, defaults=False)[parsed.command]
-            refuse_others(function, {k: arguments[k] for k in typed.as_dict() if k in arguments})
+            refuse_others(api.defaults(function), {k: arguments[k] for k in typed.as_dict() if k in arguments})
         function(**arguments)
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)

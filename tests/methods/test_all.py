@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from conftest import Silent, dense_network, tiny_network
+from helpers.logs import Silent
+from helpers.networks import dense_network, make_given, tiny_network
 
 from dreamstill import methods
-from dreamstill.engine import Engine, Given, Hardware
+from dreamstill.engine import Engine, Hardware
 from dreamstill.errors import DivergedError
 from dreamstill.networks.network import Network
 from dreamstill.runs import budget
@@ -54,7 +55,9 @@ def make(name, **overrides):
 def engine(seed=0, steps=15, **kwargs):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(50, 4))
+    given = make_given(
+        tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(50, 4)
+    )
     return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
 
 
@@ -63,7 +66,7 @@ def dense_engine(seed=0, steps=15, **kwargs):
     images = torch.randint(256, (50, 1, 16, 32), dtype=torch.uint8, generator=draw)
     labels = torch.randint(4, (50, 16, 32), dtype=torch.uint8, generator=draw)
     labels[:, 0] = 255  # void
-    given = Given(dense_network(6, 0), dense_network(3, 1), images, labels, images)
+    given = make_given(dense_network(6, 0), dense_network(3, 1), images, labels, images)
     return Engine(given, device="cpu", seed=seed, steps=steps, **kwargs)
 
 

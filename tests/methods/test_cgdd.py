@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_network
+from helpers.networks import make_given, tiny_network
 
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.attention import attention_distance
 from dreamstill.losses.distillation import kl
@@ -19,7 +19,7 @@ SMALL = {"batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
 
 
 def pair(teacher=(6, 8), student=(3, 4)):
-    return Given(tiny_network(teacher, 0), tiny_network(student, 1))
+    return make_given(tiny_network(teacher, 0), tiny_network(student, 1))
 
 
 def made(given=None, seed=0, steps=100, **settings):
@@ -374,13 +374,13 @@ def test_a_stage_of_one_position_has_no_attention():
         torch.manual_seed(seed)
         module = builtin.build("lenet5_bn", num_classes=4, channels=1, image_size=32, width=width)
         given.append(Network(module, num_classes=4, image_size=32, channels=1))
-    method, _ = made(Given(*given))
+    method, _ = made(make_given(*given))
     assert [t for t, _ in method.pairs] == ["conv1", "conv2"]
-    method, _ = made(Given(*copy.deepcopy(given)), feat="hint")
+    method, _ = made(make_given(*copy.deepcopy(given)), feat="hint")
     assert [t for t, _ in method.pairs] == ["conv1", "conv2", "conv3"]
     assert [layer[0].weight.shape[:2] for layer in method.adapters.module.layers] == [(6, 3), (16, 8), (120, 60)]
     with pytest.raises(InputError, match="more than one position"):
-        made(Given(*copy.deepcopy(given)), teacher_taps=["conv3"])
+        made(make_given(*copy.deepcopy(given)), teacher_taps=["conv3"])
 
 
 def test_looking_at_the_shapes_leaves_the_student_as_it_was():
@@ -399,12 +399,12 @@ def test_a_network_without_declared_stages():
     )
     teacher = Network(body, num_classes=4, image_size=8, channels=1)
     with pytest.raises(InputError, match=r"Sequential does not say .* teacher_taps.*layers are 0, 1, 2, 3, 4"):
-        made(Given(teacher, tiny_network((3, 4), 1)))
-    method, engine = made(Given(teacher, tiny_network((3, 4), 1)), teacher_taps=["2"])
+        made(make_given(teacher, tiny_network((3, 4), 1)))
+    method, engine = made(make_given(teacher, tiny_network((3, 4), 1)), teacher_taps=["2"])
     assert method.pairs == [("2", "blocks.1")]
     go(method, engine, 2)
     with pytest.raises(InputError, match="layer 3 of Sequential gives 2 dimensions"):
-        made(Given(copy.deepcopy(teacher), tiny_network((3, 4), 1)), teacher_taps=["3"])
+        made(make_given(copy.deepcopy(teacher), tiny_network((3, 4), 1)), teacher_taps=["3"])
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
@@ -509,7 +509,7 @@ def test_what_it_needs():
 def test_large_images_have_their_generator():
     torch.manual_seed(0)
     networks = [tiny_network(widths, 0, image_size=32) for widths in ((6, 8), (3, 4))]
-    method, engine = made(Given(*networks), size="large", pre=0.0)
+    method, engine = made(make_given(*networks), size="large", pre=0.0)
     go(method, engine, 2)
     images = method.synthesise(engine, 10)
     assert images.shape == (10, 1, 32, 32)

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_network
+from helpers.networks import make_given, tiny_network
 from torch import nn
 from torch.optim import SGD, Adam
 
 from dreamstill.data.load import load_images, normalisation
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.contrastive import supervised_contrast
 from dreamstill.losses.distillation import kl
@@ -26,7 +26,7 @@ UNCONDITIONAL = {"condition": "none", "eta": 0.0, "gamma": 0.0}
 
 
 def made(precision="32", student=(3, 4), given=None, **settings):
-    given = given or Given(tiny_network((6, 8), 0), tiny_network(student, 1))
+    given = given or make_given(tiny_network((6, 8), 0), tiny_network(student, 1))
     engine = Engine(given, device="cpu", precision=precision, seed=0, steps=100)
     method = CPSC(**{**SMALL, **settings})
     method.setup(engine)
@@ -423,7 +423,7 @@ def test_the_logarithmic_form_of_the_logit_term():
     assert log[1]["logits"] == pytest.approx(math.log(norm), rel=1e-5)
     guarded = terms_of(alpha=1.0, ikd="log_mse")
     assert guarded[0]["logits"] == pytest.approx(log[0]["logits"], rel=1e-4)
-    same = Given(tiny_network((6, 8), 0), tiny_network((6, 8), 0))
+    same = make_given(tiny_network((6, 8), 0), tiny_network((6, 8), 0))
     for variant, finite in (("repaired", True), ("released", False)):
         method, _ = made(given=copy.deepcopy(same), ikd="log_mse", variant=variant)
         method.student.eval()
@@ -473,7 +473,7 @@ def digits_teacher():
 
 
 def test_the_generator_learns_to_make_the_class_it_is_told(digits_teacher):
-    given = Given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
+    given = make_given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
     settings = {"batch_size": 64, "nz": 16, "width": 8, "student_steps": 0, "lr_g": 1e-2}
     method, engine = made(given=given, adversarial=False, **settings)
 
@@ -531,7 +531,7 @@ def test_the_features_are_what_enters_the_last_linear_layer():
     assert penultimate(tiny_network((6, 8), 0), "teacher") == ("linear:input", 8)
     own = Network(HoldsItsClassifier(), num_classes=4, image_size=8, channels=1)
     assert penultimate(own, "student") == ("classifier.3:input", 7)
-    method, engine = made(given=Given(tiny_network((6, 8), 0), own))
+    method, engine = made(given=make_given(tiny_network((6, 8), 0), own))
     iterate(method, engine, 1)
     assert engine.read()["generator/contrast"] > 0
 
@@ -539,7 +539,7 @@ def test_the_features_are_what_enters_the_last_linear_layer():
 def test_a_student_without_a_linear_layer():
     body = nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())
     student = Network(body, num_classes=4, image_size=8, channels=1)
-    given = Given(tiny_network((6, 8), 0), student)
+    given = make_given(tiny_network((6, 8), 0), student)
     with pytest.raises(InputError, match=r"the student Sequential has no nn\.Linear"):
         made(given=copy.deepcopy(given))
     method, engine = made(given=given, gamma=0.0)

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import dense_network, tiny_network
+from helpers.networks import dense_network, make_given, tiny_network
 from torch.optim import SGD, Adam
 
 from dreamstill.data.load import load_images, normalisation
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods.ddad import DDAD
@@ -24,7 +24,7 @@ SMALL = {"batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
 
 
 def made(seed=0, given=None, **settings):
-    given = given or Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
+    given = given or make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     engine = Engine(given, device="cpu", seed=seed, steps=100)
     method = DDAD(**{**SMALL, **settings})
     method.setup(engine)
@@ -242,7 +242,7 @@ def test_the_statistics_know_real_images_from_noise(digits_teacher):
 
 
 def test_the_generator_learns_the_statistics(digits_teacher):
-    given = Given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
+    given = make_given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
     method, engine = made(given=given, batch_size=64, nz=16, width=8, student_steps=1, alpha=1.0, schedule="constant")
     first = engine_terms(method, engine, 1)
     assert engine_terms(method, engine, 40)["generator/bn"] < 0.5 * first["generator/bn"]
@@ -250,7 +250,7 @@ def test_the_generator_learns_the_statistics(digits_teacher):
 
 def test_one_step_of_the_generator_without_an_adversary_lowers_the_statistics_term(digits_teacher):
     """On the same noise."""
-    given = Given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
+    given = make_given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
     method, engine = made(given=given, batch_size=64, nz=16, width=8, w_adv=0.0, lr_g=1e-4, schedule="constant")
     engine.begin(0, 0.0)
     z = engine.noise(64, 16)
@@ -273,7 +273,7 @@ def test_the_adversarial_term_is_the_distance_or_its_logarithm():
         found[form] = (float(terms["adversarial"].detach()), float(distance))
     assert found["auto"][0] == found["plain"][0] == pytest.approx(-0.5 * found["plain"][1], rel=1e-5)
     assert found["log"][0] == pytest.approx(-0.5 * math.log1p(found["log"][1]), rel=1e-5)
-    dense = Given(dense_network(6, 0), dense_network(3, 1))
+    dense = make_given(dense_network(6, 0), dense_network(3, 1))
     for form, expected in (("auto", "log"), ("plain", "plain")):
         method, _ = made(given=dense, adversarial=form)
         value = float(method.reward(torch.tensor(1.7)))
@@ -282,7 +282,7 @@ def test_the_adversarial_term_is_the_distance_or_its_logarithm():
 
 def test_the_first_discriminator_weighs_three_times_the_second_and_as_much_for_maps():
     assert made(alpha="auto")[0].ratio == 3.0
-    assert made(alpha="auto", given=Given(dense_network(6, 0), dense_network(3, 1)))[0].ratio == 1.0
+    assert made(alpha="auto", given=make_given(dense_network(6, 0), dense_network(3, 1)))[0].ratio == 1.0
     assert made(alpha="auto", alpha_ratio=10.0)[0].ratio == 10.0
 
 
@@ -444,6 +444,6 @@ def test_dfad_takes_a_teacher_without_batch_norm():
     torch.manual_seed(0)
     body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
     teacher = Network(body, num_classes=4, image_size=8, channels=1)
-    method, engine = made(given=Given(teacher, tiny_network((3, 4), 1)), alpha=0.0)
+    method, engine = made(given=make_given(teacher, tiny_network((3, 4), 1)), alpha=0.0)
     iterate(method, engine, 2)
     assert set(engine.read()) >= {"generator/adversarial", "student/discrepancy"}

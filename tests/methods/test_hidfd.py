@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Silent, tiny_network
+from helpers.logs import Silent
+from helpers.networks import make_given, tiny_network
 
 from dreamstill.data.collected import ranked
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.methods.controls.collected_only import CollectedOnly
 from dreamstill.methods.hidfd import HiDFD
@@ -30,7 +31,7 @@ def images(n=50, seed=1):
 
 
 def made(cls=HiDFD, teacher=None, student=None, collected=None, steps=4, **settings):
-    given = Given(
+    given = make_given(
         teacher or tiny_network((6, 8), 0), student or tiny_network((3, 4), 1),
         collected=images() if collected is None else collected,
     )  # fmt: skip
@@ -413,7 +414,7 @@ def test_networks_that_end_otherwise():
 
 
 def test_nothing_collected():
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
+    given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     with pytest.raises(InputError, match="--collected"):
         HiDFD(**SMALL).setup(Engine(given, device="cpu"))
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Silent, tiny_network
+from helpers.logs import Silent
+from helpers.networks import make_given, tiny_network
 from torch import nn
 from torch.optim import Adam
 
 from dreamstill.data.load import load_images
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.soft_targets import entropy
 from dreamstill.methods.parts import soft_targets
@@ -53,7 +54,7 @@ def teacher():
 def made(network=None, seed=0, student=None, **settings):
     network = network or lenet()
     student = student or tiny_network((3, 4), 1, num_classes=network.num_classes)
-    engine = Engine(Given(network, student), device="cpu", seed=seed, steps=100)
+    engine = Engine(make_given(network, student), device="cpu", seed=seed, steps=100)
     method = SoftTarget(**{**SMALL, **settings})
     method.setup(engine)
     return method, engine

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from prepared import RAMP, fed_to, mirrored, prepared
+from helpers.prepared import RAMP, fed_to, mirrored, prepared
 
 from dreamstill.engine import Engine
 from dreamstill.engine.schedules import cosine

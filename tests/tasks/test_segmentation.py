@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import dense_network, tiny_network
+from helpers.networks import dense_network, tiny_network
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from dreamstill import tasks

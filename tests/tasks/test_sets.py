@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import tiny_network
+from helpers.networks import tiny_network
 from PIL import Image
 
 import dreamstill

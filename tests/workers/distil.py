@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import tiny_network
+from helpers.networks import tiny_network
 
 import dreamstill
 from dreamstill import files

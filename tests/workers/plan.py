@@ -5,12 +5,16 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from dreamstill.commands import distill
-from dreamstill.engine import Given, Hardware
+from dreamstill.engine import Hardware
 from dreamstill.methods.ddad import DDAD
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import tiny_network
+from helpers.networks import make_given, tiny_network
+
+torch.set_num_threads(1)
 
 ASKED = {"resume": False, "device": "cpu", "precision": "auto", "compile": "off", "seed": 0, "evaluations": 0}
 
@@ -18,7 +22,7 @@ ASKED = {"resume": False, "device": "cpu", "precision": "auto", "compile": "off"
 def main(folder, rank):
     distill.choose = lambda *_: Hardware("cpu", ("32", "64")[rank], False)
     method = DDAD(batch_size=16, nz=8, width=4)
-    given = Given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
+    given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     found = []
     for budget in ({"minutes": 2.0, "steps": None, "dry_run": False}, {"minutes": None, "steps": 7, "dry_run": False}):
         began = time.monotonic() - 50 * rank  # as if the second had taken that long to start

@@ -7,12 +7,15 @@ from pathlib import Path
 import torch
 
 from dreamstill import methods
-from dreamstill.engine import Engine, Given
+from dreamstill.engine import Engine
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.loop import Cadence, run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import Silent, dense_network, tiny_network
+from helpers.logs import Silent
+from helpers.networks import dense_network, make_given, tiny_network
+
+torch.set_num_threads(1)
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16, "every": 2, "crop": 1, "lr_s": 0.05}
 SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 5}
@@ -43,14 +46,14 @@ CASES = sorted({*methods.names(), *VARIANTS, *DENSE})
 def train(name):
     images = torch.randint(256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
-    given = Given(
+    given = make_given(
         tiny_network((6, 8), 0), tiny_network((3, 4), 1), images, labels, images, images, torch.randn(len(images), 4)
     )
     if name in DENSE:
         draw = torch.Generator().manual_seed(1)
         images = torch.randint(256, (50, 1, 16, 32), dtype=torch.uint8, generator=draw)
         labels = torch.randint(4, (50, 16, 32), dtype=torch.uint8, generator=draw)
-        given = Given(dense_network(6, 0), dense_network(3, 1), images, labels, images)
+        given = make_given(dense_network(6, 0), dense_network(3, 1), images, labels, images)
     engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
     cls = methods.get(name.split()[0])
     settings = {**SMALL, **VARIANTS.get(name, {})}

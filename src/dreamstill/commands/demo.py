@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamstill import api
+from dreamstill.commands.distill import run_distillation
+from dreamstill.commands.train import run_training
 from dreamstill.errors import InputError
 from dreamstill.runs.settings import check_seed, read_config
 
@@ -25,8 +27,15 @@ STUDENT = {"widths": [10, 20, 36]}
 STEPS = 2_600
 
 
-def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, Any]:
-    """Carry out :func:`dreamstill.api.demo`."""
+def run_demo(
+    out: str,
+    seed: int,
+    steps: int | None,
+    quiet: bool,
+    train_defaults: Mapping[str, Any],
+    distill_defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Carry out :func:`dreamstill.api.demo`; what it does not set of ``train`` and ``distill`` has their defaults."""
     check_seed(seed)
     if steps is not None and steps < 1:
         raise InputError(f"steps is {steps}: it must be at least 1, or left out for the demo's own {STEPS:,}")
@@ -35,18 +44,20 @@ def run_demo(out: str, seed: int, steps: int | None, quiet: bool) -> dict[str, A
     _clear(folder, {"data": "digits", "teacher_checkpoint": str(teacher.resolve())})
     _clear(teacher, {"data": "digits", "network": "convnet", "network_args": TEACHER})
     _say(quiet, "1. A teacher learns handwritten digits (1,297 real images, 8x8).")
-    api.train(
-        "convnet", data="digits", network_args=TEACHER, epochs=30, crop=1, seed=seed, precision="32", compile="off",
-        out=str(teacher), quiet=True,
-    )  # fmt: skip
+    training = {
+        "network": "convnet", "data": "digits", "network_args": TEACHER, "epochs": 30, "crop": 1, "seed": seed,
+        "precision": "32", "compile": "off", "out": str(teacher), "quiet": True,
+    }  # fmt: skip
+    run_training({**train_defaults, **training}, train_defaults)
     _say(
         quiet, "2. The digits are out of reach from here on: a student a tenth its size learns from the teacher alone."
     )
-    api.distill(
-        teacher_checkpoint=str(teacher), student="convnet", student_args=STUDENT, method=METHOD,
-        steps=steps or STEPS, seed=seed, precision="32", compile="off", data="digits", evaluations=10, out=out,
-        quiet=quiet,
-    )  # fmt: skip
+    distillation = {
+        "teacher_checkpoint": str(teacher), "student": "convnet", "student_args": STUDENT, "method": METHOD,
+        "steps": steps or STEPS, "seed": seed, "precision": "32", "compile": "off", "data": "digits",
+        "evaluations": 10, "out": out, "quiet": quiet,
+    }  # fmt: skip
+    run_distillation({**distill_defaults, **distillation}, distill_defaults)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     _say(quiet, f"\n3. Both were scored on {summary['data']}, which neither was trained on. Open {folder}/report.html")
     return summary

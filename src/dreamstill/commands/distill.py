@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamstill import api
 from dreamstill.data.bank import ImageBank
 from dreamstill.data.image_set import ImageSet
 from dreamstill.data.transfer_set import kept, write_set
@@ -18,6 +18,7 @@ from dreamstill.networks import state_dicts
 from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.networks.load import FACTS, checkpoint_file
 from dreamstill.networks.network import Network
+from dreamstill.report import write_report
 from dreamstill.runs import budget, inputs
 from dreamstill.runs.folder import new_folder
 from dreamstill.runs.manifest import read_manifest
@@ -25,6 +26,7 @@ from dreamstill.runs.plan import Finished, Plan, anywhere
 from dreamstill.runs.resume import resumed, same_inputs
 from dreamstill.runs.run import CURVE_IMAGES, carry_out
 from dreamstill.runs.settings import DEFAULT_STEPS, build_method, check_run, method_spec
+from dreamstill.runs.summary import write_results
 from dreamstill.runs.synthetic_images import look_at_images
 from dreamstill.tasks import task_of
 from dreamstill.tasks.checks import check_size, warn_of_overlap
@@ -33,11 +35,11 @@ from dreamstill.tasks.checks import check_size, warn_of_overlap
 _UNSAVED = ("out", "resume", "quiet", "dry_run", "minutes", "unsafe_load")
 
 
-def run_distillation(settings: dict[str, Any]) -> Network | None:
-    """Carry out :func:`dreamstill.api.distill`."""
+def run_distillation(settings: dict[str, Any], defaults: Mapping[str, Any]) -> Network | None:
+    """Carry out :func:`dreamstill.api.distill`, whose arguments have these ``defaults``."""
     began = time.monotonic()
     if settings["resume"]:
-        settings = resumed(api.distill, settings)
+        settings = resumed(defaults, settings)
     else:
         inputs.check_used(settings)
     check_run(settings)
@@ -160,7 +162,13 @@ def _student_facts(settings: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- what is left behind
 
 
-def _finish(done: Finished, onnx: bool) -> dict[str, Any]:
+def _finish(done: Finished, onnx: bool) -> None:
+    write_results(done, lambda done: _own_results(done, onnx))
+    # Last of all, because its presence says that the run is finished.
+    write_report(done.plan.out)
+
+
+def _own_results(done: Finished, onnx: bool) -> dict[str, Any]:
     """Samples, what the teacher sees in them, the transfer set of a method that keeps one, the exported student."""
     plan = done.plan
     found = look_at_images(done) | plan.method.facts()

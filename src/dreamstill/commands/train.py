@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from dreamstill import api
 from dreamstill.data.augment import relight, starts
 from dreamstill.data.image_set import ImageSet
 from dreamstill.data.load import load_images, normalisation
@@ -28,11 +27,14 @@ from dreamstill.networks.load import resolve
 from dreamstill.networks.network import Network, sides
 from dreamstill.networks.output_check import check_output
 from dreamstill.networks.pixels import to_float
+from dreamstill.report import write_report
 from dreamstill.runs.folder import new_folder
-from dreamstill.runs.plan import Plan, anywhere
+from dreamstill.runs.plan import Finished, Plan, anywhere
 from dreamstill.runs.resume import resumed, same_inputs
 from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import check_run
+from dreamstill.runs.summary import write_results
+from dreamstill.tasks import task_of
 from dreamstill.tasks.checks import check_batch, check_set, load_scored, loaded_size, warn_of_overlap
 
 ClassWeights = Literal["none", "median", "root"]
@@ -158,11 +160,11 @@ def class_weights(labels: Tensor, k: int, kind: ClassWeights, dtype: torch.dtype
     return (weights.sqrt() if kind == "root" else weights).to(dtype)
 
 
-def run_training(settings: dict[str, Any]) -> Network:
-    """Carry out :func:`dreamstill.api.train`."""
+def run_training(settings: dict[str, Any], defaults: Mapping[str, Any]) -> Network:
+    """Carry out :func:`dreamstill.api.train`, whose arguments have these ``defaults``."""
     began = time.monotonic()
     if settings["resume"]:
-        settings = resumed(api.train, settings)
+        settings = resumed(defaults, settings)
     if settings["network"] is None:
         raise InputError("no network: name one, as dreamstill train wrn_16_2, or package.module:factory")
     if settings["data"] is None:
@@ -209,17 +211,23 @@ def run_training(settings: dict[str, Any]) -> Network:
         "image_size": list(network.image_size), "channels": network.channels,
     }  # fmt: skip
     out = Path(settings["out"]) if settings["out"] else new_folder(Path("runs"), "train")
-    given = Given(network, network, images.pixels, images.labels)
+    given = Given(network, network, images.pixels, images.labels, task=task_of(network))
     plan = Plan(
         "train", config, out, settings["resume"], settings["quiet"], method, given, test, steps,
         "model.safetensors", compare=False, began=began,
     )  # fmt: skip
     if settings["resume"]:
         same_inputs(plan)
-    trained = carry_out(plan, lambda done: {})
+    trained = carry_out(plan, _finish)
     if not settings["quiet"]:
         print(f"\n{out / 'model.safetensors'} and {out / 'report.html'}")
     return trained.requires_grad_(True).eval()  # it may be trained on
+
+
+def _finish(done: Finished) -> None:
+    write_results(done, lambda done: {})
+    # Last of all, because its presence says that the run is finished.
+    write_report(done.plan.out)
 
 
 def _check_ranges(settings: dict[str, Any]) -> None:

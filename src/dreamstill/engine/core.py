@@ -36,7 +36,6 @@ from dreamstill.engine.seeds import stream
 from dreamstill.errors import InputError
 from dreamstill.networks.network import Network
 from dreamstill.networks.probes import Probe, Rest
-from dreamstill.tasks import Task, task_of
 
 Terms = dict[str, Tensor]
 _NO_SCHEDULES: Mapping[str, Schedule] = MappingProxyType({})
@@ -71,7 +70,7 @@ class Engine:
         self.device, self.ranks, self.rank = self.fabric.device, self.fabric.world_size, self.fabric.global_rank
         self.dtype = torch.float64 if precision == "64" else torch.float32
         self.compiling = compile
-        self.task: Task = task_of(given.teacher)
+        self.task = given.task
         self.modules: dict[str, nn.Module] = {}
         self.owned: dict[str, Owned] = {}
         self.buffers: dict[str, Tensor] = {}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from dreamstill.errors import InputError
 from dreamstill.networks.network import Network
 
+if TYPE_CHECKING:
+    from dreamstill.tasks import Task
+
 
 @dataclass
 class Given:
-    """What the user brought: the networks, and real or collected images where a method is allowed to see them."""
+    """What the user brought: networks, their task, and real or collected images where a method may see them."""
 
     teacher: Network
     student: Network
@@ -21,6 +25,7 @@ class Given:
     collected: Tensor | None = None  # uint8 n c h w, without labels
     transfer_pixels: Tensor | None = None  # uint8 n c h w
     transfer_logits: Tensor | None = None  # n k, the teacher's of just these images
+    task: Task = field(kw_only=True)  # the teacher's
 
     def real(self) -> tuple[Tensor, Tensor]:
         """Real images and labels, or an error that names the option."""

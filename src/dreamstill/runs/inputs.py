@@ -91,7 +91,7 @@ def brought(
 ) -> tuple[Given, Collected | None, TransferSet | None]:
     """All that the engine may see, and the accounts of collected images and of a stored set where there are some."""
     pixels, labels = _real_images(settings, method, teacher)
-    given = Given(teacher, student, pixels, labels)
+    given = Given(teacher, student, pixels, labels, task=task_of(teacher))
     collected, stored = _collected_images(settings, method, teacher), _transfer_set(settings, method, teacher)
     if collected is not None:
         given.collected = collected.pixels

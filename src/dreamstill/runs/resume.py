@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load", "checkpoint_seconds", "checkpoint_steps"}
 
 
-def resumed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def resumed(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the run in ``out``, after making sure that nothing else was asked for now.
 
     What a function is called with does not tell a default from the same value given on purpose, so only other values
@@ -33,8 +32,7 @@ def resumed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[s
     Raises:
         InputError: no run there, it is finished, an argument contradicts it, or it names code to import.
     """
-    defaults = {k: p.default for k, p in inspect.signature(function).parameters.items()}
-    refuse_others(function, {k: v for k, v in settings.items() if k == "out" or v != defaults[k]})
+    refuse_others(defaults, {k: v for k, v in settings.items() if k == "out" or v != defaults[k]})
     out = Path(settings["out"])
     saved = read_config(out / "config.yaml")
     _refuse_own_code(saved, settings, out / "config.yaml")
@@ -43,11 +41,11 @@ def resumed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[s
     return {**settings, **saved, **{k: v for k, v in free.items() if v != defaults[k]}, **given}
 
 
-def refuse_others(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def refuse_others(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Make sure that there is a run to go on with and that it has every setting that is given.
 
     Args:
-        function: of :mod:`dreamstill.api`, for its defaults: an earlier version's run may lack a setting.
+        defaults: the command's: an earlier version's run may lack a setting.
         given: ``out``, and what else the user gave now.
 
     Raises:
@@ -68,16 +66,15 @@ def refuse_others(function: Callable[..., Any], given: Mapping[str, Any]) -> Non
             f"--minutes {given['minutes']:g} was given and the run in {out} goes on to the {saved.get('steps')} steps "
             "that were fixed when it began: leave out --minutes"
         )
-    if found := differing(function, given, saved):
+    if found := differing(defaults, given, saved):
         now = ", ".join(f"{key} is {value} now and the run in {out} has {was}" for key, value, was in found)
         raise InputError(f"{now}: leave {', '.join(d[0] for d in found)} out to go on, or choose another --out")
 
 
 def differing(
-    function: Callable[..., Any], given: Mapping[str, Any], saved: Mapping[str, Any]
+    defaults: Mapping[str, Any], given: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Setting, its value now, and the run's, for all that are given and that a run saved otherwise."""
-    defaults = {k: p.default for k, p in inspect.signature(function).parameters.items()}
     found: list[tuple[str, Any, Any]] = []
     for key, value in given.items():
         # None and "auto" leave it to the run; a network given in Python is compared by its tensors.

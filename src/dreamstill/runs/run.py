@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,14 +22,13 @@ from dreamstill.runs.manifest import manifest
 from dreamstill.runs.metrics_log import Tracker
 from dreamstill.runs.plan import Finished, Plan
 from dreamstill.runs.settings import write_config
-from dreamstill.runs.summary import finish
 from dreamstill.tasks import Task
 
 CURVE_IMAGES = 2_000  # the curve in the report is scored on so many test images; the final figures on all of them
 
 
-def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network:
-    """Train, deliver and report; ``more`` adds a command's own files and summary entries."""
+def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
+    """Train and deliver; ``finish`` writes what the run leaves behind, while the folder is locked."""
     config = plan.config
     reset_peak_memory()
     engine = Engine(
@@ -55,7 +53,7 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
         images = _images(plan, engine, outcome) if plan.compare else None
         finished = Finished(plan, engine, outcome, images, ready - plan.began, trained)
         if engine.rank == 0:
-            finish(finished, more)
+            finish(finished)
     finally:
         if folder is not None:
             folder.close()

@@ -10,7 +10,6 @@ from dreamstill.files import atomic_write, write_json
 from dreamstill.networks import cost
 from dreamstill.networks.load import save_network
 from dreamstill.networks.network import Network
-from dreamstill.report import write_report
 from dreamstill.runs.machine import machine, peak_memory
 from dreamstill.runs.plan import Finished
 from dreamstill.runs.settings import SCHEMA
@@ -18,7 +17,7 @@ from dreamstill.runs.settings import SCHEMA
 SELECTION = "average of the weights over the last fiftieth of the schedule (EMA); no labelled image chose it"
 
 
-def finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
+def write_results(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
     """Write the network, its figures and the picture; ``more`` adds a command's own files and summary entries."""
     plan = done.plan
     save_network(plan.out / plan.file, done.network, {"method": plan.config.get("method"), "steps": done.engine.steps})
@@ -37,8 +36,6 @@ def finish(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
     }
     summary["wall_seconds"] = sum(summary["seconds"].values())
     write_json(plan.out / "summary.json", summary)
-    # Last of all, because its presence says that the run is finished.
-    write_report(plan.out)
 
 
 def _compare(done: Finished) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from dreamstill import api
 from dreamstill.commands.bench.suite import Row, Table, read_suite
 from dreamstill.commands.bench.tables import write_tables
+from dreamstill.commands.distill import run_distillation
 from dreamstill.errors import InputError
 from dreamstill.files import write_json
 from dreamstill.runs.metrics_log import read_metrics
@@ -33,8 +33,9 @@ def run_bench(
     rows: list[str] | None,
     jobs: int,
     quiet: bool,
+    defaults: Mapping[str, Any],
 ) -> str:
-    """Carry out :func:`dreamstill.api.bench`."""
+    """Carry out :func:`dreamstill.api.bench`; ``defaults`` are those of ``dreamstill distill``."""
     if jobs < 1:
         raise InputError(f"jobs is {jobs}: it must be at least 1")
     path = Path(suite) if suite.endswith(".yaml") else Path("benchmarks") / f"{suite}.yaml"
@@ -52,21 +53,20 @@ def run_bench(
         if (rows is None or row.name in rows) and not plan.record(row, seed).exists()
     ]
     for plan, row, _ in todo:
-        _check(plan, row)
+        _check(plan, row, defaults)
     if jobs > 1 and len(todo) > 1:
         _run_side_by_side(todo, data_root, jobs, quiet)
     else:
         for plan, row, seed in todo:
-            _run(plan, row, seed, data_root, quiet)
+            _run(plan, row, seed, data_root, quiet, defaults)
     text = write_tables(plans)
     if not quiet:
         print(text)
     return text
 
 
-def _check(plan: Table, row: Row) -> None:
+def _check(plan: Table, row: Row, known: Collection[str]) -> None:
     """A recipe that is not there, or says what nobody knows, is found before the first run and not hours later."""
-    known = inspect.signature(api.distill).parameters
     if unknown := sorted(set(plan.settings(row)) - set(known)):
         raise InputError(
             f"row {row.name} of {plan.path} or its recipe {row.recipe} sets {', '.join(unknown)}: expected arguments "
@@ -100,7 +100,7 @@ def _run_side_by_side(todo: Sequence[tuple[Table, Row, int]], data_root: str | N
         raise InputError(f"{len(failed)} of {len(todo)} runs failed, the others are recorded; {'; '.join(failed)}")
 
 
-def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -> None:
+def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool, defaults: Mapping[str, Any]) -> None:
     """One run, resumed where an earlier attempt was stopped, and its record."""
     settings = {**plan.settings(row), "seed": seed}
     for key in ("teacher_checkpoint", "student_checkpoint"):
@@ -112,8 +112,9 @@ def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -
         print(f"\n{row.name}, seed {seed}", flush=True)
     resume = (out / "config.yaml").exists()
     if not (out / "report.html").exists():
-        api.distill(**settings, data_root=data_root, out=str(out), resume=resume, quiet=quiet)
-    elif others := differing(api.distill, settings | {"minutes": None}, read_config(out / "config.yaml")):
+        placed = {"data_root": data_root, "out": str(out), "resume": resume, "quiet": quiet}
+        run_distillation({**defaults, **settings, **placed}, defaults)
+    elif others := differing(defaults, settings | {"minutes": None}, read_config(out / "config.yaml")):
         was = ", ".join(f"{key} {value} where the row has {now}" for key, now, value in others)
         raise InputError(f"the finished run in {out} is of other settings, {was}: remove that folder to make it anew")
     summary = json.loads((out / "summary.json").read_text())

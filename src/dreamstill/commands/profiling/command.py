@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ SCHEMA = 2  # 2: by phase
 WARM, ROUNDS = 2, 5
 
 
-def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
-    """Carry out :func:`dreamstill.api.profile`."""
+def run_profile(settings: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Carry out :func:`dreamstill.api.profile`; ``defaults`` are those of ``dreamstill distill``."""
     out = folder_for(settings["out"])
-    recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings["recipe"])), settings))
+    recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings["recipe"]), defaults), settings))
     method = build_method(recipe["method"])
     images = max([IMAGES, *(int(max(FACTORS) * n) for n in batches_of(method).values())])
     given, steps = given_of(recipe, images), steps_of(recipe)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dreamstill import api
 from dreamstill.data.image_set import VOID
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
@@ -23,10 +22,9 @@ from dreamstill.tasks import task_of
 IMAGES = 2048  # of noise
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The arguments of ``distill`` in a recipe, with the defaults of those it leaves out; ``said``: those in it."""
+def read_recipe(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``distill`` in a recipe, or ``defaults`` where it leaves them out; ``said``: those in it."""
     content = read_settings(path, "the recipe", "give a YAML file of dreamstill distill's arguments, as in recipes/")
-    defaults = {k: p.default for k, p in inspect.signature(api.distill).parameters.items()}
     unknown = sorted(str(key) for key in set(content) - set(defaults))
     if unknown:
         raise InputError(
@@ -111,10 +109,11 @@ def given_of(recipe: dict[str, Any], images: int = IMAGES) -> Given:
 def with_noise(teacher: Network, student: Network, images: int) -> Given:
     """Noise in place of real, collected and transferred images, which cost the same."""
     real = torch.randint(256, (images, teacher.channels, *teacher.image_size), dtype=torch.uint8)
-    if task_of(teacher).name == "segmentation":
+    task = task_of(teacher)
+    if task.name == "segmentation":
         classes = min(teacher.num_classes, VOID)  # a byte holds no more, and its last value is none
         labels = torch.randint(classes, (images, *teacher.image_size), dtype=torch.uint8)
     else:
         labels = torch.randint(teacher.num_classes, (images,))
     logits = torch.randn(images, teacher.num_classes)
-    return Given(teacher, student, real, labels, real, real, logits)
+    return Given(teacher, student, real, labels, real, real, logits, task=task)

@@ -1,0 +1,1 @@
+"""What several tests use. Import it as ``helpers``; no test imports another."""

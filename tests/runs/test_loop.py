@@ -1,0 +1,158 @@
+"""The loop's own accounts: operations and seconds."""
+
+import signal
+import time
+
+import pytest
+import torch
+from helpers.logs import Silent
+from helpers.networks import make_given, tiny_network
+
+from dreamstill.engine import Engine
+from dreamstill.errors import DivergedError
+from dreamstill.methods import Phase
+from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.loop import Cadence, run
+
+
+class Uneven:
+    """A method that multiplies a 10x20 by a 20x30 matrix, but only in every fifth iteration."""
+
+    def setup(self, engine):
+        self.network = engine.given.student
+        engine.own("student", self.network)
+
+    def phases(self, steps):
+        return [Phase("all", steps, self.step)]
+
+    def step(self, engine):
+        if engine.iteration % 5 == 0:
+            torch.ones(10, 20) @ torch.ones(20, 30)
+
+    def deliver(self):
+        return self.network
+
+
+def go(tmp_path, steps, evaluate=None, evaluations=0):
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=steps)
+    method = Uneven()
+    method.setup(engine)
+    return run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(evaluations=evaluations), evaluate=evaluate)
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_operations_of_uneven_iterations(steps, tmp_path):
+    assert go(tmp_path, steps).flops == pytest.approx(steps / 5 * 2 * 10 * 20 * 30)
+
+
+def test_seconds_include_the_last_evaluation(tmp_path):
+    def evaluate(_ema):
+        time.sleep(0.2)
+        return {}
+
+    outcome = go(tmp_path, 4, evaluate, evaluations=2)
+    assert 0.4 <= outcome.evaluation_seconds <= outcome.seconds
+
+
+def test_finite_losses_that_leave_weights_that_are_not_keep_the_last_checkpoint(tmp_path):
+    class Broken(Uneven):
+        def step(self, engine):
+            if engine.iteration == 5:
+                with torch.no_grad():
+                    next(self.network.parameters()).fill_(float("inf"))
+
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
+    method = Broken()
+    method.setup(engine)
+    with pytest.raises(DivergedError, match="weights of the student became NaN or infinite before iteration 6"):
+        run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(checkpoint_steps=2))
+    state = Checkpoints(tmp_path).load({})
+    assert state["progress"]["iteration"] == 4
+    assert all(v.isfinite().all() for v in state["engine"]["modules"]["student"].values())
+
+
+def test_checkpoints_by_steps_come_on_time_on_several_ranks(tmp_path, monkeypatch):
+    saved = []
+
+    class Noted(Checkpoints):
+        def save(self, iteration, *rest):
+            saved.append(iteration)
+            super().save(iteration, *rest)
+
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=1000)
+    method = Uneven()
+    method.setup(engine)
+    monkeypatch.setattr(engine, "ranks", 2)  # as far as the loop knows
+    monkeypatch.setattr(engine, "any_rank", bool)
+    run(method, engine, Noted(tmp_path), Silent(), Cadence(checkpoint_steps=333))
+    assert saved == [333, 666, 999, 1000]
+
+
+def test_what_was_recorded_before_the_first_checkpoint_is_recorded_again(tmp_path):
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
+    method, log = Uneven(), Silent()
+    method.setup(engine)
+    log.rows = [(3, {"student/loss": 1.0})]
+    run(method, engine, Checkpoints(tmp_path), log, Cadence(), resume=True)
+    assert log.rows[0][0] == 1
+    assert [step for step, _ in log.rows] == sorted({step for step, _ in log.rows})
+
+
+class Drifting(Uneven):
+    """Each iteration moves the weights by one, so that an average over them tells which it saw."""
+
+    def step(self, engine):
+        with torch.no_grad():
+            next(self.network.parameters()).add_(1.0)
+
+
+class Halt(Exception):
+    pass
+
+
+class Halting(Silent):
+    def progress(self, done, values):
+        if done == 496:
+            raise Halt
+
+
+def looped(folder, cls=Drifting, log=None, steps=500, resume=False, **cadence):
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=steps)
+    method = cls()
+    method.setup(engine)
+    return run(method, engine, Checkpoints(folder), log or Silent(), Cadence(**cadence), resume)
+
+
+def test_a_resumed_run_goes_on_with_its_average(tmp_path):
+    whole = looped(tmp_path / "whole", checkpoint_steps=495).ema
+    with pytest.raises(Halt):
+        looped(tmp_path / "cut", log=Halting(), checkpoint_steps=495)
+    again = looped(tmp_path / "cut", checkpoint_steps=495, resume=True).ema
+    assert again.updates == whole.updates == 500
+    ours, theirs, first = (list(n.parameters()) for n in (again.network, whole.network, tiny_network((3, 4), 1)))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert 480 < (ours[0] - first[0]).mean() < 499  # an average, and not a copy of the last weights, which moved by 500
+
+
+def test_the_average_is_over_a_fiftieth_of_the_last_phase(tmp_path):
+    class Two(Uneven):
+        def phases(self, steps):
+            return [Phase("before", 100, self.step), Phase("all", steps, self.step)]
+
+    assert looped(tmp_path, Two, steps=200).ema.decay == pytest.approx(1 - 1 / (0.02 * 200))
+
+
+def test_the_seconds_of_a_resumed_run_are_all_of_them(tmp_path):
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
+    method = Uneven()
+    method.setup(engine)
+    at = {"iteration": 3, "seconds": 100.0, "evaluation_seconds": 0.0, "flops": 0.0, "ema_updates": 3}
+    state = {"engine": engine.state(), "ema": engine.given.student.state_dict(), "progress": at}
+    Checkpoints(tmp_path).save(3, state, {})
+    assert 100 < run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(), resume=True).seconds < 200
+
+
+def test_the_handlers_of_signals_are_given_back(tmp_path):
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    go(tmp_path, 2)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before

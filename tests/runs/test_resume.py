@@ -1,0 +1,185 @@
+"""Going on with a stopped run: what is compared, what a run folder may not choose, what no longer is the same."""
+
+import inspect
+import json
+
+import pytest
+import torch
+import yaml
+from helpers.networks import tiny_network
+from helpers.runs import FIXED, SMALL, stopped_run
+
+import dreamstill
+from dreamstill import api, cli
+from dreamstill.errors import InputError
+from dreamstill.networks.load import save_network
+from dreamstill.runs import resume
+
+TRAP = """
+import pathlib
+
+def make(**_):
+    pathlib.Path('trapped').touch()
+    raise RuntimeError
+
+class Trap:
+    pass
+"""
+
+
+def edited(out, **changes):
+    path = out / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+
+def own(tmp_path, monkeypatch):
+    (tmp_path / "evilmod.py").write_text(TRAP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def trained(out, **changes):
+    settings = {"data": "digits", "network_args": {"widths": [2, 3]}, "epochs": 0.1, "crop": 1, **changes}
+    return dreamstill.train("convnet", out=str(out), quiet=True, precision="32", compile="off", **settings)
+
+
+def stopped_training(out, **changes):
+    trained(out, **changes)
+    for name in ("report.html", "summary.json", "model.safetensors"):
+        (out / name).unlink()
+    return out
+
+
+def digits_folder(path, n=40, seed=0):
+    """Class folders of noise, with a split each for training and scoring."""
+    from PIL import Image
+
+    draw = torch.Generator().manual_seed(seed)
+    for split in ("train", "test"):
+        for i in range(n):
+            folder = path / split / str(i % 4)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (8, 8), generator=draw, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"student": "evilmod:make"},
+        {"teacher": "evilmod:make"},
+        {"method": {"name": "evilmod:Trap"}},
+        {"student": "shared_classifier", "student_args": {"base": "evilmod:make"}},
+    ],
+)
+def test_a_run_folder_does_not_choose_which_code_is_called(changes, tmp_path, monkeypatch, capsys):
+    own(tmp_path, monkeypatch)
+    out = stopped_run(tmp_path / "a")
+    edited(out, **changes)
+    assert cli.main(["distill", "--resume", "--out", str(out), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "evilmod:" in said
+    assert "--unsafe-load" in said
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_code_that_is_named_again_or_trusted_is_called(tmp_path, monkeypatch):
+    own(tmp_path, monkeypatch)
+    teacher = tiny_network((6, 8), 0)
+    out = stopped_run(tmp_path / "a")
+    edited(out, student="evilmod:make", student_args={})
+    for trust in ({"student": "evilmod:make"}, {"unsafe_load": True}):
+        with pytest.raises(RuntimeError):
+            dreamstill.distill(teacher, out=str(out), resume=True, **trust, **FIXED)
+        (tmp_path / "trapped").unlink()
+
+
+def test_training_does_not_call_what_the_folder_names(tmp_path, monkeypatch, capsys):
+    own(tmp_path, monkeypatch)
+    out = stopped_training(tmp_path / "a")
+    edited(out, network="evilmod:make")
+    assert cli.main(["train", "--resume", "--out", str(out), "--quiet"]) == 2
+    assert "evilmod:make" in capsys.readouterr().err
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_training_goes_on_by_its_folder_alone(tmp_path, capsys):
+    out = stopped_training(tmp_path / "a")
+    assert cli.main(["train", "--resume", "--out", str(out), "--quiet"]) == 0, capsys.readouterr().err
+    assert (out / "model.safetensors").exists()
+    assert cli.main(["train", "--data", "digits"]) == 2
+    assert "no network" in capsys.readouterr().err
+
+
+def test_training_refuses_another_set_of_images(tmp_path):
+    source = digits_folder(tmp_path / "set")
+    out = stopped_training(tmp_path / "a", data=source, batch_size=8, epochs=1)
+    assert len(json.loads((out / "manifest.json").read_text())["real_sha256"]) == 64
+    digits_folder(tmp_path / "set", seed=1)
+    with pytest.raises(InputError, match=r"training images.*not those"):
+        dreamstill.train(out=str(out), resume=True, quiet=True)
+    digits_folder(tmp_path / "set")
+    dreamstill.train(out=str(out), resume=True, quiet=True)
+
+
+def test_a_control_refuses_another_set_of_images(tmp_path):
+    source = digits_folder(tmp_path / "set")
+    networks = tiny_network((6, 8), 0), tiny_network((3, 4), 1)
+    control = {"method": {"name": "real_data", "batch_size": 8}, "real": source, "steps": 3, "onnx": False, **FIXED}
+    dreamstill.distill(*networks, out=str(tmp_path / "a"), **control)
+    (tmp_path / "a" / "report.html").unlink()
+    digits_folder(tmp_path / "set", seed=1)
+    with pytest.raises(InputError, match=r"training images.*not those"):
+        dreamstill.distill(*networks, out=str(tmp_path / "a"), resume=True, **FIXED)
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "unsaid"),
+    [
+        (["--minutes", "0"], "--minutes", "positive"),
+        (["--seed", "0"], "seed is 0 now and the run in", "method"),
+        (["--evaluations", "10"], "evaluations is 10 now", "seed"),
+        (["--method", "ddad", "--method.alpha", "7"], "method.alpha is 7.0 now", "batch_size"),
+        (["--method", "cgdd"], "method.name is cgdd now", "batch_size"),
+    ],
+)
+def test_what_is_typed_is_compared_even_where_it_is_the_default(words, said, unsaid, tmp_path, monkeypatch, capsys):
+    out = stopped_run(tmp_path / "a")
+    save_network(tmp_path / "teacher.safetensors", tiny_network((6, 8), 0))
+    edited(out, seed=3, evaluations=4)
+    assert cli.main(["distill", "--resume", "--out", str(out), "--quiet", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert unsaid not in error
+
+
+def test_the_same_settings_in_other_words_go_on(tmp_path):
+    out = stopped_run(tmp_path / "a")
+    networks = tiny_network((6, 8), 0), tiny_network((3, 4), 1)
+    dreamstill.distill(
+        *networks,
+        method={**SMALL, "lr_s": "1e-1"},
+        image_size=[8, 8],
+        mean=[0.300000001],
+        out=str(out),
+        resume=True,
+        **FIXED,
+    )
+    assert (out / "report.html").exists()
+
+
+def test_how_often_checkpoints_are_made_may_change(tmp_path):
+    out = stopped_run(tmp_path / "a")
+    defaults = {k: p.default for k, p in inspect.signature(api.distill).parameters.items()}
+    given = {
+        **defaults,
+        "out": str(out),
+        "resume": True,
+        "checkpoint_seconds": 7,
+        "checkpoint_steps": 3,
+        "teacher": tiny_network((6, 8), 0),
+        "student": tiny_network((3, 4), 1),
+    }
+    found = resume.resumed(api.defaults(api.distill), given)
+    assert (found["checkpoint_seconds"], found["checkpoint_steps"]) == (7, 3)
