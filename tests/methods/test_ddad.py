@@ -14,6 +14,7 @@ from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods.ddad import DDAD
+from dreamstill.methods.parts.distance import distance
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
@@ -27,6 +28,7 @@ def made(seed=0, given=None, **settings):
     given = given or make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     engine = Engine(given, device="cpu", seed=seed, steps=100)
     method = DDAD(**{**SMALL, **settings})
+    method.check(engine.task.name)
     method.setup(engine)
     return method, engine
 
@@ -205,10 +207,10 @@ def test_weights_are_linear_and_zero_leaves_a_term_out():
 
 def test_the_distances_are_those_of_their_names():
     s, t = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, 1.0]])
-    assert DDAD().distance(s, t).item() == 2.0
-    assert DDAD(discrepancy="mse").distance(s, t).item() == 5.0
+    assert distance("l1", 1.0)(s, t).item() == 2.0
+    assert distance("mse", 1.0)(s, t).item() == 5.0
     expected = 4 * F.kl_div((s / 2).log_softmax(1), (t / 2).softmax(1), reduction="batchmean")
-    assert DDAD(discrepancy="kl", tau=2.0).distance(s, t).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert made(discrepancy="kl", tau=2.0)[0].distance(s, t).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -262,28 +264,23 @@ def test_one_step_of_the_generator_without_an_adversary_lowers_the_statistics_te
 
 
 def test_the_adversarial_term_is_the_distance_or_its_logarithm():
-    z, found = torch.zeros(16, 8), {}
-    for form in ("auto", "plain", "log"):
-        method, engine = made(adversarial=form, alpha=0.0, w_adv=0.5)
-        engine.begin(0, 0.0)
-        z = engine.noise(16, 8)
-        terms, (images, t) = method.loss_g(z)
-        with torch.no_grad():
-            distance = (method.student(images) - t).abs().mean()
-        found[form] = (float(terms["adversarial"].detach()), float(distance))
-    assert found["auto"][0] == found["plain"][0] == pytest.approx(-0.5 * found["plain"][1], rel=1e-5)
-    assert found["log"][0] == pytest.approx(-0.5 * math.log1p(found["log"][1]), rel=1e-5)
-    dense = make_given(dense_network(6, 0), dense_network(3, 1))
-    for form, expected in (("auto", "log"), ("plain", "plain")):
-        method, _ = made(given=dense, adversarial=form)
-        value = float(method.reward(torch.tensor(1.7)))
-        assert value == pytest.approx(-math.log1p(1.7) if expected == "log" else -1.7)
+    forms = {"plain": lambda d: -0.5 * d, "log": lambda d: -0.5 * math.log1p(d)}
+    maps = make_given(dense_network(6, 0), dense_network(3, 1))
+    for given, auto in ((None, "plain"), (maps, "log")):
+        for form in ("auto", "plain", "log"):
+            method, engine = made(given=given, adversarial=form, alpha=0.0, w_adv=0.5)
+            engine.begin(0, 0.0)
+            terms, (images, t) = method.loss_g(engine.noise(16, 8))
+            with torch.no_grad():
+                d = float((method.student(images) - t).abs().mean())
+            expected = forms[auto if form == "auto" else form](d)
+            assert float(terms["adversarial"].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_first_discriminator_weighs_three_times_the_second_and_as_much_for_maps():
-    assert made(alpha="auto")[0].ratio == 3.0
-    assert made(alpha="auto", given=make_given(dense_network(6, 0), dense_network(3, 1)))[0].ratio == 1.0
-    assert made(alpha="auto", alpha_ratio=10.0)[0].ratio == 10.0
+    assert made(alpha="auto")[0].weighing.ratio == 3.0
+    assert made(alpha="auto", given=make_given(dense_network(6, 0), dense_network(3, 1)))[0].weighing.ratio == 1.0
+    assert made(alpha="auto", alpha_ratio=10.0)[0].weighing.ratio == 10.0
 
 
 def engine_terms(method, engine, iterations):
@@ -322,7 +319,7 @@ def test_replayed_images_are_shifted_and_mirrored():
     ramp = torch.arange(64).view(1, 1, 8, 8).expand(16, 1, 8, 8) / 255
     method.stored.add(ramp)
     ramp = method.stored.draw(torch.arange(16)).images
-    images = method.images(engine, fresh=False)
+    images = method.images(engine, 0)
     padded = F.pad(ramp[0], [1] * 4)
     windows = [padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
     windows += [w.flip(2) for w in windows]
@@ -331,10 +328,16 @@ def test_replayed_images_are_shifted_and_mirrored():
     assert min(kinds) < 9 <= max(kinds)
 
 
-@pytest.mark.parametrize(("replay", "steps"), [(0.3, 5), (1.0, 5), (1.5, 2), (0.5, 1)])
+@pytest.mark.parametrize(("replay", "steps"), [(0.3, 5), (0.5, 1)])
 def test_a_replay_that_makes_no_whole_steps(replay, steps):
     with pytest.raises(InputError, match=f"replay is {replay} of {steps} student steps"):
         made(replay=replay, student_steps=steps)
+
+
+@pytest.mark.parametrize("replay", [1.0, 1.5])
+def test_a_replay_that_leaves_no_fresh_images(replay):
+    with pytest.raises(InputError, match=f"replay is {replay}: it must be at least 0 and below 1"):
+        build_method({"name": "ddad", "replay": replay})
 
 
 def test_without_replay_nothing_is_stored():
@@ -390,7 +393,7 @@ def test_alpha_is_weighed_on_an_untrained_generator():
     generator = copy.deepcopy(method.generator.module)
     bn, distances = [], []
     for i in range(weigh.iterations):
-        engine.begin(i, i / weigh.iterations)
+        engine.begin(i, i / weigh.iterations, weigh.schedules)
         student, images = copy.deepcopy(method.network), []
         method.make = lambda e, seen=images: (seen.append(DDAD.make(method, e)), seen[-1])[1]
         weigh.step(engine)
@@ -426,9 +429,9 @@ def test_alpha_is_a_number_or_auto():
         build_method({"name": "ddad", "alpha": "much"})
     assert build_method({"name": "ddad", "alpha": "2e-1"}).alpha == 0.2
     assert build_method({"name": "ddad", "alpha": "auto"}).alpha == "auto"
-    for never in ({"alpha_ratio": 0.0}, {"alpha_after": 0}):
-        with pytest.raises(InputError, match="give both above 0"):
-            made(alpha="auto", **never)
+    for never, range in (({"alpha_ratio": 0.0}, "above 0"), ({"alpha_after": 0}, "at least 1")):
+        with pytest.raises(InputError, match=f"{next(iter(never))} is 0.*: it must be {range}"):
+            build_method({"name": "ddad", "alpha": "auto", **never})
 
 
 # ---------------------------------------------------------------- what it says of itself

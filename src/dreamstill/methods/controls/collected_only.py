@@ -7,7 +7,7 @@ more than its teacher's accuracy, without any GAN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
 
@@ -18,51 +18,51 @@ from dreamstill.methods import Method, Phase, Shows
 from dreamstill.methods.parts.feature_student import AlignedStudent, Augmentation, Schedule
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
+from dreamstill.ranges import Batch, Below1, Count, Positive, Share, Small, Weight, Whole
 
 
 @dataclass
 class CollectedOnly(Method):
-    """``L_S = mean (p(S_map(x)) - T_map(x))^2`` on the collected images, repeated, cropped and flipped.
-
-    Attributes:
-        keep: most collected images used (HiDFD's 5000; this and all below are to be set as in the run compared with).
-        select: ``confidence``: those of which the teacher is surest; ``class``: the surest of each of its classes in
-            turn; ``flexible``: by confidence, ``min_confidence`` lowered for rare classes; ``random``.
-        min_confidence: leave out images of which the teacher is less sure.
-        align: ``map``: last feature maps where the networks have one; ``pooled``: what enters the classifiers.
-        batch_size: images a step (HiDFD's 64).
-        lr_s: SGD.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        schedule: ``step``: times 0.1 at 62.5, 75 and 87.5 %; ``cosine``; ``constant``.
-        w_kl: weight of KL on the logits.
-        tau: its temperature.
-        augmentation: ``crop``: pad and shift; ``resized``: random parts of 8 to 100 % of the area.
-        crop: pixels of the pad.
-        flip: mirror at random; not for digits and letters.
-    """
+    """``L_S = mean (p(S_map(x)) - T_map(x))^2`` on the collected images, repeated, cropped and flipped."""
 
     paper: ClassVar[str] = "control: the collected images alone, HiDFD's student (SimKD, CVPR 2022)"
     needs: ClassVar[frozenset[str]] = frozenset({"collected", "linear_head"})
     outside: ClassVar[tuple[str, ...]] = ("a few collected unlabelled images",)
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     control: ClassVar[bool] = True
     shows: ClassVar[Shows] = "real"
 
-    keep: int = 5_000
+    # the images (all settings are to be those of the HiDFD run compared with)
+    keep: Count = 5_000
+    """Most collected images used (HiDFD's code)."""
     select: Select = "confidence"
-    min_confidence: float = 0.0
-    align: Literal["map", "pooled"] = "map"
-    batch_size: int = 64
-    lr_s: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: Schedule = "step"
-    w_kl: float = 0.0
-    tau: float = 4.0
+    """``confidence``: those of which the teacher is surest (inferred); ``class``: the surest of each class in turn;
+    ``flexible``: by confidence, with ``min_confidence`` lowered for rare classes; ``random``."""
+    min_confidence: Share = 0.0
+    """Images of which the teacher is less sure are left out (inferred)."""
     augmentation: Augmentation = "crop"
-    crop: int = 4
+    """``crop``: pad and shift (inferred); ``resized``: random parts of 8 to 100 % of the area (HiDFD's code)."""
+    crop: Whole = 4
+    """Pixels of the pad (inferred)."""
     flip: bool = False
+    """Images are mirrored at random; not for digits and letters (inferred: off)."""
+    # the objective
+    align: Literal["map", "pooled"] = "map"
+    """``map``: last feature maps if the networks have them (HiDFD's code); ``pooled``: what enters the classifiers."""
+    w_kl: Weight = 0.0
+    """Weight of KL on the logits (HiDFD's code)."""
+    tau: Positive = 4.0
+    """Temperature of KL (HiDFD's code)."""
+    # optimisation
+    batch_size: Annotated[Count, Small(16), Batch()] = 64
+    """Images a step (HiDFD's code)."""
+    lr_s: Weight = 0.05
+    """Learning rate of SGD (HiDFD's code)."""
+    momentum: Below1 = 0.9
+    """Momentum of SGD (HiDFD's code)."""
+    weight_decay: Weight = 5e-4
+    """Weight decay of SGD (HiDFD's code)."""
+    schedule: Schedule = "step"
+    """``step``: times 0.1 at 62.5, 75 and 87.5 % (HiDFD's code)."""
 
     def setup(self, engine: Engine) -> None:
         """The collected images on the device, and the student on its teacher's classifier."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,31 +15,29 @@ from dreamstill.engine.schedules import cosine
 from dreamstill.losses.distillation import kl
 from dreamstill.methods import Method, Phase
 from dreamstill.networks.network import Network
+from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight
 
 
 @dataclass
 class Noise(Method):
-    """``L_S = KL_tau(T(x), S(x))``, ``x ~ N(mean, std)`` of the teacher's normalisation.
-
-    Attributes:
-        tau: temperature of the distillation.
-        batch_size: images a step.
-        lr_s: SGD's learning rate, along a cosine.
-        momentum: of SGD.
-        weight_decay: of SGD.
-    """
+    """``L_S = KL_tau(T(x), S(x))``, ``x ~ N(mean, std)`` of the teacher's normalisation."""
 
     paper: ClassVar[str] = "control: Gaussian noise images (a row of DFAD's table, arXiv:1912.11006)"
-    needs: ClassVar[frozenset[str]] = frozenset()
-    outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     control: ClassVar[bool] = True
 
-    tau: float = 4.0
-    batch_size: int = 256
-    lr_s: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    # the objective
+    tau: Positive = 4.0
+    """Temperature of the distillation (ours)."""
+    # optimisation
+    batch_size: Annotated[Count, Small(16), Batch()] = 256
+    """Images a step (ours)."""
+    lr_s: Weight = 0.1
+    """Learning rate of SGD, along a cosine (ours)."""
+    momentum: Below1 = 0.9
+    """Momentum of SGD (ours)."""
+    weight_decay: Weight = 5e-4
+    """Weight decay of SGD (ours)."""
 
     def setup(self, engine: Engine) -> None:
         """The frozen teacher and the student."""

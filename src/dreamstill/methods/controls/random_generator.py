@@ -8,57 +8,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from dreamstill.data.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
 from dreamstill.losses.distillation import kl
 from dreamstill.methods import Method, Phase, Shows
+from dreamstill.methods.parts.replay import replayed
 from dreamstill.networks.generators import Generator
 from dreamstill.networks.network import Network
+from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
 
 
 @dataclass
 class RandomGenerator(Method):
-    """``L_S = KL_tau(T(x), S(x))``, ``x`` cropped and flipped from a bank of images of random generators.
-
-    Attributes:
-        every: student steps between two re-initialisations of the generator, each adding one batch to the bank.
-        bank: images kept.
-        tau: temperature of the distillation (the peer's 20).
-        batch_size: images a step.
-        nz: noise length.
-        width: the generator's width.
-        crop: pad-and-crop shift in pixels.
-        flip: mirror at random.
-        lr_s: SGD's learning rate, along a cosine.
-        momentum: of SGD.
-        weight_decay: of SGD.
-    """
+    """``L_S = KL_tau(T(x), S(x))``, ``x`` cropped and flipped from a bank of images of random generators."""
 
     paper: ClassVar[str] = "control: untrained generators with a bank (what one peer's released code does)"
     needs: ClassVar[frozenset[str]] = frozenset({"sides"})
-    outside: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     control: ClassVar[bool] = True
     shows: ClassVar[Shows] = "stored"
 
-    every: int = 5
-    bank: int = 50_000
-    tau: float = 20.0
-    batch_size: int = 256
-    nz: int = 256
-    width: int = 64
-    crop: int = 4
+    # the images
+    every: Count = 5
+    """Student steps between two re-initialisations of the generator, each adding a batch to the bank (ours)."""
+    bank: Annotated[Count, Small(64)] = 50_000
+    """Images kept (ours)."""
+    nz: Annotated[Count, Small(8)] = 256
+    """Length of the noise (ours)."""
+    width: Annotated[Count, Small(4)] = 64
+    """Base width of the generator (ours)."""
+    crop: Whole = 4
+    """Images are padded by so many pixels and cropped back (ours)."""
     flip: bool = True
-    lr_s: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    """Images are mirrored at random (ours)."""
+    # the objective
+    tau: Positive = 20.0
+    """Temperature of the distillation (the peer's code)."""
+    # optimisation
+    batch_size: Annotated[Count, Small(16), Batch()] = 256
+    """Images a step (ours)."""
+    lr_s: Weight = 0.1
+    """Learning rate of SGD, along a cosine (ours)."""
+    momentum: Below1 = 0.9
+    """Momentum of SGD (ours)."""
+    weight_decay: Weight = 5e-4
+    """Weight decay of SGD (ours)."""
 
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, a generator that never learns, the bank and the student."""
@@ -79,9 +79,7 @@ class RandomGenerator(Method):
         if engine.iteration % self.every == 0:
             engine.redraw(self.generator.module)
             self.stored.add(engine.gather(engine.make(self.generator, engine.noise(self.batch_size, self.nz))))
-        images = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype).images
-        shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
-        images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
+        images = replayed(engine, self.stored, self.batch_size, self.crop, self.flip)
         engine.minimise(self.loss_s, self.opt_s, inputs=(images,))
 
     def loss_s(self, images: Tensor) -> Terms:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,22 +17,12 @@ from dreamstill.losses.distillation import kl
 from dreamstill.methods import Method, Phase, Shows
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
+from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
 
 
 @dataclass
 class RealData(Method):
-    """``L_S = KL_tau(T(x), S(x))`` or ``CE(S(x), y)`` on real images, cropped and flipped.
-
-    Attributes:
-        loss: ``kd`` (distil from the teacher) or ``labels`` (train on the labels, no teacher).
-        tau: temperature of the distillation.
-        batch_size: images a step.
-        crop: pad-and-crop shift in pixels; larger images are cut to the networks' size anywhere.
-        flip: mirror at random; not for digits and letters.
-        lr_s: SGD's learning rate, along a cosine.
-        momentum: of SGD.
-        weight_decay: of SGD.
-    """
+    """``L_S = KL_tau(T(x), S(x))`` or ``CE(S(x), y)`` on real images, cropped and flipped."""
 
     paper: ClassVar[str] = "control: distillation with the real data (Hinton et al., arXiv:1503.02531)"
     needs: ClassVar[frozenset[str]] = frozenset({"real"})
@@ -41,14 +31,30 @@ class RealData(Method):
     control: ClassVar[bool] = True
     shows: ClassVar[Shows] = "real"
 
+    # the objective
     loss: Literal["kd", "labels"] = "kd"
-    tau: float = 4.0
-    batch_size: int = 256
-    crop: int = 4
+    """``kd``: distil from the teacher; ``labels``: train on the labels, without the teacher."""
+    tau: Positive = 4.0
+    """Temperature of the distillation (ours)."""
+    # the images
+    crop: Whole = 4
+    """Images are padded by so many pixels and cropped back; larger ones are cropped to the networks' size (ours)."""
     flip: bool = False
-    lr_s: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    """Images are mirrored at random; not for digits and letters (ours)."""
+    # optimisation
+    batch_size: Annotated[Count, Small(16), Batch()] = 256
+    """Images a step (ours)."""
+    lr_s: Weight = 0.1
+    """Learning rate of SGD, along a cosine (ours)."""
+    momentum: Below1 = 0.9
+    """Momentum of SGD (ours)."""
+    weight_decay: Weight = 5e-4
+    """Weight decay of SGD (ours)."""
+
+    @property
+    def reads_labels(self) -> bool:
+        """Only plain training does."""
+        return self.loss == "labels"
 
     def setup(self, engine: Engine) -> None:
         """The real images on the device, the frozen teacher and the student."""

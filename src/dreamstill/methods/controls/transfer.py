@@ -8,56 +8,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from dreamstill.data.augment import crop_flip, warp
+from dreamstill.data.augment import warp
 from dreamstill.data.storage import rows
 from dreamstill.engine import Engine, Terms
-from dreamstill.engine.schedules import constant, cosine
-from dreamstill.losses.distillation import kl, l1
 from dreamstill.methods import Method, Phase, Shows
+from dreamstill.methods.parts.decay import decay
+from dreamstill.methods.parts.distance import distance
+from dreamstill.methods.parts.replay import shifted
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
+from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
 
 
 @dataclass
 class Transfer(Method):
-    """``L_S = KL_tau(T(x), S(x))`` or ``mean |S(x) - T(x)|`` on the stored images.
-
-    Attributes:
-        loss: ``kl`` at temperature ``tau``, or ``l1`` on the logits.
-        tau: temperature of ``kl``.
-        batch_size: images a step, drawn with replacement.
-        crop: pad-and-crop shift in pixels; the teacher says anew what it sees in moved images.
-        flip: mirror at random, likewise; not for digits and letters.
-        warp: turn, stretch and shear, likewise; 1: by up to 15 degrees, 15 % and 0.2.
-        lr_s: SGD's learning rate.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        schedule: ``cosine`` or ``constant``.
-    """
+    """``L_S = KL_tau(T(x), S(x))`` or ``mean |S(x) - T(x)|`` on the stored images."""
 
     paper: ClassVar[str] = "distillation on a stored transfer set (Hinton et al., arXiv:1503.02531)"
     needs: ClassVar[frozenset[str]] = frozenset({"transfer"})
     outside: ClassVar[tuple[str, ...]] = ("what the run used that made the transfer set",)
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     control: ClassVar[bool] = True
     shows: ClassVar[Shows] = "stored"
 
+    # the objective
     loss: Literal["kl", "l1"] = "kl"
-    tau: float = 4.0
-    batch_size: int = 256
-    crop: int = 0
+    """``kl`` at temperature ``tau``, or ``l1`` on the logits."""
+    tau: Positive = 4.0
+    """Temperature of ``kl`` (ours)."""
+    # the images
+    crop: Whole = 0
+    """Images are padded by so many pixels and cropped back; the teacher is asked again about moved ones (ours)."""
     flip: bool = False
-    warp: float = 0.0
-    lr_s: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    """Images are mirrored at random, and the teacher asked again; not for digits and letters (ours)."""
+    warp: Weight = 0.0
+    """Images are turned, stretched and sheared; 1: by up to 15 degrees, 15 % and 0.2 (ours)."""
+    # optimisation
+    batch_size: Annotated[Count, Small(16), Batch()] = 256
+    """Images a step, drawn with replacement (ours)."""
+    lr_s: Weight = 0.1
+    """Learning rate of SGD (ours)."""
+    momentum: Below1 = 0.9
+    """Momentum of SGD (ours)."""
+    weight_decay: Weight = 5e-4
+    """Weight decay of SGD (ours)."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Course of the learning rate (ours)."""
 
     def setup(self, engine: Engine) -> None:
         """The stored images and logits on the device, the frozen teacher and the student."""
@@ -65,8 +66,8 @@ class Transfer(Method):
         self.pixels, self.logits = engine.transfer()
         self.teacher = engine.frozen(engine.given.teacher)
         self.network = engine.given.student
-        decay = {"cosine": cosine, "constant": constant}[self.schedule]
-        self.student, self.opt_s = engine.own("student", self.network, sgd, decay)
+        self.student, self.opt_s = engine.own("student", self.network, sgd, decay(self.schedule))
+        self.distance = distance(self.loss, self.tau)
 
     def phases(self, steps: int) -> list[Phase]:
         """One student step an iteration."""
@@ -79,8 +80,7 @@ class Transfer(Method):
         if not (self.crop or self.flip or self.warp):
             logits = rows(self.logits, index).to(engine.dtype)
             return engine.minimise(self.loss_s, self.opt_s, inputs=(images, logits))
-        shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
-        images = crop_flip(images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
+        images = shifted(engine, images, self.batch_size, self.crop, self.flip)
         if self.warp:
             images = warp(images, engine.uniform(self.batch_size, 4), self.warp)
         engine.minimise(self.loss_s, self.opt_s, inputs=(images,))
@@ -90,8 +90,7 @@ class Transfer(Method):
         if t is None:
             with torch.no_grad():
                 t = self.teacher(images).logits
-        s = self.student(images)
-        return {"distance": kl(s, t, self.tau) if self.loss == "kl" else l1(s, t)}
+        return {"distance": self.distance(self.student(images), t)}
 
     def deliver(self) -> Network:
         """The student."""
