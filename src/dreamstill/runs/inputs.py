@@ -171,4 +171,5 @@ def check(method: Method, teacher: Network, student: Network) -> None:
             f"the teacher {teacher.name} gives {theirs.output} and the student {student.name} {mine.output}: give a "
             f"student for {theirs.name}"
         )
+    method.check(theirs.name)
     check_batch(student, method.images_a_step)
