@@ -77,6 +77,7 @@ class Engine:
         self.iteration, self.progress, self.drawn = 0, 0.0, 0
         self.bn_left_out: list[str] = []  # names of batch norms whose statistics no term reads
         self._calls = 0
+        self._order: tuple[int, int, Tensor] | None = None  # of :meth:`sweep`
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._active: frozenset[str] | None = None
         self._readings = Readings()
@@ -250,10 +251,11 @@ class Engine:
         The remainder of an epoch, less than a batch, is left out.
         """
         epoch, position = divmod(self.iteration, n // batch)
-        generator = torch.Generator().manual_seed(stream(self.seed, "epoch", epoch))
-        order = torch.randperm(n, generator=generator)[position * batch : (position + 1) * batch]
-        share = self._share(batch)
-        return order[self.rank * share : (self.rank + 1) * share].to(self.device)
+        if self._order is None or self._order[:2] != (n, epoch):  # an order is drawn and moved once an epoch
+            generator = torch.Generator().manual_seed(stream(self.seed, "epoch", epoch))
+            self._order = (n, epoch, torch.randperm(n, generator=generator).to(self.device))
+        share, first = self._share(batch), position * batch
+        return self._order[2][first + self.rank * share : first + (self.rank + 1) * share]
 
     def _draw(self, batch: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         self._calls += 1
