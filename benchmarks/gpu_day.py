@@ -163,7 +163,8 @@ def iteration(args: argparse.Namespace, teacher: str, student: str, precision: A
     try:
         torch.manual_seed(0)
         facts: dict[str, Any] = {
-            "num_classes": 10, "image_size": [32, 32], "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3, "kwargs": None,
+            "num_classes": 10, "image_size": [32, 32], "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3,
+            "kwargs": None,
         }  # fmt: skip
         given = Given(weights.resolve(teacher, None, **facts), weights.resolve(student, None, **facts))
         engine = Engine(given, device=args.device, precision=precision, compile=mode is not None, steps=10_000)
