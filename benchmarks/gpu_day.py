@@ -168,8 +168,8 @@ def iteration(args: argparse.Namespace, teacher: str, student: str, precision: A
             "num_classes": 10, "image_size": [32, 32], "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3,
             "kwargs": None,
         }  # fmt: skip
-        first = resolve(teacher, None, **facts)
-        given = Given(first, resolve(student, None, **facts), task=task_of(first))
+        network = resolve(teacher, None, **facts)
+        given = Given(network, resolve(student, None, **facts), task=task_of(network))
         engine = Engine(given, device=args.device, precision=precision, compile=mode is not None, steps=10_000)
         settings = {**METHODS["ddad"], **(MINI if args.mini else {})}
         method = methods.get("ddad")(**{k: v for k, v in settings.items() if k != "name"})
