@@ -67,7 +67,8 @@ def test_the_malicious_releases_of_lightning_are_excluded():
 
 
 ORDER = [
-    "errors", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report", "commands",
+    "errors", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report",
+    "commands",
 ]  # fmt: skip
 
 
