@@ -14,7 +14,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from dreamstill import api
 from dreamstill.errors import DreamstillError
-from dreamstill.runs.settings import one_sentence, read_settings
+from dreamstill.runs.config_file import read_settings
+from dreamstill.runs.settings import DistillSettings, TrainSettings, one_sentence
 
 # Command, function, and the argument that may be given first without its name.
 COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
@@ -138,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             # Parsed again without defaults: what is left was typed, or stands in a recipe.
             typed = build_parser().parse_args(words, defaults=False)[parsed.command]
-            refuse_others(api.defaults(function), {k: arguments[k] for k in typed.as_dict() if k in arguments})
+            kind = DistillSettings if parsed.command == DistillSettings.command else TrainSettings
+            refuse_others(kind(**arguments), [name for name in typed.as_dict() if name in arguments])
         function(**arguments)
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)
