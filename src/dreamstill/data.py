@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dreamstill import extras
 from dreamstill.decoding import cached, decode_all, fit, sides, stack
 from dreamstill.errors import InputError
 
@@ -155,6 +156,7 @@ def check_unsplit(source: Path, split: str) -> None:
 
 
 def _digits(split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+    extras.require("demo", "the set of digits")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -204,10 +206,12 @@ def _place(source: str, root: str | Path | None) -> Path:
 
 def _parquet_files(folder: Path, split: str) -> list[Path] | None:
     """The parquet files in a place, or None when it is a folder of images."""
+    every = [folder] if folder.is_file() else sorted(folder.rglob("*.parquet"))
+    if every:
+        extras.require("data", f"reading {every[0]}")
     if folder.is_file():
         check_unsplit(folder, split)
-        return [folder]
-    every = sorted(folder.rglob("*.parquet"))
+        return every
     # "train-00000-of-00002" and "train" are of the split "train"; "trainval-..." is not.
     splits = [re.sub(r"[-_.]?\d.*", "", f.stem) for f in every]
     chosen = [f for f, s in zip(every, splits, strict=True) if s == split]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamstill import cost, methods
+from dreamstill import cost, extras, methods
 from dreamstill.adapters import Network
 from dreamstill.collected import Collected
 from dreamstill.config import SCHEMA, write_config
@@ -116,6 +116,8 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
     plan.method.setup(engine)
     folder = RunFolder(plan.out, plan.resume) if engine.rank == 0 else None
     try:
+        if folder is not None:
+            extras.say_left_out(_extra_files(plan))
         if folder is not None and not plan.resume:
             _begin(plan)
         ready = time.monotonic()
@@ -130,6 +132,14 @@ def carry_out(plan: Plan, more: Callable[[Finished], dict[str, Any]]) -> Network
             folder.close()
     engine.barrier()
     return finished.network
+
+
+def _extra_files(plan: Plan) -> dict[str, str]:
+    """What a run writes by libraries that may be missing."""
+    files = {"onnx": "student.onnx"} if plan.config.get("onnx") else {}
+    if hasattr(plan.method, "transfer_set"):
+        files["data"] = "transfer.parquet"
+    return files | {"plots": "the charts in report.html", "tracking": "tensorboard/"}
 
 
 def _begin(plan: Plan) -> None:

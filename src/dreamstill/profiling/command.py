@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from dreamstill import cost
+from dreamstill import cost, extras
 from dreamstill.config import build_method, method_spec
 from dreamstill.engine import Given, Hardware
 from dreamstill.errors import InputError
@@ -38,6 +38,7 @@ WARM, ROUNDS = 2, 5
 def run_profile(settings: dict[str, Any]) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.profile`."""
     out = folder_for(settings["out"])
+    extras.say_left_out({"plots": "the charts in profile.html"})
     recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings["recipe"])), settings))
     method = build_method(recipe["method"])
     images = max([IMAGES, *(int(max(FACTORS) * n) for n in batches_of(method).values())])

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from dreamstill.config import read_config
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
-from dreamstill.report import charts, dense, sections
+from dreamstill.report import charts, dense, plots, sections
 from dreamstill.track import read_metrics
 
 SCHEMA = 1
@@ -71,6 +71,7 @@ def _page(
         "trust": sections.trust(summary) if "teacher" in summary else None,
         "curves": charts.learning_curves(rows, summary),
         "terms": charts.loss_terms(rows),
+        "undrawn": plots.undrawn(),
         "task": summary.get("task", "classification"),
         "compared": _picture(folder / "comparison.png"),
         "iou": dense.class_table(summary),
