@@ -38,7 +38,10 @@ def resumed(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[s
     out = Path(settings["out"])
     saved = read_config(out / "config.yaml")
     _refuse_own_code(saved, settings, out / "config.yaml")
-    free = {k: settings[k] for k in ("checkpoint_seconds", "checkpoint_steps") if k in settings}
+    watched = ("checkpoint_seconds", "checkpoint_steps")
+    # A run's folder says what it computes. Where it goes, and whether it is trusted, is for the caller to say.
+    saved = {k: v for k, v in saved.items() if k in watched or k not in FREE}
+    free = {k: settings[k] for k in watched if k in settings}
     given = {k: v for k, v in settings.items() if isinstance(v, nn.Module)}
     return {**settings, **saved, **{k: v for k, v in free.items() if v != defaults[k]}, **given}
 
