@@ -75,7 +75,7 @@ def test_the_malicious_releases_of_lightning_are_excluded():
 
 
 ORDER = [
-    "errors", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report",
+    "errors", "extras", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report",
     "commands",
 ]  # fmt: skip
 

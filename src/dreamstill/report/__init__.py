@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
-from dreamstill.report import charts, dense, sections
+from dreamstill.report import charts, dense, plots, sections
 from dreamstill.runs.config_file import read_config
 from dreamstill.runs.manifest import MANIFEST_SCHEMA
 from dreamstill.runs.metrics_log import read_metrics
@@ -72,6 +72,7 @@ def _page(
         "trust": sections.trust(summary) if "teacher" in summary else None,
         "curves": charts.learning_curves(rows, summary),
         "terms": charts.loss_terms(rows),
+        "undrawn": plots.undrawn(),
         "task": summary.get("task", "classification"),
         "compared": _picture(folder / "comparison.png"),
         "iou": dense.class_table(summary),

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dreamstill import extras
 from dreamstill.data.storage import nearest
 from dreamstill.engine import Engine
 from dreamstill.engine.ema import Ema
 from dreamstill.files import write_json
-from dreamstill.methods import check_contract
+from dreamstill.methods import Method, check_contract
 from dreamstill.networks.network import Network
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.config_file import write_config
@@ -48,6 +49,8 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
     check_contract(plan.method, engine, plan.steps)
     folder = RunFolder(plan.out, plan.settings.resume) if engine.rank == 0 else None
     try:
+        if folder is not None:
+            extras.say_left_out(_extra_files(plan))
         if folder is not None and not plan.settings.resume:
             _begin(plan)
         ready = time.monotonic()
@@ -62,6 +65,15 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
             folder.close()
     engine.barrier()
     return finished.network.requires_grad_(True).eval()  # it may be trained on
+
+
+def _extra_files(plan: Plan) -> dict[str, str]:
+    """What a run writes by libraries that may be missing."""
+    settings = plan.settings
+    files = {"onnx": "student.onnx"} if isinstance(settings, DistillSettings) and settings.onnx else {}
+    if type(plan.method).transfer_set is not Method.transfer_set:
+        files["data"] = "transfer.parquet"
+    return files | {"plots": "the charts in report.html", "tracking": "tensorboard/"}
 
 
 def _begin(plan: Plan) -> None:

@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from dreamstill import extras
 from dreamstill.commands.profiling.growth import FACTORS, batches_of, measure_growth
 from dreamstill.commands.profiling.page import write_profile
 from dreamstill.commands.profiling.parts import floors_of, record, summarise
@@ -40,6 +41,7 @@ WARM, ROUNDS = 2, 5
 def run_profile(settings: ProfileSettings) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.profile`."""
     out = folder_for(settings.out)
+    extras.say_left_out({"plots": "the charts in profile.html"})
     recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings.recipe)), settings))
     method = build_method(recipe.settings.method)
     images = max([IMAGES, *(int(max(FACTORS) * n) for n in batches_of(method).values())])
