@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_network
-from dreamstill.export import export_onnx
-from dreamstill.track import Tracker
+from helpers.networks import tiny_network
 
 import dreamstill
-from dreamstill import api, cli, data, extras, transfer
+from dreamstill import api, cli, extras
+from dreamstill.data import load, transfer_set
 from dreamstill.errors import InputError
+from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.report import charts, plots
+from dreamstill.runs.metrics_log import Tracker
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -123,7 +124,7 @@ MAIN = "from dreamstill.cli import main; sys.exit(main(sys.argv[1:]))"
 @pytest.mark.slow
 def test_a_run_without_any_of_them_says_so_first_and_is_whole(tmp_path):
     torch.manual_seed(0)
-    from dreamstill.weights import save_network
+    from dreamstill.networks.load import save_network
 
     save_network(tmp_path / "teacher.safetensors", tiny_network((4, 6), 0))
     words = ["distill", "--teacher-checkpoint", str(tmp_path / "teacher.safetensors"), "--student", "convnet"]
@@ -171,23 +172,23 @@ def test_only_a_method_that_keeps_a_set_speaks_of_it(without, monkeypatch, tmp_p
 @pytest.mark.parametrize("where", ["file", "folder"])
 def test_parquet(where, without, tmp_path):
     path = tmp_path / "train.parquet"
-    transfer.write_parquet(path, [(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.eye(2))], ["a", "b"])
+    transfer_set.write_parquet(path, [(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.eye(2))], ["a", "b"])
     source = str(path if where == "file" else tmp_path)
-    assert len(data.load(source, "train")) == 2
+    assert len(load.load_images(source, "train")) == 2
     without("data")
     with pytest.raises(InputError, match=r"reading .*train\.parquet needs pyarrow: pip install 'dreamstill\[data\]'"):
-        data.load(source, "train")
+        load.load_images(source, "train")
     with pytest.raises(InputError, match=r"reading .*train\.parquet needs pyarrow"):
-        next(data.encoded(source, "train", None))
+        next(load.encoded(source, "train", None))
     with pytest.raises(InputError, match=r"reading .*train\.parquet needs pyarrow"):
-        transfer.read_parquet(path, tiny_network((4, 6), 0))
+        transfer_set.read_parquet(path, tiny_network((4, 6), 0))
 
 
 def test_folders_of_images_need_no_parquet(without, tmp_path):
     (tmp_path / "0").mkdir()
-    (tmp_path / "0" / "a.png").write_bytes(transfer.png(torch.zeros(1, 8, 8, dtype=torch.uint8)))
+    (tmp_path / "0" / "a.png").write_bytes(transfer_set.png(torch.zeros(1, 8, 8, dtype=torch.uint8)))
     without("data")
-    assert len(data.load(str(tmp_path), "test")) == 1
+    assert len(load.load_images(str(tmp_path), "test")) == 1
 
 
 def test_a_set_that_cannot_be_written_is_refused_before_its_images_are_made(without, tmp_path):
@@ -198,7 +199,7 @@ def test_a_set_that_cannot_be_written_is_refused_before_its_images_are_made(with
         yield
 
     with pytest.raises(InputError, match=r"writing parquet needs pyarrow: pip install 'dreamstill\[data\]'"):
-        transfer.write_parquet(tmp_path / "a.parquet", images(), ["a"])
+        transfer_set.write_parquet(tmp_path / "a.parquet", images(), ["a"])
     assert not (tmp_path / "a.parquet").exists()
 
 
@@ -250,8 +251,8 @@ def test_charts_without_matplotlib_keep_their_names_and_last_values(without):
 
 @pytest.mark.slow
 def test_a_profile_without_matplotlib(without, tmp_path, capsys, monkeypatch):
-    from dreamstill.profiling import command
-    from dreamstill.weights import save_network
+    from dreamstill.commands.profiling import command
+    from dreamstill.networks.load import save_network
 
     peaks = ("conv_float32", "conv_bfloat16", "matmul_float32", "matmul_bfloat16", "copy_bytes")
     monkeypatch.setattr(command, "machine_peaks", lambda device: dict.fromkeys(peaks, 1e10))  # measuring takes minutes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dreamstill.runs.settings import (
     ClassWeights,
@@ -15,7 +15,8 @@ from dreamstill.runs.settings import (
     TrainSettings,
 )
 
-if TYPE_CHECKING:
+MYPY = False
+if MYPY:  # for type checkers; under TYPE_CHECKING jsonargparse would import it, and torch with it, for --help
     from dreamstill.networks.network import Network
 
 
