@@ -129,6 +129,7 @@ def serve(connection: Connection, without: str, options: argparse.Namespace) -> 
     """Iterations on request, without one of the changes."""
     _, take_away = {**CHANGES, **COMPILED}.get(without, ("", lambda: None))
     take_away()
+    launch.settle_process()
     method = DDAD(batch_size=options.batch, nz=NZ, width=options.width)
     compile = without == "(compiled)" or without in COMPILED
     engine = prepared(

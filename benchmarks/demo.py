@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 
 from dreamstill import api
+from dreamstill.engine.launch import settle_process
 from dreamstill.files import write_json
 
 RECORDS = Path(__file__).parent / "records" / "demo"
@@ -20,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
+    settle_process()
     found = []
     for seed in options.seeds:
         out = Path("runs") / "bench" / "demo" / f"seed{seed}"

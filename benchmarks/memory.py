@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dreamstill import api
 from dreamstill.commands.demo import METHOD, STUDENT, TEACHER
+from dreamstill.engine.launch import settle_process
 from dreamstill.files import write_json
 from dreamstill.runs.machine import machine
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=6000)
     options = parser.parse_args()
+    settle_process()
     seconds: list[float] = []
     held: list[int] = []
     stop = threading.Event()

@@ -14,6 +14,7 @@ import torch
 
 from dreamstill.engine import Engine, Given
 from dreamstill.engine.hardware import conv_speed
+from dreamstill.engine.launch import settle_process
 from dreamstill.methods.ddad import DDAD
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
+    settle_process()
     kinds = {f"{p} {'compiled' if c else 'eager'}": (p, c) for p in ("32", "bf16") for c in (False, True)}
     runs, first, times = {}, {}, {k: [] for k in kinds}
     for kind, (precision, compile) in kinds.items():

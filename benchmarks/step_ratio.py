@@ -30,6 +30,7 @@ from dreamstill.commands.profiling.parts import floors_of, record
 from dreamstill.commands.profiling.peaks import alone, machine_peaks
 from dreamstill.commands.profiling.steps import iterate, prepared
 from dreamstill.engine import Given, Hardware
+from dreamstill.engine.launch import settle_process
 from dreamstill.files import atomic_write, write_json
 from dreamstill.methods.ddad import DDAD
 from dreamstill.networks import builtin
@@ -149,6 +150,7 @@ def main() -> int:
         "--record", action="store_true", help="keep the result, and make the table in docs/speed.md anew"
     )
     options = parser.parse_args()
+    settle_process()  # ours only: the plain iteration has a process of its own
     found = measure(options)
     if options.record:
         write_json(RECORDS / f"{options.teacher}-width{options.width}-{options.precision}.json", found)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from dreamstill import api
+from dreamstill.engine.launch import settle_process
 from dreamstill.files import write_json
 from dreamstill.runs.machine import machine
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    settle_process()
     recipe = yaml.safe_load((HERE.parent / "recipes" / "soft_target_tuned_mnist_lenet5.yaml").read_text())
     first = {**recipe["method"], "warp": 1.0, "n_images": 2000}
     found: dict[str, Any] = {"machine": machine(), "seed": options.seed}

@@ -22,6 +22,7 @@ import torch
 from plain_step import PlainDDAD
 
 from dreamstill import api
+from dreamstill.engine.launch import settle_process
 from dreamstill.files import write_json
 from dreamstill.networks import builtin
 from dreamstill.networks.load import FACTS, resolve
@@ -69,6 +70,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "name": "ddad", "batch_size": 128, "nz": options.nz, "width": options.width, "schedule": "cosine",
         "alpha": options.alpha, "reuse": True, "student_steps": options.student_steps, **options.method,
     }  # fmt: skip
+    settle_process()  # as the command line does
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         api.distill(

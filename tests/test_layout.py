@@ -49,10 +49,18 @@ def test_no_method_knows_another(folder):
     assert paths
     for path in paths:
         imports = [n.module for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
-        assert not [m for m in imports if re.match(r"dreamstill\.methods\.(?!parts\b)", m or "")], path.name
+        own = rf"dreamstill\.methods\.(?!parts\b|released\.{path.stem}$)"
+        assert not [m for m in imports if re.match(own, m or "")], path.name
 
 
-@pytest.mark.parametrize("name", ["controls", "parts"])
+def test_a_released_variant_knows_only_its_own_method():
+    for path in sorted((ROOT / "src" / "dreamstill" / "methods" / "released").glob("[a-z]*.py")):
+        imports = [n.module for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+        own = rf"dreamstill\.methods\.(?!parts\b|{path.stem}$)"
+        assert not [m for m in imports if re.match(own, m or "")], path.name
+
+
+@pytest.mark.parametrize("name", ["controls", "parts", "released"])
 def test_what_methods_share_is_no_method(name):
     assert name not in names()
     with pytest.raises(InputError, match=f"no method '{name}'"):
@@ -67,7 +75,8 @@ def test_the_malicious_releases_of_lightning_are_excluded():
 
 
 ORDER = [
-    "errors", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report", "commands",
+    "errors", "extras", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report",
+    "commands",
 ]  # fmt: skip
 
 

@@ -3,7 +3,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dreamstill.errors import InputError
 from dreamstill.ranges import Batch, Below1, Count, Positive, Range, Share, Small, Weight, check_ranges, marked
@@ -54,3 +55,18 @@ def test_an_open_end_does_not_belong_to_a_range_and_a_closed_one_does(low, high,
 def test_marks_are_found_by_field():
     assert marked(Settings, Batch) == {"batch_size": Batch()}
     assert marked(Settings, Small) == {"batch_size": Small(16)}
+
+
+class Base:
+    other: "NoSuchName"  # noqa: F821  a class beneath may annotate what only a type checker imports
+
+
+@dataclass
+class Derived(Base):
+    tau: Positive = 4.0
+
+
+def test_only_the_types_of_fields_are_looked_at():
+    check_ranges(Derived())
+    with pytest.raises(InputError, match="tau is -1"):
+        check_ranges(Derived(tau=-1))

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-Precision = Literal["auto", "32", "bf16", "64"]
-Compile = Literal["auto", "on", "off"]
+from dreamstill.runs.settings import (
+    ClassWeights,
+    Compile,
+    DistillSettings,
+    DoctorSettings,
+    EvaluateSettings,
+    Precision,
+    ProfileSettings,
+    TrainSettings,
+)
+
+MYPY = False
+if MYPY:  # for type checkers; under TYPE_CHECKING jsonargparse would import it, and torch with it, for --help
+    from dreamstill.networks.network import Network
 
 
 def distill(
     teacher: Any = None,
     student: Any = None,
+    *,
     teacher_checkpoint: str | None = None,
     teacher_args: dict[str, Any] | None = None,
     student_checkpoint: str | None = None,
@@ -45,7 +56,7 @@ def distill(
     evaluations: int = 10,
     onnx: bool = True,
     quiet: bool = False,
-) -> Any:
+) -> Network | None:
     """Distil a teacher into a student without the teacher's data.
 
     Writes a run folder with the student (safetensors and ONNX), samples of the synthetic images, a summary and a
@@ -92,13 +103,50 @@ def distill(
         onnx: write student.onnx and check it against the student.
         quiet: no progress display.
     """
-    settings = dict(locals())
     from dreamstill.commands.distill import run_distillation
 
-    return run_distillation(settings, defaults(distill))
+    settings = DistillSettings(
+        teacher=teacher,
+        student=student,
+        teacher_checkpoint=teacher_checkpoint,
+        teacher_args=teacher_args,
+        student_checkpoint=student_checkpoint,
+        student_args=student_args,
+        method=method,
+        num_classes=num_classes,
+        image_size=image_size,
+        channels=channels,
+        mean=mean,
+        std=std,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        precision=precision,
+        compile=compile,
+        device=device,
+        data=data,
+        split=split,
+        set_size=set_size,
+        data_root=data_root,
+        real=real,
+        collected=collected,
+        transfer=transfer,
+        out=out,
+        resume=resume,
+        dry_run=dry_run,
+        unsafe_load=unsafe_load,
+        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_steps=checkpoint_steps,
+        evaluations=evaluations,
+        onnx=onnx,
+        quiet=quiet,
+    )
+    return run_distillation(settings)
 
 
-def synthesize(run: str, n: int | None = None, out: str | None = None, seed: int = 0, unsafe_load: bool = False) -> str:
+def synthesize(
+    run: str, *, n: int | None = None, out: str | None = None, seed: int = 0, unsafe_load: bool = False
+) -> str:
     """Write the synthetic images of a run with the teacher's logits, or for segmentation its class of every pixel.
 
     New ones of its generator, or the transfer set of a method that keeps one. A file that ends in .parquet has the
@@ -119,6 +167,7 @@ def synthesize(run: str, n: int | None = None, out: str | None = None, seed: int
 
 def evaluate(
     run: str,
+    *,
     data: str | None = None,
     data_root: str | None = None,
     split: str = "test",
@@ -144,15 +193,26 @@ def evaluate(
         limit: only the first so many images.
         unsafe_load: load a teacher checkpoint that holds pickled objects, which executes code from the file.
     """
-    settings = dict(locals())
     from dreamstill.commands.evaluate import run_evaluation
 
+    settings = EvaluateSettings(
+        run=run,
+        data=data,
+        data_root=data_root,
+        split=split,
+        set_size=set_size,
+        teacher=teacher,
+        teacher_checkpoint=teacher_checkpoint,
+        limit=limit,
+        unsafe_load=unsafe_load,
+    )
     return run_evaluation(settings)
 
 
 def train(
     network: Any = None,
     data: str | None = None,
+    *,
     split: str = "test",
     data_root: str | None = None,
     network_args: dict[str, Any] | None = None,
@@ -170,7 +230,7 @@ def train(
     flip: bool | None = None,
     scale: float = 1.0,
     relight: float = 0.0,
-    class_weights: Literal["none", "median", "root"] = "none",
+    class_weights: ClassWeights = "none",
     limit: int | None = None,
     seed: int = 0,
     precision: Precision = "auto",
@@ -181,7 +241,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     evaluations: int = 10,
     quiet: bool = False,
-) -> Any:
+) -> Network:
     """Train a network on labelled images, ordinarily: for teachers, and for yardsticks that may see the data.
 
     SGD with Nesterov momentum, linear warm-up, cosine to zero, crop and flip; the delivered weights are the
@@ -221,14 +281,46 @@ def train(
         evaluations: how often along the run the network is scored, for the curve.
         quiet: no progress display.
     """
-    settings = dict(locals())
     from dreamstill.commands.train import run_training
 
-    return run_training(settings, defaults(train))
+    settings = TrainSettings(
+        network=network,
+        data=data,
+        split=split,
+        data_root=data_root,
+        network_args=network_args,
+        image_size=image_size,
+        set_size=set_size,
+        channels=channels,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        warmup=warmup,
+        label_smoothing=label_smoothing,
+        crop=crop,
+        flip=flip,
+        scale=scale,
+        relight=relight,
+        class_weights=class_weights,
+        limit=limit,
+        seed=seed,
+        precision=precision,
+        compile=compile,
+        device=device,
+        out=out,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        evaluations=evaluations,
+        quiet=quiet,
+    )
+    return run_training(settings)
 
 
 def doctor(
     teacher: str,
+    *,
     checkpoint: str | None = None,
     teacher_args: dict[str, Any] | None = None,
     num_classes: int | None = None,
@@ -253,13 +345,24 @@ def doctor(
         unsafe_load: load a checkpoint that holds pickled objects, which executes code from the file.
         json: print JSON.
     """
-    settings = dict(locals())
     from dreamstill.commands.doctor import run_doctor
 
+    settings = DoctorSettings(
+        teacher=teacher,
+        checkpoint=checkpoint,
+        teacher_args=teacher_args,
+        num_classes=num_classes,
+        image_size=image_size,
+        channels=channels,
+        mean=mean,
+        std=std,
+        unsafe_load=unsafe_load,
+        json=json,
+    )
     return run_doctor(settings)
 
 
-def methods(json: bool = False) -> list[dict[str, Any]]:
+def methods(*, json: bool = False) -> list[dict[str, Any]]:
     """List the methods and controls: paper, what each needs of a teacher, what outside information it uses.
 
     Args:
@@ -270,7 +373,7 @@ def methods(json: bool = False) -> list[dict[str, Any]]:
     return list_methods(json)
 
 
-def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet: bool = False) -> dict[str, Any]:
+def demo(*, out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet: bool = False) -> dict[str, Any]:
     """Train a teacher on handwritten digits, forget the digits, distil a student a tenth its size, compare them.
 
     Args:
@@ -281,11 +384,12 @@ def demo(out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet:
     """
     from dreamstill.commands.demo import run_demo
 
-    return run_demo(out, seed, steps, quiet, defaults(train), defaults(distill))
+    return run_demo(out, seed, steps, quiet)
 
 
 def profile(
     recipe: str,
+    *,
     device: str | None = None,
     precision: Precision | None = None,
     compile: Compile | None = None,
@@ -305,24 +409,37 @@ def profile(
     Args:
         recipe: a YAML file of dreamstill distill's arguments.
         device: cpu, cuda, mps or auto; without it the recipe's own, or auto.
-        precision: 32, bf16, 64 or auto; likewise.
+        precision: 32, bf16, 64 or auto; without it the recipe's own, or auto.
         compile: on: also measure the compiled iteration, and what compiling takes; without it the recipe's own, or off.
         teacher: the teacher's name where neither its checkpoint nor the recipe says it.
-        num_classes: likewise.
-        image_size: likewise; side, or [height, width].
-        channels: likewise; 3 without it.
+        num_classes: the number of classes, if neither checkpoint nor recipe says it.
+        image_size: side of the images, or [height, width], if neither checkpoint nor recipe says it.
+        channels: channels of the images, if neither checkpoint nor recipe says it; 3 without it.
         growth: also measure how the time grows with batch, image side and class count.
         out: the folder to write to; without it a new one under runs/.
         json: print JSON.
     """
-    settings = dict(locals())
     from dreamstill.commands.profiling.command import run_profile
 
-    return run_profile(settings, defaults(distill))
+    settings = ProfileSettings(
+        recipe=recipe,
+        device=device,
+        precision=precision,
+        compile=compile,
+        teacher=teacher,
+        num_classes=num_classes,
+        image_size=image_size,
+        channels=channels,
+        growth=growth,
+        out=out,
+        json=json,
+    )
+    return run_profile(settings)
 
 
 def bench(
     suite: str,
+    *,
     data_root: str | None = None,
     seeds: list[int] | None = None,
     tables: list[str] | None = None,
@@ -346,9 +463,4 @@ def bench(
     """
     from dreamstill.commands.bench.run import run_bench
 
-    return run_bench(suite, data_root, seeds, tables, rows, jobs, quiet, defaults(distill))
-
-
-def defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of one of these functions and their defaults."""
-    return {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    return run_bench(suite, data_root, seeds, tables, rows, jobs, quiet)

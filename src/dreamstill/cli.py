@@ -14,7 +14,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from dreamstill import api
 from dreamstill.errors import DreamstillError
-from dreamstill.runs.settings import one_sentence, read_settings
+from dreamstill.runs.config_file import read_settings
+from dreamstill.runs.settings import DistillSettings, TrainSettings, one_sentence
 
 # Command, function, and the argument that may be given first without its name.
 COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
@@ -38,8 +39,13 @@ class Parser(ArgumentParser):
         return re.sub(r"--[a-z][\w.]*", lambda m: m[0].replace("_", "-"), super().format_help(*args, **kwargs))
 
 
-def build_parser() -> ArgumentParser:
-    """The parser; every argument's type and help come from the function's signature and docstring."""
+def build_parser(command: str | None = None) -> ArgumentParser:
+    """The parser; every argument's type and help come from the function's signature and docstring.
+
+    Args:
+        command: the one whose arguments are wanted. To read those of all would take longer than anything else that
+            ``--help`` does.
+    """
     parser = Parser(
         prog="dreamstill",
         exit_on_error=False,
@@ -50,8 +56,9 @@ def build_parser() -> ArgumentParser:
         text = (function.__doc__ or "").split("Args:")[0].strip()
         usage = f"dreamstill {name} {first.upper() + ' ' if first else ''}[options]"
         sub = Parser(exit_on_error=False, usage=usage, description=re.sub(r":class:`[\w.]*\.(\w+)`|``", r"\1", text))
-        sub.add_argument("--config", action="config", help="a recipe: these arguments as YAML; later arguments win")
-        sub.add_function_arguments(function, as_group=False, fail_untyped=False)
+        if name == command:
+            sub.add_argument("--config", action="config", help="a recipe: these arguments as YAML; later arguments win")
+            sub.add_function_arguments(function, as_group=False, fail_untyped=False)
         subcommands.add_subcommand(name, sub, help=text.split("\n")[0])
     return parser
 
@@ -117,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = normalise(argv)
         _check_recipe(words)
-        parsed = build_parser().parse_args(words)
+        parsed = build_parser(argv[0]).parse_args(words)
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)
         return error.exit_code
@@ -137,8 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             from dreamstill.runs.resume import refuse_others
 
             # Parsed again without defaults: what is left was typed, or stands in a recipe.
-            typed = build_parser().parse_args(words, defaults=False)[parsed.command]
-            refuse_others(api.defaults(function), {k: arguments[k] for k in typed.as_dict() if k in arguments})
+            typed = build_parser(argv[0]).parse_args(words, defaults=False)[parsed.command]
+            kind = DistillSettings if parsed.command == DistillSettings.command else TrainSettings
+            refuse_others(kind(**arguments), [name for name in typed.as_dict() if name in arguments])
         function(**arguments)
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)

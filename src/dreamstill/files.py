@@ -61,3 +61,8 @@ def _write(handle: BinaryIO, data: bytes) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     atomic_write(path, json.dumps(content, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def cache_folder() -> Path:
+    """Where decoded sets and compiled code are kept: ``DREAMSTILL_CACHE``, or a folder in the user's own cache."""
+    return Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))

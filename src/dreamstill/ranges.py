@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -60,7 +61,7 @@ def check_ranges(settings: Any) -> None:
     Raises:
         InputError: one is not, or is not a number; names it, its value and the range.
     """
-    hints = get_type_hints(type(settings), include_extras=True)
+    hints = _hints(type(settings))
     for field in fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -72,9 +73,19 @@ def check_ranges(settings: Any) -> None:
 
 def marked(settings: type, kind: type[Mark]) -> dict[str, Mark]:
     """The marks of one kind in a dataclass of settings, by field, in the order of the fields."""
-    hints = get_type_hints(settings, include_extras=True)
+    hints = _hints(settings)
+    return {name: found[0] for name, hint in hints.items() if (found := _found(hint, kind))}
+
+
+def _hints(settings: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, marks included. Its other annotations may name what only a checker imports."""
     names = [f.name for f in fields(settings)]
-    return {name: found[0] for name in names if (found := _found(hints[name], kind))}
+    found: dict[str, Any] = {}
+    for cls in reversed(settings.__mro__):
+        own = {k: v for k, v in vars(cls).get("__annotations__", {}).items() if k in names}
+        holder = type(cls.__name__, (), {"__annotations__": own})
+        found |= get_type_hints(holder, vars(sys.modules[cls.__module__]), include_extras=True)
+    return {name: found[name] for name in names}
 
 
 def _found(hint: Any, kind: type[Mark]) -> list[Mark]:

@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 import pytest
 import torch
 from helpers.networks import tiny_network
+from sklearn.linear_model import LinearRegression
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,6 +16,7 @@ from dreamstill.data.load import NORMALISATION, channel_stats, load_images
 from dreamstill.errors import InputError
 from dreamstill.networks import builtin, normalisation
 from dreamstill.networks.network import Network
+from dreamstill.networks.normalisation import nonnegative_least_squares
 from dreamstill.networks.output_check import check_output, output_kind
 from dreamstill.runs import requirements
 
@@ -250,6 +252,22 @@ def test_missing_says_what_to_do_and_names_only_methods_that_exist():
 
 
 # ---------------------------------------------------------------- normalisation
+
+
+@pytest.mark.parametrize("signs", [False, True], ids=["variances", "any_numbers"])
+def test_weights_without_negatives_fit_as_well_as_scikit_learns(signs):
+    torch.manual_seed(0)
+    clipped = 0
+    for rows, columns in ((1, 1), (3, 6), (8, 10), (40, 10)) * 25:
+        a = (torch.randn if signs else torch.rand)(rows, columns, dtype=torch.float64)
+        a[:, -1] = a[:, 0]  # as grey images and channels apart are, where there is one channel
+        ones = torch.ones(rows, dtype=torch.float64)
+        x = nonnegative_least_squares(a, ones)
+        theirs = LinearRegression(positive=True, fit_intercept=False).fit(a.numpy(), ones.numpy()).predict(a.numpy())
+        assert bool((x >= 0).all())
+        assert float((a @ x - ones).norm()) == pytest.approx(float((torch.from_numpy(theirs) - ones).norm()), abs=1e-9)
+        clipped += int((x == 0).sum())
+    assert clipped > 100
 
 
 def test_the_right_claim_is_plausible_and_the_images_are_found(standardised, unscaled):

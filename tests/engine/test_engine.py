@@ -1,6 +1,8 @@
 """The engine's verbs: what is drawn, frozen, compiled, counted."""
 
 import copy
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -12,6 +14,7 @@ from torch.optim import SGD, Adam
 from dreamstill.engine import Engine, GlobalBatchNorm2d, choose, hardware
 from dreamstill.engine import hardware as hardware_module
 from dreamstill.engine.ema import Ema
+from dreamstill.engine.ranks import share_batch_norm
 from dreamstill.errors import InputError
 from dreamstill.losses.statistics import bn_statistics
 
@@ -180,11 +183,11 @@ def test_a_copy_of_the_student_does_not_copy_the_engine():
     import copy
 
     e = engine()
-    e._share_batch_norm(e.given.student)
+    share_batch_norm(e.given.student, e.average)
     copied = copy.deepcopy(e.given.student)
     layer = next(m for m in copied.modules() if isinstance(m, GlobalBatchNorm2d))
     assert layer.average.__closure__ is not None
-    assert any(cell.cell_contents is e for cell in layer.average.__closure__)
+    assert any(getattr(cell.cell_contents, "__self__", None) is e for cell in layer.average.__closure__)
 
 
 class TestChoose:
@@ -227,7 +230,7 @@ class TestChoose:
 
 def test_a_batch_that_processes_cannot_share():
     e = engine()
-    e.ranks = 3
+    e.draws.ranks = 3
     with pytest.raises(InputError, match="multiple"):
         e.noise(16, 2)
 
@@ -287,7 +290,7 @@ def test_a_rank_has_its_own_rows():
     e = engine()
     x = torch.arange(12.0).view(6, 2).requires_grad_()
     assert torch.equal(e.mine(x), x)
-    e.ranks, e.rank = 3, 1
+    e.draws.ranks, e.draws.rank = 3, 1
     assert torch.equal(e.mine(x), x[2:4])
     e.mine(x).sum().backward()
     assert x.grad.sum(1).tolist() == [0, 0, 2, 2, 0, 0]
@@ -320,3 +323,33 @@ def test_the_counts_of_what_was_done_are_part_of_the_state():
     a.banks["b"].add(torch.full((1, 1, 8, 8), 2.0))
     b.load(a.state())
     assert (b.drawn, b.owned["x"].steps, b.banks["b"].clipped_share) == (5, 7, 1.0)
+
+
+def test_importing_the_engine_leaves_the_process_as_it_is():
+    code = (
+        "import logging, ctypes; names = ('lightning.fabric', 'lightning.pytorch', 'torch.utils.cpp_extension'); "
+        "import lightning.fabric, torch; before = [logging.getLogger(n).level for n in names]; "
+        "import dreamstill.engine.launch as launch; assert before == [logging.getLogger(n).level for n in names]; "
+        "launch.settle_process(); assert before != [logging.getLogger(n).level for n in names]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_phases_own_schedule_stands_over_the_networks(network):
+    e = engine()
+    module, item = e.own("student", e.given.student, partial(SGD, lr=0.5), lambda p: 0.1)
+    images = torch.rand(4, 1, 8, 8)
+    for schedules, lr in (({}, 0.05), ({"student": lambda p: 1 - p}, 0.25), ({}, 0.05)):
+        e.begin(0, 0.5, schedules)
+        e.minimise(lambda x: {"loss": module(x).square().mean()}, item, inputs=(images,))
+        assert item.opt.param_groups[0]["lr"] == pytest.approx(lr)
+
+
+def test_what_is_made_uncounted_is_not_counted():
+    e = engine()
+    e.begin(0, 0.0)
+    e.noise(8, 2)
+    with e.uncounted():
+        e.noise(8, 2)
+    assert e.drawn == 8

@@ -58,10 +58,10 @@ def test_taps_are_maps_and_the_classifier_is_the_last_layer(name):
     seen = {}
     for tap in network.taps:
         network.get_submodule(tap).register_forward_hook(lambda m, i, o, tap=tap: seen.update({tap: o}))
-    network(torch.rand(2, 1 if "lenet" in name else 3, 32, 32))
+    output = network(torch.rand(2, 1 if "lenet" in name else 3, 32, 32))
     assert len(seen) == len(network.taps) >= 3
     assert all(o.dim() == 4 for o in seen.values())
-    if name in builtin.dense_names():
+    if output.dim() == 4:
         return  # its last layer is a convolution
     classifier = network.get_submodule(network.classifier)
     assert isinstance(classifier, nn.Linear)

@@ -397,6 +397,22 @@ def test_a_broken_or_newer_summary_is_refused(run):
         write_report(run.folder)
 
 
+@pytest.mark.parametrize("classes", [3, 30])
+def test_without_matplotlib_the_page_says_so_once_and_keeps_the_numbers(run, monkeypatch, classes):
+    counts = [400] * classes
+    drawn = run(class_histogram=counts)
+    assert "not drawn" not in drawn.text
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = run(class_histogram=counts)
+    assert page.text.count("pip install 'dreamstill[plots]'") == 1
+    assert page.sections == drawn.sections
+    for shown in ("−1.46", "0.184", "94.3 %", "between 400 and 400 a class"):
+        assert shown in drawn.text
+        assert shown in page.text
+    assert ("svg", "class", "plot") in drawn.attributes
+    assert ("svg", "class", "plot") not in page.attributes
+
+
 def test_reporting_leaves_matplotlib_as_it_was():
     code = (
         "import matplotlib, sys; before = matplotlib.rcParams.copy()\n"

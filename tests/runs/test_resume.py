@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,8 +29,8 @@ class Trap:
 """
 
 
-def edited(out, **changes):
-    path = out / "config.yaml"
+def edited(run, **changes):
+    path = run / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
 
@@ -93,6 +95,34 @@ def test_code_that_is_named_again_or_trusted_is_called(tmp_path, monkeypatch):
         with pytest.raises(RuntimeError):
             dreamstill.distill(teacher, out=str(out), resume=True, **trust, **FIXED)
         (tmp_path / "trapped").unlink()
+
+
+class Opened:
+    """A pickle that touches a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_run_folder_does_not_allow_itself_to_unpickle(tmp_path, capsys):
+    """unsafe_load in its config.yaml was taken for the user's own."""
+    out = stopped_run(tmp_path / "a")
+    (out / "teacher.pt").write_bytes(pickle.dumps(Opened(tmp_path / "trapped")))
+    edited(out, unsafe_load=True, teacher="convnet", teacher_checkpoint=str(out / "teacher.pt"))
+    assert cli.main(["distill", "--resume", "--out", str(out), "--quiet"]) == 2
+    assert "--unsafe-load" in capsys.readouterr().err
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_run_folder_does_not_choose_where_it_goes_on(tmp_path, capsys):
+    out = stopped_training(tmp_path / "a")
+    edited(out, out=str(tmp_path / "elsewhere"), resume=False)
+    assert cli.main(["train", "--resume", "--out", str(out), "--quiet"]) == 0, capsys.readouterr().err
+    assert (out / "model.safetensors").exists()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_training_does_not_call_what_the_folder_names(tmp_path, monkeypatch, capsys):

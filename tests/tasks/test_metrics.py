@@ -62,9 +62,8 @@ def test_a_set_of_another_task():
     with pytest.raises(InputError, match="labels up to 5 and the network has 4 classes"):
         metrics.score(LOGITS, torch.tensor([0, 5, 0, 0]))
     with pytest.raises(InputError, match="labels up to 3 and the network has 3"):
-        metrics.fits(images(2, torch.tensor([0, 3])), 3)
-    metrics.fits(images(2, torch.tensor([0, 3])), 4)
-    metrics.fits(images(2), 1)  # without labels anything fits
+        metrics.labels_fit(torch.tensor([0, 3]), 3)
+    metrics.labels_fit(torch.tensor([0, 3]), 4)
 
 
 def test_predictions_are_those_of_the_network_in_eval_mode():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dreamstill.commands.distill import run_distillation
 from dreamstill.commands.train import run_training
 from dreamstill.errors import InputError
-from dreamstill.runs.settings import check_seed, read_config
+from dreamstill.runs.config_file import read_config
+from dreamstill.runs.settings import DistillSettings, TrainSettings, check_seed
 
 # The best of some twenty settings tried on the digits, scored on their test images: a demonstration, not a benchmark.
 # The class balance term helps here, and so do three student steps to each of the generator's, which costs three times
@@ -32,10 +32,8 @@ def run_demo(
     seed: int,
     steps: int | None,
     quiet: bool,
-    train_defaults: Mapping[str, Any],
-    distill_defaults: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Carry out :func:`dreamstill.api.demo`; what it does not set of ``train`` and ``distill`` has their defaults."""
+    """Carry out :func:`dreamstill.api.demo`."""
     check_seed(seed)
     if steps is not None and steps < 1:
         raise InputError(f"steps is {steps}: it must be at least 1, or left out for the demo's own {STEPS:,}")
@@ -44,20 +42,19 @@ def run_demo(
     _clear(folder, {"data": "digits", "teacher_checkpoint": str(teacher.resolve())})
     _clear(teacher, {"data": "digits", "network": "convnet", "network_args": TEACHER})
     _say(quiet, "1. A teacher learns handwritten digits (1,297 real images, 8x8).")
-    training = {
-        "network": "convnet", "data": "digits", "network_args": TEACHER, "epochs": 30, "crop": 1, "seed": seed,
-        "precision": "32", "compile": "off", "out": str(teacher), "quiet": True,
-    }  # fmt: skip
-    run_training({**train_defaults, **training}, train_defaults)
+    training = TrainSettings(
+        network="convnet", data="digits", network_args=TEACHER, epochs=30, crop=1, seed=seed, precision="32",
+        compile="off", out=str(teacher), quiet=True,
+    )  # fmt: skip
+    run_training(training)
     _say(
         quiet, "2. The digits are out of reach from here on: a student a tenth its size learns from the teacher alone."
     )
-    distillation = {
-        "teacher_checkpoint": str(teacher), "student": "convnet", "student_args": STUDENT, "method": METHOD,
-        "steps": steps or STEPS, "seed": seed, "precision": "32", "compile": "off", "data": "digits",
-        "evaluations": 10, "out": out, "quiet": quiet,
-    }  # fmt: skip
-    run_distillation({**distill_defaults, **distillation}, distill_defaults)
+    distillation = DistillSettings(
+        teacher_checkpoint=str(teacher), student="convnet", student_args=STUDENT, method=METHOD, steps=steps or STEPS,
+        seed=seed, precision="32", compile="off", data="digits", evaluations=10, out=out, quiet=quiet,
+    )  # fmt: skip
+    run_distillation(distillation)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     _say(quiet, f"\n3. Both were scored on {summary['data']}, which neither was trained on. Open {folder}/report.html")
     return summary

@@ -18,12 +18,15 @@ from rich.table import Table
 
 from dreamstill.errors import InputError, first_line
 from dreamstill.networks import cost, state_dicts
-from dreamstill.networks.load import FACTS, checkpoint_file, resolve
+from dreamstill.networks.load import checkpoint_file, resolve
 from dreamstill.networks.network import Network, noise_images, plain_copy
 from dreamstill.networks.normalisation import normalisation_check
 from dreamstill.networks.output_check import SPOKEN, check_output, output_kind
 from dreamstill.networks.probes import bn_layers, pooled_bn
+from dreamstill.runs.inputs import told_facts
+from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.requirements import fitting, offers
+from dreamstill.runs.settings import DoctorSettings
 
 _TIMED_BATCH = 128
 
@@ -171,15 +174,17 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def run_doctor(settings: dict[str, Any]) -> dict[str, Any]:
+@kept_random_streams()
+def run_doctor(settings: DoctorSettings) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.doctor`."""
-    name, checkpoint = settings["teacher"], settings["checkpoint"]
-    if checkpoint is None and Path(name).exists():  # a run folder or a file that describes itself
+    name: str | None = settings.teacher
+    checkpoint = settings.checkpoint
+    if checkpoint is None and Path(settings.teacher).exists():  # a run folder or a file that describes itself
         name, checkpoint = None, name
-    facts = {k: settings[k] for k in FACTS}
+    facts = told_facts(settings)
     described: dict[str, Any] = {}
     if checkpoint is not None:
-        _, described = state_dicts.load_state(checkpoint_file(Path(checkpoint)), unsafe=settings["unsafe_load"])
+        _, described = state_dicts.load_state(checkpoint_file(Path(checkpoint)), unsafe=settings.unsafe_load)
     # A bare file says nothing about its images: look at it with the commonest assumptions, and say so.
     assumed = {"image_size": 32, "mean": None, "std": None}
     assumptions = []
@@ -187,18 +192,18 @@ def run_doctor(settings: dict[str, Any]) -> dict[str, Any]:
         if facts[key] is None and key not in described:
             facts[key] = value
             assumptions.append(key)
-    channels = facts["channels"] or described.get("channels") or _first_channels(checkpoint, settings["unsafe_load"])
+    channels = facts["channels"] or described.get("channels") or _first_channels(checkpoint, settings.unsafe_load)
     facts["channels"] = channels
     for key, neutral in (("mean", 0.0), ("std", 1.0)):
         if key in assumptions:
             facts[key] = [neutral] * channels
-    network = resolve(name, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts)
+    network = resolve(name, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load, **facts)
     sha256 = None if checkpoint is None else state_dicts.sha256(checkpoint_file(Path(checkpoint)))
     report = examine(network, sha256)
-    if checkpoint is None and ":" not in name:
+    if checkpoint is None and ":" not in settings.teacher:
         assumptions.append("weights")
     report["assumed"] = assumptions
-    if settings["json"]:
+    if settings.json:
         print(json.dumps(report, indent=2))
     else:
         render(report)

@@ -12,25 +12,28 @@ from dreamstill.errors import InputError
 from dreamstill.networks.load import FACTS, has_weights, load_network, refuse_own_code, resolve
 from dreamstill.networks.network import Network
 from dreamstill.networks.reused_classifier import base_of
-from dreamstill.runs.settings import read_config
+from dreamstill.runs.config_file import read_run
+from dreamstill.runs.inputs import told_facts
+from dreamstill.runs.random_numbers import kept_random_streams
+from dreamstill.runs.settings import DistillSettings, EvaluateSettings, RunSettings
 from dreamstill.tasks import task_of
 from dreamstill.tasks.checks import load_scored
 
 
-def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
+@kept_random_streams()
+def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.evaluate`."""
-    if settings["data"] is None:
+    if settings.data is None:
         raise InputError("evaluate needs --data: digits, a name under --data-root, a parquet file, or class folders")
-    network = load_network(settings["run"], unsafe=settings["unsafe_load"])
+    network = load_network(settings.run, unsafe=settings.unsafe_load)
+    run = _settings_of(settings.run)
     images = load_scored(
-        network, settings["data"], settings["split"], root=settings["data_root"],
-        set_size=settings["set_size"] or _config(settings["run"]).get("set_size"), limit=settings["limit"],
+        network, settings.data, settings.split, root=settings.data_root,
+        set_size=settings.set_size or (run.set_size if run else None), limit=settings.limit,
     )  # fmt: skip
-    teacher = _teacher_of(settings, network)
+    teacher = _teacher_of(settings, run if isinstance(run, DistillSettings) else None, network)
     if images.labels is None and teacher is None:
-        raise InputError(
-            f"{settings['data']} has no labels and there is no teacher to agree with: name one by --teacher"
-        )
+        raise InputError(f"{settings.data} has no labels and there is no teacher to agree with: name one by --teacher")
     task = task_of(network)
     result = task.evaluate(network, images, teacher)
     rows = [(network.name, result)] + ([(f"{teacher.name} (teacher)", result.get("teacher", {}))] if teacher else [])
@@ -39,30 +42,32 @@ def run_evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _config(run: str) -> dict[str, Any]:
+def _settings_of(run: str) -> RunSettings | None:
     """The settings of a run folder; of a single file there are none."""
     path = Path(run) / "config.yaml"
-    return read_config(path) if path.exists() else {}
+    return read_run(path) if path.exists() else None
 
 
-def _teacher_of(settings: dict[str, Any], network: Network) -> Network | None:
+def _teacher_of(settings: EvaluateSettings, run: DistillSettings | None, network: Network) -> Network | None:
     """The teacher named now, or the run's own if its file is still there."""
-    name, checkpoint, kwargs = settings["teacher"], settings["teacher_checkpoint"], None
-    about, config = network.description(), _config(settings["run"])
-    if checkpoint is None and name in (None, config.get("teacher")):
-        about, checkpoint, kwargs = config, config.get("teacher_checkpoint"), config.get("teacher_args")
+    name, checkpoint, kwargs = settings.teacher, settings.teacher_checkpoint, None
+    if run is None and name is None and checkpoint is None:
+        return None
+    about = network.description()
+    facts = {k: about[k] for k in FACTS}
+    if run is not None and checkpoint is None and name in (None, run.teacher):
+        facts, checkpoint, kwargs = told_facts(run), run.teacher_checkpoint, run.teacher_args
         if name is None:
-            name = config.get("teacher")
+            name = run.teacher
             if checkpoint is None or not Path(checkpoint).exists():
                 return None
-            if ":" in str(name) and not settings["unsafe_load"]:
+            if ":" in str(name) and not settings.unsafe_load:
                 print(f"the run's teacher is {name}, which is code: for the agreement with it, name it by --teacher")
                 return None
-        if not settings["unsafe_load"]:
-            refuse_own_code(base_of({"name": name, "kwargs": kwargs or {}}), Path(settings["run"]))
+        if not settings.unsafe_load:
+            refuse_own_code(base_of({"name": name, "kwargs": kwargs or {}}), Path(settings.run))
     has_weights(name, checkpoint)
-    facts = {k: about[k] for k in FACTS}
-    return resolve(name, checkpoint, kwargs=kwargs, unsafe=settings["unsafe_load"], **facts)
+    return resolve(name, checkpoint, kwargs=kwargs, unsafe=settings.unsafe_load, **facts)
 
 
 _FIGURES = {

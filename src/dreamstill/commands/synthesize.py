@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -23,14 +23,17 @@ from dreamstill.networks.pixels import to_uint8
 from dreamstill.networks.predict import predict
 from dreamstill.networks.reused_classifier import NAME, base_of
 from dreamstill.runs.checkpoints import Checkpoints
-from dreamstill.runs.inputs import brought, resolve_student, resolve_teacher
+from dreamstill.runs.config_file import read_run
+from dreamstill.runs.inputs import gather_images, resolve_student, resolve_teacher
 from dreamstill.runs.manifest import read_manifest
-from dreamstill.runs.settings import build_method, check_seed, read_config
+from dreamstill.runs.random_numbers import kept_random_streams
+from dreamstill.runs.settings import DistillSettings, build_method, check_seed, method_spec
 from dreamstill.tasks import task_of
 
 DEFAULT_IMAGES = 1000
 
 
+@kept_random_streams()
 def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool) -> str:
     """Carry out :func:`dreamstill.api.synthesize`."""
     if n is not None and n < 1:
@@ -39,7 +42,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     if out is not None and Path(out).suffix not in (".parquet", ".safetensors"):
         raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors")
     folder = Path(run)
-    engine, method, config, fingerprint = _taken_up(folder, seed, unsafe_load)
+    engine, method, settings, fingerprint = _taken_up(folder, seed, unsafe_load)
     teacher = engine.given.teacher
     bank = method.transfer_set()
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
@@ -53,7 +56,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     about |= {"teacher_sha256": fingerprint, "outside": read_manifest(folder)["outside_information"]}
     if path.suffix == ".parquet":
         made = kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
-        count = write_set(path, made, teacher, _classes(folder, teacher), {**about, "method": config["method"]})
+        count = write_set(path, made, teacher, _classes(folder, teacher), {**about, "method": settings.method})
     else:
         pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu().contiguous()
         count = len(pixels)
@@ -67,34 +70,18 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     return str(path)
 
 
-def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, dict[str, Any], str]:
+def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, DistillSettings, str]:
     """The run's engine and method, as its last checkpoint left them, its settings, and its teacher's fingerprint."""
-    if not (folder / "config.yaml").exists():
-        raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
-    config = read_config(folder / "config.yaml")
-    if "teacher" not in config:
-        raise InputError(
-            f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
-            "that dreamstill distill wrote"
-        )
-    for role in ("teacher", "student"):
-        _named(config[role], role, folder)
-    built = read_manifest(folder).get("student")  # runs of earlier versions do not have it
-    config["student_args"] = config.get("student_args") if built is None else built["kwargs"]
-    bases = [base_of({"name": config[r], "kwargs": config.get(f"{r}_args") or {}}) for r in ("teacher", "student")]
-    for name in () if unsafe_load else (config["teacher"], config["student"], config["method"]["name"], *bases):
-        refuse_own_code(name, folder / "config.yaml")
-    settings = {**config, "unsafe_load": unsafe_load}
-    method, teacher = build_method(config["method"]), resolve_teacher(settings)
+    settings = _settings_of(folder, unsafe_load)
+    method, teacher = build_method(settings.method), resolve_teacher(settings)
     fingerprint = state_dicts.fingerprint(teacher.module)  # before the engine gives it another precision
-    student = resolve_student({**settings, "student_checkpoint": None}, teacher)
-    given = brought(settings, method, teacher, student)[0]
+    given, _, _ = gather_images(settings, method, teacher, resolve_student(settings, teacher))
     engine = Engine(
         given,
-        device=config["device"],
-        precision=config["precision"],
+        device=settings.device,
+        precision=settings.precision,  # type: ignore[arg-type]  # resolved: not auto
         seed=seed,
-        steps=config["steps"],
+        steps=settings.steps,  # type: ignore[arg-type]  # likewise
         scratch=nearest(folder),
     )
     method.setup(engine)
@@ -103,7 +90,33 @@ def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
         raise InputError(f"{folder} has no checkpoint: the run must have got as far as its first one")
     engine.load(state["engine"])
     engine.begin(state["progress"]["iteration"], 1.0)
-    return engine, method, config, fingerprint
+    return engine, method, settings, fingerprint
+
+
+def _settings_of(folder: Path, unsafe_load: bool) -> DistillSettings:
+    """The run's own, after making sure that both networks can be built again and that no code is called unasked."""
+    config = folder / "config.yaml"
+    if not config.exists():
+        raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
+    saved = read_run(config)
+    if not isinstance(saved, DistillSettings):
+        raise InputError(
+            f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
+            "that dreamstill distill wrote"
+        )
+    _named(saved.teacher, "teacher", folder)
+    _named(saved.student, "student", folder)
+    built = read_manifest(folder).get("student")  # runs of earlier versions do not have it
+    args = saved.student_args if built is None else built["kwargs"]
+    if not unsafe_load:
+        bases = [
+            base_of({"name": n, "kwargs": k or {}})
+            for n, k in ((saved.teacher, saved.teacher_args), (saved.student, args))
+        ]
+        for name in (saved.teacher, saved.student, method_spec(saved.method)["name"], *bases):
+            refuse_own_code(name, config)
+    # The student's trained weights are in the checkpoint.
+    return replace(saved, student_args=args, student_checkpoint=None, unsafe_load=unsafe_load)
 
 
 def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:

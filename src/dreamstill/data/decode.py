@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamstill.errors import InputError
+from dreamstill.files import cache_folder
 
 
 def decode_all(
@@ -99,7 +99,7 @@ def stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
 def cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
     """``make()``, or its earlier result from the cache folder. A cache that cannot be used is no error."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
-    folder = Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))
+    folder = cache_folder()
     path = folder / f"{digest}.npy"
     try:
         return torch.from_numpy(np.load(path))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dreamstill import extras
 from dreamstill.data import segmentation, segmentation_folders
 from dreamstill.data.decode import cached, decode_all, fit, stack
 from dreamstill.data.image_set import KNOWN, SPLITS, SUFFIXES, WHOLE, ImageSet, check_unsplit
@@ -109,6 +110,7 @@ def encoded(source: str, split: str, root: str | Path | None) -> Iterator[tuple[
 
 
 def _digits(split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+    extras.require("demo", "the set of digits")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamstill import extras
 from dreamstill.data.image_set import check_unsplit
 from dreamstill.errors import InputError
 
 
 def parquet_files(folder: Path, split: str) -> list[Path] | None:
     """The parquet files in a place, or None when it is a folder of images."""
+    every = [folder] if folder.is_file() else sorted(folder.rglob("*.parquet"))
+    if every:
+        extras.require("data", f"reading {every[0]}")
     if folder.is_file():
         check_unsplit(folder, split)
-        return [folder]
-    every = sorted(folder.rglob("*.parquet"))
+        return every
     # "train-00000-of-00002" and "train" are of the split "train"; "trainval-..." is not.
     splits = [re.sub(r"[-_.]?\d.*", "", f.stem) for f in every]
     chosen = [f for f, s in zip(every, splits, strict=True) if s == split]

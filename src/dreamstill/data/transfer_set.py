@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dreamstill import extras
 from dreamstill.data import storage
 from dreamstill.data.bank import ImageBank
 from dreamstill.errors import InputError
@@ -50,8 +51,9 @@ def write_parquet(
         How many images were written.
 
     Raises:
-        InputError: another number of channels, no image at all, or the disk is full.
+        InputError: another number of channels, no image at all, the disk is full, or pyarrow is missing.
     """
+    extras.require("data", "writing parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -123,8 +125,10 @@ def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None
         scratch: folder for a set too large for memory; without it the system's for temporary files.
 
     Raises:
-        InputError: not such a file; or it is another teacher's, or of another image size or number of classes.
+        InputError: not such a file, another teacher's, of another image size or number of classes, or pyarrow is
+            missing.
     """
+    extras.require("data", f"reading {path}")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

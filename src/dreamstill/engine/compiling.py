@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dreamstill.engine.batchnorm import LeanBatchNorm
+from dreamstill.files import cache_folder
 
 _NUMBERS = itertools.count()
 
@@ -38,5 +38,4 @@ def compiled(fn: Callable[..., Any], device: torch.device) -> Callable[..., Any]
 
 def _keep_compiled() -> None:
     """Keep compiled code where it outlives a restart of the machine; torch itself puts it under /tmp."""
-    cache = Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))

@@ -1,10 +1,11 @@
 """The one place that knows device, precision, compilation and ranks.
 
 A method talks to the engine in a few verbs: ``own`` and ``frozen`` take its networks, ``noise``, ``labels``,
-``integers``, ``coins`` and ``alike`` draw what is random, ``make`` runs a network without gradients, ``minimise``
-takes one optimiser step, ``gather``, ``average`` and ``mine`` see the global batch. Lightning Fabric finds the
-devices, starts the ranks and casts; gradients are averaged here and not by a DDP wrapper, because a wrapper also fills
-and reduces the gradients of every network that a loss merely passes through (the student, in the generator's step).
+``integers`` and ``coins`` draw what is random (:mod:`dreamstill.engine.draws` has all of them), ``make`` runs a network
+without gradients, ``minimise`` takes one optimiser step, ``gather``, ``average`` and ``mine`` see the global batch.
+Lightning Fabric finds the devices, starts the ranks and casts. Gradients are averaged here and not by a DDP wrapper: a
+wrapper also fills and reduces the gradients of every network that a loss merely passes through (the student, in the
+generator's step).
 """
 
 from __future__ import annotations
@@ -18,21 +19,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from dreamstill.data.bank import ImageBank
 from dreamstill.data.storage import is_large
 from dreamstill.engine.compiling import compiled
+from dreamstill.engine.draws import Draws
 from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Precision
 from dreamstill.engine.launch import launch
 from dreamstill.engine.parts import Cast, Owned
-from dreamstill.engine.ranks import GlobalBatchNorm2d, average_gradients
+from dreamstill.engine.ranks import average_gradients, share_batch_norm
 from dreamstill.engine.readings import Readings
 from dreamstill.engine.schedules import Schedule, constant
-from dreamstill.engine.seeds import stream
 from dreamstill.errors import InputError
 from dreamstill.networks.network import Network
 from dreamstill.networks.probes import Probe, Rest
@@ -76,15 +76,19 @@ class Engine:
         self.buffers: dict[str, Tensor] = {}
         self.banks: dict[str, ImageBank] = {}
         self.frozen_modules: list[nn.Module] = []
-        self.iteration, self.progress, self.drawn = 0, 0.0, 0
+        self.progress = 0.0
         self.schedules: Mapping[str, Schedule] = _NO_SCHEDULES
         self.bn_left_out: list[str] = []  # names of batch norms whose statistics no term reads
-        self._calls = 0
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._active: frozenset[str] | None = None
         self._readings = Readings()
-        # What a method builds in its set-up is initialised alike in every run and on every rank.
-        torch.manual_seed(self._key("setup"))
+        # A profile sets it, to know which step an operation belongs to: given a step's name, what to run it in.
+        self.watch: Callable[[str], contextlib.AbstractContextManager[Any]] = lambda _name: contextlib.nullcontext()
+        draws = Draws(seed, self.device, self.dtype, self.ranks, self.rank, given.teacher.num_classes)
+        self.draws, self.mine = draws, draws.mine
+        self.noise, self.labels, self.integers, self.uniform = draws.noise, draws.labels, draws.integers, draws.uniform
+        self.coins, self.sweep, self.alike, self.redraw = draws.coins, draws.sweep, draws.alike, draws.redraw
+        draws.settle()
 
     # ---------------------------------------------------------------- what a method owns
 
@@ -108,7 +112,7 @@ class Engine:
         self._place(module)
         module.train()
         if self.ranks > 1:
-            self._share_batch_norm(module)
+            share_batch_norm(module, self.average)
         self.modules[name] = module
         params = [p for p in module.parameters() if p.requires_grad]
         make_opt = make_opt or partial(torch.optim.SGD, lr=0.0)
@@ -189,106 +193,40 @@ class Engine:
         if self.dtype == torch.float32:
             module.to(memory_format=torch.channels_last)
 
-    def _share_batch_norm(self, module: nn.Module) -> None:
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.__class__ = GlobalBatchNorm2d
-                # A function, not the bound method: copying the network must not copy the engine.
-                layer.average = lambda x: self.average(x)  # type: ignore[assignment]
-            elif isinstance(layer, _BatchNorm):
-                raise InputError(
-                    f"{type(layer).__name__} cannot be trained on several ranks yet: use one process, or BatchNorm2d"
-                )
-
-    # ---------------------------------------------------------------- draws
+    # ---------------------------------------------------------------- iterations
 
     def begin(self, iteration: int, progress: float, schedules: Mapping[str, Schedule] = _NO_SCHEDULES) -> None:
         """Start an iteration (counted over the whole run) at ``progress`` (0 to 1) of its phase.
 
         ``schedules``: the phase's own, by the names of owned networks.
         """
-        self.iteration, self.progress, self.schedules, self._calls = iteration, progress, schedules, 0
-        # Dropout and the like draw from the global stream: tie it to the iteration too.
-        torch.manual_seed(self._key("global", self.rank))
+        self.progress, self.schedules = progress, schedules
+        self.draws.begin(iteration)
 
-    def noise(self, batch: int, *shape: int, images: bool = True) -> Tensor:
-        """Standard normal, ``batch`` rows of the global batch; a rank gets its share.
+    @property
+    def iteration(self) -> int:
+        """The iteration that is under way."""
+        return self.draws.iteration
 
-        ``images``: whether each row is to become an image, which the run's account counts.
-        """
-        self.drawn += batch if images else 0
-        return self._draw(batch, lambda g: torch.randn(batch, *shape, generator=g, device=self.device)).to(self.dtype)
-
-    def labels(self, batch: int) -> Tensor:
-        """Class labels, uniform and independent (int64 ``batch``)."""
-        return self.integers(self.given.teacher.num_classes, batch)
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        """Uniform integers in [0, high) (int64); the first dimension is the batch."""
-        return self._draw(shape[0], lambda g: torch.randint(high, shape, generator=g, device=self.device))
-
-    def uniform(self, batch: int, n: int) -> Tensor:
-        """``n`` uniform draws from [0, 1) for each of ``batch`` images, in steps of 2^-16."""
-        return self.integers(1 << 16, batch, n).to(self.dtype) / (1 << 16)
-
-    def coins(self, batch: int) -> Tensor:
-        """Fair coins (bool ``batch``)."""
-        return self.integers(2, batch).bool()
-
-    def redraw(self, module: nn.Module) -> None:
-        """Give every layer that can a fresh random initialisation, in place, alike on all ranks."""
-        with self.alike():
-            for layer in module.modules():
-                reset = getattr(layer, "reset_parameters", None)
-                if reset is not None:
-                    reset()
+    @property
+    def drawn(self) -> int:
+        """How many images the run has drawn noise for."""
+        return self.draws.drawn
 
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[None]:
         """Images made within it are no part of the run's account of images."""
-        drawn = self.drawn
+        drawn = self.draws.drawn
         try:
             yield
         finally:
-            self.drawn = drawn
-
-    @contextlib.contextmanager
-    def alike(self) -> Iterator[None]:
-        """Within it torch's own random functions draw the same on all ranks, by (seed, iteration, number of draw)."""
-        self._calls += 1
-        with torch.random.fork_rng():
-            torch.manual_seed(self._key("redraw", self._calls))
-            yield
-
-    def sweep(self, n: int, batch: int) -> Tensor:
-        """This iteration's batch of indices (int64) when all ``n`` are gone through in a new order each epoch.
-
-        The remainder of an epoch, less than a batch, is left out.
-        """
-        epoch, position = divmod(self.iteration, n // batch)
-        generator = torch.Generator().manual_seed(stream(self.seed, "epoch", epoch))
-        order = torch.randperm(n, generator=generator)[position * batch : (position + 1) * batch]
-        share = self._share(batch)
-        return order[self.rank * share : (self.rank + 1) * share].to(self.device)
-
-    def _draw(self, batch: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        self._calls += 1
-        generator = torch.Generator(self.device).manual_seed(self._key("draw", self._calls))
-        return self.mine(draw(generator))
-
-    def _share(self, batch: int) -> int:
-        if batch % self.ranks:
-            raise InputError(f"a batch of {batch} cannot be shared by {self.ranks} processes: choose a multiple")
-        return batch // self.ranks
-
-    def _key(self, *parts: object) -> int:
-        return stream(self.seed, self.iteration, *parts)
+            self.draws.drawn = drawn
 
     # ---------------------------------------------------------------- computing
 
     def make(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Run a network without gradients, images of a generator for instance."""
-        with torch.no_grad():
+        with torch.no_grad(), self.watch("image making"):
             return self._graph(network, network)(*inputs)
 
     def minimise(self, fn: Callable[..., Any], *owned: Owned, inputs: Sequence[Tensor] = ()) -> Any:
@@ -298,19 +236,20 @@ class Engine:
         batch, or the same value on every rank when made from gathered tensors), or ``(terms, extra)``; ``extra`` is
         handed back detached. All other networks are frozen while it runs.
         """
-        self._activate(owned)
-        key = getattr(fn, "__func__", fn)
-        result = self._graph((key, id(getattr(fn, "__self__", None))), fn)(*inputs)
-        terms, extra = result if isinstance(result, tuple) else (result, None)
-        torch.stack([t for t in terms.values()]).sum().backward()
-        for item in owned:
-            average_gradients(item.params, self.ranks)
-            item.set_lr(self.progress, self.schedules.get(item.name))
-            if item.clip is not None:
-                torch.nn.utils.clip_grad_norm_(item.params, item.clip)
-            item.opt.step()
-            item.opt.zero_grad(set_to_none=True)
-            item.steps += 1
+        with self.watch(f"{owned[0].name} step"):
+            self._activate(owned)
+            key = getattr(fn, "__func__", fn)
+            result = self._graph((key, id(getattr(fn, "__self__", None))), fn)(*inputs)
+            terms, extra = result if isinstance(result, tuple) else (result, None)
+            torch.stack([t for t in terms.values()]).sum().backward()
+            for item in owned:
+                average_gradients(item.params, self.ranks)
+                item.set_lr(self.progress, self.schedules.get(item.name))
+                if item.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(item.params, item.clip)
+                item.opt.step()
+                item.opt.zero_grad(set_to_none=True)
+                item.steps += 1
         self._readings.add(owned[0].name, terms)
         return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, extra)
 
@@ -325,11 +264,6 @@ class Engine:
     def average(self, x: Tensor) -> Tensor:
         """Mean over ranks, differentiable."""
         return x if self.ranks == 1 else self.gather(x[None]).mean(0)
-
-    def mine(self, x: Tensor) -> Tensor:
-        """This rank's rows of what every rank holds whole (``b ...`` to ``b/ranks ...``), differentiable."""
-        share = self._share(len(x))
-        return x[self.rank * share : (self.rank + 1) * share]
 
     def _graph(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
         if not self.compiling:
@@ -407,4 +341,4 @@ class Engine:
         for name, bank in self.banks.items():
             bank.added = state["banks"][name]["added"]
             bank.clipped.copy_(state["banks"][name]["clipped"])
-        self.drawn = state["drawn"]
+        self.draws.drawn = state["drawn"]

@@ -11,12 +11,19 @@ from lightning.fabric import Fabric
 
 from dreamstill.engine.hardware import Precision, keep_freed_memory
 
-# They tell at every start what the user chose, and that there is no CUDA on a machine without CUDA.
-for _name in ("lightning.fabric", "lightning.pytorch"):  # the latter's says that bf16 was chosen
-    logging.getLogger(_name).setLevel(logging.WARNING)
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
 _FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
+
+
+def settle_process() -> None:
+    """Set up a process that is dreamstill's own, as the command line's is; as a library it leaves these alone.
+
+    The libraries beneath say less, and freed memory is kept for the next step (:func:`keep_freed_memory`).
+    """
+    # They tell at every start what the user chose, and that there is no CUDA on a machine without CUDA.
+    for name in ("lightning.fabric", "lightning.pytorch"):  # the latter's says that bf16 was chosen
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    keep_freed_memory()
 
 
 def launch(device: str, precision: Precision) -> Fabric:
@@ -32,8 +39,6 @@ def launch(device: str, precision: Precision) -> Fabric:
     fabric.launch()
     if ranks > 1:
         atexit.register(_leave_group)
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
     return fabric
 
 

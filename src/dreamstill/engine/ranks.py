@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from dreamstill.errors import InputError
 from dreamstill.networks.channel_moments import moments
 
 
@@ -38,6 +40,23 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(var * (total / max(total - 1, 1)), momentum)
+
+
+def share_batch_norm(module: nn.Module, average: Callable[[Tensor], Tensor]) -> None:
+    """Turn a network's batch norms into those of the global batch, in place.
+
+    Raises:
+        InputError: it has a kind of batch norm for which there is none.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.__class__ = GlobalBatchNorm2d
+            # A function, not the bound method: copying the network must not copy the engine.
+            layer.average = lambda x: average(x)  # type: ignore[assignment]
+        elif isinstance(layer, _BatchNorm):
+            raise InputError(
+                f"{type(layer).__name__} cannot be trained on several ranks yet: use one process, or BatchNorm2d"
+            )
 
 
 def average_gradients(params: Sequence[nn.Parameter], ranks: int) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,6 +18,32 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the logits, >= 0."""
     return F.mse_loss(student, teacher)
+
+
+def logit_distance(
+    student: Tensor,
+    teacher: Tensor,
+    form: Literal["mse", "log_mse"],
+    average: Callable[[Tensor], Tensor],
+    guard: float = 0.0,
+    batch: int | None = None,
+) -> Tensor:
+    """The mean squared difference of logits ``b k``, or its logarithm, as CPSC-DFKD's released code has them.
+
+    Args:
+        student: logits of this rank.
+        teacher: likewise.
+        form: ``mse``; ``log_mse``: ``log(mse + guard)``, or with ``batch`` half of that plus half of ``log(batch k)``:
+            without a guard the log of the Euclidean norm of the whole batch's difference.
+        average: mean over ranks, since a mean of logarithms is another thing.
+        guard: at 0 the logarithm is minus infinity for two equal networks.
+        batch: images of all ranks.
+    """
+    error = mse(student, teacher)
+    if form == "mse":
+        return error
+    log = (average(error) + guard).log()
+    return log if batch is None else 0.5 * (log + math.log(batch * student.shape[1]))
 
 
 def kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:

@@ -1,6 +1,7 @@
 """Published methods: one file each, found by its name. Controls keep the same contract in ``controls``.
 
-What several methods share is in ``parts``, which holds no methods.
+What methods are made of is in ``parts``, which holds no methods. What only a released code or a port does is in
+``released``: a subclass in a module of the same name, which nobody names (:meth:`Method.variant_of`).
 
 A method is a dataclass of its hyper-parameters that subclasses :class:`Method`, which says all that a run asks
 of it. To add one, add a file here: nothing else names it. One of another package is ``package.module:Class``.
@@ -60,12 +61,18 @@ class Method:
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     control: ClassVar[bool] = False  # a yardstick: nobody is advised to take it
     shows: ClassVar[Shows] = "fresh"  # what ``synthesise`` gives
+    # Settings whose other values a subclass in ``released`` carries out, each with the value that this class does.
+    kept_apart: ClassVar[Mapping[str, Any]] = {}
     ranking: Ranking | None = None  # of the collected images, where ``setup`` chose some of them
 
     @classmethod
     def variant_of(cls, settings: Mapping[str, Any]) -> type[Any]:
-        """The class that these settings ask for: a released variant lives in a subclass of its own."""
-        return cls
+        """The class that these settings ask for: this one, or the one in ``released`` (see ``kept_apart``)."""
+        if all(settings.get(name, value) == value for name, value in cls.kept_apart.items()):
+            return cls
+        own = next(c for c in cls.__mro__ if "kept_apart" in vars(c))
+        found = _method_in(f"dreamstill.methods.released.{own.__module__.rsplit('.', 1)[-1]}")
+        return cls if issubclass(cls, found) else found
 
     @property
     def needed(self) -> frozenset[str]:
@@ -142,7 +149,11 @@ def get(name: str) -> type[Any]:
     known = names()
     if name not in known:
         raise InputError(f"there is no method {name!r}: choose one of {', '.join(sorted(known))}")
-    module = importlib.import_module(f"{known[name]}.{name}")
+    return _method_in(f"{known[name]}.{name}")
+
+
+def _method_in(name: str) -> type[Any]:
+    module = importlib.import_module(name)
     classes = [c for _, c in inspect.getmembers(module, _is_method) if c.__module__ == module.__name__]
     if len(classes) != 1:
         found = ", ".join(c.__name__ for c in classes) or "none"
@@ -174,6 +185,8 @@ def check_contract(method: Method, engine: Engine, steps: int) -> None:
     from dreamstill.networks.network import Network
 
     who = type(method).__name__
+    if (meant := type(method).variant_of(vars(method))) is not type(method):
+        raise InputError(f"the settings of the method {who} ask for {meant.__name__}: make it of that class")
     if "student" not in engine.owned:
         raise InputError(
             f"the method {who} owns {', '.join(engine.owned) or 'nothing'} and no network called 'student': take the "

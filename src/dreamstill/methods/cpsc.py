@@ -1,84 +1,44 @@
 """CPSC-DFKD: conditional pseudo-supervised contrast. Shao, Zhang, Wang, Pattern Recognition 143 (2023) 109781.
 
-arXiv:2510.03375. The paper's body could not be read: what is here follows the authors' released code (commit 1c6ade1),
-whose defects ``variant="released"`` keeps and the default repairs (``docs/methods/cpsc.md`` lists them).
+The paper's body could not be read: this follows the released code (commit 1c6ade1), and the equations have the numbers
+of docs/methods/cpsc.md. Recipe: recipes/cpsc_fashion_lenet5.yaml, 75.0 +- 0.7 % (benchmarks/records/cpu).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Adam
 
+from dreamstill.data.bank import Stored
 from dreamstill.engine import Engine, Terms
-from dreamstill.engine.schedules import constant, cosine, step_decay, warm_cosine
+from dreamstill.engine.schedules import warm_cosine
 from dreamstill.errors import InputError
-from dreamstill.losses.contrastive import supervised_contrast
-from dreamstill.losses.distillation import kl, mse
+from dreamstill.losses.distillation import kl, logit_distance
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods import Method, Phase
+from dreamstill.methods.parts.class_images import ClassImages
+from dreamstill.methods.parts.contrast import Contrast
+from dreamstill.methods.parts.decay import decay
+from dreamstill.methods.parts.replay import check_reuse, reused
 from dreamstill.networks.generators import Condition, Generator, Head
 from dreamstill.networks.network import Network
-from dreamstill.networks.probes import Observed, last_linear
+from dreamstill.networks.probes import Observed
+from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
 
 
 @dataclass
 class CPSC(Method):
-    """A generator that is told the class of each image, ``x = G(z, y)``; y supervises it, the student and a contrast.
+    """A generator is told the class of each image, ``x = G(z, y)``; y supervises it, the student and a contrast.
 
-    ``L_G = -KL(x) - alpha L_2(x) + beta L_BN(x) + gamma L_SCL(f_S, f_T, y) + eta CE(T(x), y)``,
-    ``L_S =  KL(x) + alpha L_2(x) + eta CE(S(x), y)``, with ``KL(x)`` of softmax(T) from softmax(S), ``L_2`` the mean
-    squared difference of the logits, ``f`` the penultimate features at unit length.
-
-    Attributes:
-        variant: ``repaired``; ``released``: with what is taken for errors of the released code. There the
-            generator's Adam is made anew in every step (so that it descends by sign), the cross-entropies take the
-            softmax of a softmax, the projection stays untrained and its output at any length, the logarithm of
-            ``ikd`` is not guarded against 0.
-        alpha: weight of the logit term (released: 5 for CIFAR-100, 1 where the code is not told; in a short trial on
-            ten classes 5 drowned the pseudo-labels).
-        beta: weight of the batch-norm term (released: 1).
-        gamma: weight of the contrast in the generator's loss (released: 0.7); 0 leaves the idea out.
-        eta: weight of the pseudo-labels' cross-entropy in the generator's loss (released: 0.7); 0 leaves it out.
-        eta_s: the same in the student's loss; None: ``eta`` (released).
-        gamma_s: weight of the contrast in the student's loss (released code: 0; a page about the paper can be read
-            otherwise).
-        condition: how the generator is told the class: ``ccbn``, every batch norm with a scale and a shift of each
-            class (released); ``concat``, one-hot beside the noise; ``none``, then gamma and eta have to be 0 as well.
-        tau: temperature of the contrast (released: 0.07).
-        views: the contrast's views of an image: the features of ``both`` networks (released) or the ``teacher``'s.
-        ikd: logit term: ``mse`` (released for CIFAR-100 and Tiny-ImageNet) or ``log_mse`` (for CIFAR-10): log MSE in
-            L_G, the log of the difference's norm over the whole batch, half as steep, in L_S.
-        bn_layers: batch-norm term as the ``sum`` over the teacher's layers (released) or their ``mean``.
-        adversarial: whether L_G has its two negative terms (released).
-        detach_teacher: hold the teacher's logits fixed in L_G's KL too, as the released code does in L_2 only.
-        student_mode: the student's mode in the generator's step (released: ``train``).
-        generator_steps: an iteration's first steps (released: 6), each on noise and labels of its own.
-        student_steps: the student's that follow (released: 5), likewise.
-        batch_size: images a step (released: 512).
-        nz: noise length (released: 256).
-        width: the generator's ``ngf`` (released: 64).
-        head: how the generator ends: ``standardised`` (released); ``linear``, ``tanh``.
-        lr_g: Adam with betas 0.5 and 0.999 (released: 1e-3).
-        schedule_g: ``constant`` (in effect the released one); ``step``: times 0.1 at epochs 50 and 150 of 600, which
-            the released code has without effect; ``cosine``.
-        clip: largest gradient norm of the generator's step; None leaves it alone. (-L_2 is unbounded below.)
-        lr_p: Adam of the projection from the student's features to the teacher's width (inferred: 1e-3). It is there
-            only where the widths differ, and learns from the contrast alone.
-        lr_s: SGD, from 0 up over the warm-up, then along a cosine (released: 0.1).
-        warmup: share of the run that warms up (released: 10 of 600 epochs).
-        momentum: of the student's SGD (released: 0.9).
-        weight_decay: of the student's SGD (released: 5e-4).
-        reuse: an iteration's first student step learns from the last generator step's own images, the others from
-            stored ones of all, with the logits of the time. Not in the paper (off).
-        bank: how many images are stored for that.
+    ``L_G = -KL(x) - alpha L_2(x) + beta L_BN(x) + gamma L_SCL(f_S, f_T, y) + eta CE(T(x), y)``    (5)
+    ``L_S =  KL(x) + alpha L_2(x) + gamma_s L_SCL(f_S, f_T, y) + eta_s CE(S(x), y)``    (6)
     """
 
     paper: ClassVar[str] = (
@@ -86,243 +46,175 @@ class CPSC(Method):
         "Pattern Recognition 143, 2023, arXiv:2510.03375"
     )
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "linear_head", "sides"})
-    outside: ClassVar[tuple[str, ...]] = ()
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    kept_apart: ClassVar[Mapping[str, Any]] = {"variant": "repaired"}
 
+    # the objective
     variant: Literal["repaired", "released"] = "repaired"
-    alpha: float = 1.0
-    beta: float = 1.0
-    gamma: float = 0.7
-    eta: float = 0.7
-    eta_s: float | None = None
-    gamma_s: float = 0.0
+    """``released`` keeps what we take for errors of the released code: methods/released/cpsc.py (ours: repaired)."""
+    alpha: Weight = 1.0
+    """Weight of the logit term (released: 1; for CIFAR-100 5, which drowned the pseudo-labels in a short trial)."""
+    beta: Weight = 1.0
+    """Weight of the batch-norm term (released)."""
+    gamma: Weight = 0.7
+    """Weight of the contrast in the generator's loss (released); 0 leaves the idea out."""
+    eta: Weight = 0.7
+    """Weight of the pseudo-labels' cross-entropy in the generator's loss (released); 0 leaves the idea out."""
+    eta_s: Weight | None = None
+    """The same in the student's loss; without it eta (released)."""
+    gamma_s: Weight = 0.0
+    """Weight of the contrast in the student's loss (released: 0; a page about the paper can be read otherwise)."""
     condition: Condition = "ccbn"
-    tau: float = 0.07
+    """How G is told the class: ``ccbn``, in its batch norms (released), ``concat`` or ``multiply`` with the noise."""
+    tau: Positive = 0.07
+    """Temperature of the contrast (released)."""
     views: Literal["both", "teacher"] = "both"
+    """The contrast's views of an image: the features of both networks (released) or the teacher's alone (ours)."""
     ikd: Literal["mse", "log_mse"] = "mse"
+    """Form of the logit term (released: ``mse`` for CIFAR-100 and Tiny-ImageNet, ``log_mse`` for CIFAR-10)."""
     bn_layers: Literal["sum", "mean"] = "sum"
+    """The batch-norm term over the teacher's layers (released: their sum)."""
     adversarial: bool = True
+    """Whether the generator's loss has its two negative terms (released)."""
     detach_teacher: bool = False
+    """Hold the teacher's logits fixed in the generator's KL too, as the released code does in the logit term (ours)."""
     student_mode: Literal["train", "eval"] = "train"
-    generator_steps: int = 6
-    student_steps: int = 5
-    batch_size: int = 512
-    nz: int = 256
-    width: int = 64
+    """The student's mode in the generator's steps (released: ``train``)."""
+    # networks and optimisation
+    generator_steps: Whole = 6
+    """An iteration's first steps, each on noise and classes of its own (released)."""
+    student_steps: Count = 5
+    """The student's that follow (released)."""
+    batch_size: Annotated[Count, Batch(), Small(16)] = 512
+    """Images a step (released)."""
+    nz: Annotated[Count, Small(8)] = 256
+    """Length of the noise (released)."""
+    width: Annotated[Count, Small(4)] = 64
+    """The generator's channels before its last convolution, ``ngf`` (released)."""
     head: Head = "standardised"
-    lr_g: float = 1e-3
+    """How the generator ends: a tanh and a batch norm (released), ``tanh``, or ``linear``, without the tanh (ours)."""
+    lr_g: Weight = 1e-3
+    """The generator's learning rate: Adam with betas 0.5 and 0.999 (released)."""
     schedule_g: Literal["constant", "step", "cosine"] = "constant"
-    clip: float | None = None
-    lr_p: float = 1e-3
-    lr_s: float = 0.1
-    warmup: float = 10 / 600
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    """Its course (released, in effect: constant; meant: ``step``, times 0.1 at epochs 50 and 150 of 600)."""
+    clip: Positive | None = None
+    """Largest gradient norm of the generator's step; without it any (ours: the logit term is unbounded below)."""
+    lr_p: Weight = 1e-3
+    """Adam of the projection of the student's features, which learns from the contrast alone (inferred)."""
+    lr_s: Weight = 0.1
+    """The student's SGD, from 0 up over the warm-up, then along a cosine (released)."""
+    warmup: Below1 = 10 / 600
+    """Share of the run that warms up (released: 10 of 600 epochs)."""
+    momentum: Below1 = 0.9
+    """Of the student's SGD (released)."""
+    weight_decay: Weight = 5e-4
+    """Of the student's SGD (released)."""
+    # ours, not in the paper
     reuse: bool = False
-    bank: int = 20_000
-
-    @property
-    def needed(self) -> frozenset[str]:
-        """What these settings need of the teacher."""
-        spared = {"bn"} if self.beta == 0 else set()
-        return self.needs - spared - (set() if self._contrasts else {"linear_head"})
-
-    @property
-    def _contrasts(self) -> bool:
-        return self.gamma > 0 or self.gamma_s > 0
+    """The student learns from the last generator step's images, then from stored ones of all, with their logits."""
+    bank: Annotated[Count, Small(64)] = 20_000
+    """How many images are stored for that."""
 
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, the conditional generator, the student and, between unequal features, a projection."""
-        self._check()
         teacher, self.network = engine.given.teacher, engine.given.student
-        self.label_weight_s = self.eta if self.eta_s is None else self.eta_s
-        self.gather, self.average = engine.gather, engine.average
-        self.tap_t, width_t = penultimate(teacher, "teacher") if self._contrasts else ("", 0)
-        both = self._contrasts and self.views == "both"
-        self.tap_s, width_s = penultimate(self.network, "student") if both else ("", 0)
-        taps_t, taps_s = ([tap] if tap else [] for tap in (self.tap_t, self.tap_s))
-        self.teacher = engine.frozen(teacher, taps_t, bn=self.beta > 0)
-
-        released = self.variant == "released"
-        adam = partial(fresh_adam if released else Adam, lr=self.lr_g, betas=(0.5, 0.999))
-        decay = {"constant": constant, "step": step_decay((50 / 600, 150 / 600), 0.1), "cosine": cosine}
+        self.l_2 = partial(logit_distance, form=self.ikd, average=engine.average, guard=1e-6)
+        self.contrast = Contrast(engine, self.views if self.gamma or self.gamma_s else None, self.tau)
+        self.teacher = engine.frozen(teacher, self.contrast.taps_t, bn=self.beta > 0)
         generator = Generator(teacher, self.nz, self.width, self.condition, self.head)
-        self.generator, self.opt_g = engine.own("generator", generator, adam, decay[self.schedule_g], self.clip)
+        adam = partial(Adam, lr=self.lr_g, betas=(0.5, 0.999))
+        course = decay(self.schedule_g, (50 / 600, 150 / 600))
+        self.generator, self.opt_g = engine.own("generator", generator, adam, course, self.clip)
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
-        self.student, self.opt_s = engine.own("student", self.network, sgd, warm_cosine(self.warmup), taps=taps_s)
+        course, taps = warm_cosine(self.warmup), self.contrast.taps_s
+        self.student, self.opt_s = engine.own("student", self.network, sgd, course, taps=taps)
+        self.contrast.own_projection(engine, self.lr_p)
+        self.source = ClassImages(self.generator, self.batch_size, self.nz)
         self.stored = engine.bank("images", self.bank, logits=True, wide=generator.wide) if self.reuse else None
-
-        self.project, self.contrast_opts = None, []
-        if both and width_s != width_t:
-            head = nn.Sequential(nn.Linear(width_s, width_s), nn.ReLU(), nn.Linear(width_s, width_t))
-            self.project, opt_p = engine.own("projection", head, None if released else partial(Adam, lr=self.lr_p))
-            self.contrast_opts = [] if released else [opt_p]
-
-    def _check(self) -> None:
-        if self.condition == "none" and (self.eta or self.eta_s or self._contrasts):
-            raise InputError(
-                "condition is none, so no image has a class, but pseudo-labels or the contrast ask for one: set eta, "
-                "gamma and, where given, eta_s and gamma_s to 0, or take condition ccbn or concat"
-            )
-        if self.gamma_s > 0 and self.views == "teacher":
-            raise InputError(
-                "views is teacher, so the contrast cannot teach the student: set gamma_s to 0, or take views both"
-            )
-        if not self.adversarial and not (self.beta or self.gamma or self.eta):
-            raise InputError(
-                "adversarial is off and beta, gamma and eta are 0, so the generator has no loss: switch one of them on"
-            )
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"warmup is {self.warmup}: it is a share of the run, from 0 to below 1")
-        if self.tau <= 0:
-            raise InputError(f"tau is {self.tau}: the contrast's temperature must be positive")
-        if self.reuse and self.generator_steps < 1:
-            raise InputError(
-                f"generator_steps is {self.generator_steps}, and reuse learns from their images: give 1 or more"
-            )
-        if self.reuse and self.gamma_s > 0:
-            raise InputError(
-                "reuse stores the teacher's logits, and the student's contrast needs its features: leave reuse out, or "
-                "set gamma_s to 0"
-            )
 
     def phases(self, steps: int) -> list[Phase]:
         """One phase; an iteration is the generator's steps and then ``student_steps`` of the student."""
         return [Phase("distil", -(-steps // self.student_steps), self.step)]
 
     def step(self, engine: Engine) -> None:
-        """Algorithm: look for images of known classes where the two differ, then imitate on new ones."""
+        """The algorithm: look for images of known classes where the two differ, then imitate on new ones."""
+        # 1. Generator: draw noise z and pseudo-labels y, and descend L_G, eq. (5).
         self.student.train(self.student_mode == "train")
-        heads = self.contrast_opts if self.gamma > 0 else []
         for _ in range(self.generator_steps):
-            z, y = self.draw(engine)
-            images, t = engine.minimise(self.loss_g, self.opt_g, *heads, inputs=(z, y))
+            z, y = self.source.draw(engine)
+            images, t = engine.minimise(self.loss_g, self.opt_g, *self.contrast.learning(self.gamma), inputs=(z, y))
             if self.stored is not None:
                 self.stored.add(engine.gather(images), engine.gather(y), engine.gather(t))
+        # 2. Student: draw anew (with reuse take the images there are) and descend L_S, eq. (6).
         self.student.train()
+        made: Iterable[tuple[Tensor, ...]] = (self.source.make(engine) for _ in range(self.student_steps))
         if self.stored is not None:
-            return self.imitate_stored(engine, images, y, t)
-        heads = self.contrast_opts if self.gamma_s > 0 else []
-        for _ in range(self.student_steps):
-            z, y = self.draw(engine)
-            images = engine.make(self.generator, z, y)
-            engine.minimise(self.loss_s, self.opt_s, *heads, inputs=(images, y))
-
-    def imitate_stored(self, engine: Engine, images: Tensor, y: Tensor, t: Tensor) -> None:
-        """The student steps of an iteration: one on what the generator has just made, the others on the bank."""
-        assert self.stored is not None
-        engine.minimise(self.loss_s, self.opt_s, inputs=(images, y, t))
-        for _ in range(self.student_steps - 1):
-            old = self.stored.draw(engine.integers(len(self.stored), self.batch_size), engine.dtype)
-            engine.minimise(self.loss_s, self.opt_s, inputs=(old.images, old.labels, old.logits))
-
-    def draw(self, engine: Engine) -> tuple[Tensor, Tensor]:
-        """Noise ``b nz`` and classes ``b``, independent and uniform."""
-        return engine.noise(self.batch_size, self.nz), engine.labels(self.batch_size)
+            made = reused(engine, self.stored, Stored(images, y, t), self.student_steps, self.batch_size)
+        for batch in made:
+            engine.minimise(self.loss_s, self.opt_s, *self.contrast.learning(self.gamma_s), inputs=batch)
 
     def loss_g(self, z: Tensor, y: Tensor) -> tuple[Terms, tuple[Tensor, Tensor]]:
-        """Generator: images of class y, as the teacher's batch-norm layers know them, on which the two disagree.
-
-        Also the images and the teacher's logits.
-        """
+        """Eq. (5): images of class y, as the teacher's batch norms know them, on which the two disagree."""
         images = self.generator(z, y)
         t, s = self.teacher(images, stats=self.beta > 0), self.student(images)
-        fixed = t.logits.detach()
-        terms = {}
+        fixed, terms = t.logits.detach(), {}
         if self.adversarial:
-            terms["kl"] = -kl(s.logits, fixed if self.detach_teacher else t.logits)
-            if self.alpha > 0:
-                error = mse(s.logits, fixed)
-                terms["logits"] = -self.alpha * (error if self.ikd == "mse" else self.log(error))
+            terms["kl"] = -kl(s.logits, fixed if self.detach_teacher else t.logits)  # (1)
+        if self.adversarial and self.alpha > 0:
+            terms["logits"] = -self.alpha * self.l_2(s.logits, fixed)  # (2)
         if self.beta > 0:
             layers = len(t.moments) if self.bn_layers == "sum" else 1
-            terms["bn"] = self.beta * layers * bn_statistics(t.moments)
+            terms["bn"] = self.beta * layers * bn_statistics(t.moments)  # (3)
         if self.gamma > 0:
-            terms["contrast"] = self.gamma * self.contrast(s, t, y)
+            terms["contrast"] = self.gamma * self.contrast(s, t, y)  # (4)
         if self.eta > 0:
             terms["label"] = self.eta * self.cross_entropy(t.logits, y)
         return terms, (images, t.logits)
 
     def loss_s(self, images: Tensor, y: Tensor, logits: Tensor | None = None) -> Terms:
-        """Student: agree with the teacher, whose logits may be known, and with the class that was asked for."""
-        if logits is None:
-            with torch.no_grad():
-                t = self.teacher(images)
-            logits = t.logits
+        """Eq. (6): agree with the teacher, whose logits may be known, and with the class that was asked for."""
+        with torch.no_grad():
+            t = self.teacher(images) if logits is None else Observed(logits, {}, [])
         s = self.student(images)
-        terms = {"kl": kl(s.logits, logits)}
+        terms = {"kl": kl(s.logits, t.logits)}  # (1)
         if self.alpha > 0:
-            error = mse(s.logits, logits)
-            # log ||s - t|| over the whole batch: b k is the number of its logits.
-            norm = 0.5 * (self.log(error) + math.log(self.batch_size * s.logits.shape[1]))
-            terms["logits"] = self.alpha * (error if self.ikd == "mse" else norm)
+            terms["logits"] = self.alpha * self.l_2(s.logits, t.logits, batch=self.batch_size)  # (2)
         if self.gamma_s > 0:
-            terms["contrast"] = self.gamma_s * self.contrast(s, t, y)
-        if self.label_weight_s > 0:
-            terms["label"] = self.label_weight_s * self.cross_entropy(s.logits, y)
+            terms["contrast"] = self.gamma_s * self.contrast(s, t, y)  # (4)
+        if (eta := self.eta if self.eta_s is None else self.eta_s) > 0:
+            terms["label"] = eta * self.cross_entropy(s.logits, y)
         return terms
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Of logits ``b k`` with classes ``b``; the released code feeds it probabilities, as if they were logits."""
-        return F.cross_entropy(logits.softmax(1) if self.variant == "released" else logits, y)
-
-    def contrast(self, s: Observed, t: Observed, y: Tensor) -> Tensor:
-        """Features of both networks as two views of each image, the pseudo-label their class."""
-        views = [F.normalize(t.taps[self.tap_t])]
-        if self.views == "both":
-            f_s = F.normalize(s.taps[self.tap_s])
-            if self.project is not None:
-                f_s = self.project(f_s)
-                f_s = f_s if self.variant == "released" else F.normalize(f_s)
-            views = [f_s, *views]
-        return supervised_contrast([self.gather(v) for v in views], self.gather(y), self.tau)
-
-    def log(self, error: Tensor) -> Tensor:
-        """Of the whole batch's error, since a mean of logarithms over ranks is another thing."""
-        return (self.average(error) + (0.0 if self.variant == "released" else 1e-6)).log()
-
-    def preset(self, engine: Engine) -> tuple[Tensor, Tensor] | None:
-        """A batch as the finished generator makes it, in eval mode, and the classes asked for."""
-        if self.condition == "none":
-            return None
-        z, y = self.draw(engine)
-        self.generator.eval()
-        images = engine.make(self.generator, z, y)
-        self.generator.train()
-        return images, y
+        """Of logits ``b k`` with the pseudo-labels ``b``."""
+        return F.cross_entropy(logits, y)
 
     def deliver(self) -> Network:
         """The student."""
         return self.network
 
+    def preset(self, engine: Engine) -> tuple[Tensor, Tensor] | None:
+        """A batch as the finished generator makes it, in eval mode, and the classes asked for."""
+        return None if self.condition == "none" else self.source.finished(engine)
+
     def synthesise(self, engine: Engine, n: int) -> Tensor:
-        """Fresh images of all classes, in batches of training size."""
-        batches = range(-(-n // self.batch_size))
-        return torch.cat([engine.make(self.generator, *self.draw(engine)) for _ in batches])[:n]
+        """Fresh images of all classes."""
+        return self.source.many(engine, n)
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """What these settings need of the teacher."""
+        uses = {"bn": self.beta > 0, "linear_head": self.gamma > 0 or self.gamma_s > 0}
+        return frozenset(need for need in self.needs if uses.get(need, True))
 
-def penultimate(network: Network, role: str) -> tuple[str, int]:
-    """The tap that sees what enters the network's classifier, and how many features that is.
-
-    Raises:
-        InputError: there is no ``nn.Linear`` in it.
-    """
-    declared = getattr(
-        network.module, "classifier", None
-    )  # others than the built-in ones may keep the layer itself there
-    name = declared if isinstance(declared, str) else last_linear(network.module)
-    if name is None:
-        raise InputError(
-            f"the {role} {network.name} has no nn.Linear whose input could be its features: the contrast needs them, "
-            "so take another network, or set gamma and gamma_s to 0"
-        )
-    layer = network.module.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
-    return f"{name}:input", layer.in_features
-
-
-def fresh_adam(params: Iterable[nn.Parameter], **settings: Any) -> Adam:
-    """Adam that forgets its moments after each step, as if made anew: each weight moves by ``lr g / (|g| + eps)``."""
-    opt = Adam(params, **settings)
-    opt.register_step_post_hook(lambda opt, _args, _kwargs: opt.state.clear())
-    return opt
+    def check(self, task: str) -> None:
+        """Refuse settings that contradict each other."""
+        if self.condition == "none" and (self.eta or self.eta_s or self.gamma or self.gamma_s):
+            raise InputError("condition is none, so no image has a class: set eta, eta_s, gamma and gamma_s to 0")
+        if self.gamma_s > 0 and self.views == "teacher":
+            raise InputError("views is teacher, so the contrast cannot teach the student: set gamma_s to 0")
+        if not (self.adversarial or self.beta or self.gamma or self.eta):
+            raise InputError("adversarial, beta, gamma and eta are off, so the generator has no loss: set one of them")
+        if self.reuse and self.gamma_s > 0:
+            raise InputError("reuse stores no features, which the student's contrast needs: set gamma_s to 0")
+        if self.reuse:
+            check_reuse(self.generator_steps)

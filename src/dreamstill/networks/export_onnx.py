@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamstill import extras
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.networks.network import Network
@@ -41,9 +42,10 @@ def export_onnx(network: Network, path: Path | str) -> dict[str, Any]:
         of the largest logit), ``input`` (its name, shape and range) and ``bytes``.
 
     Raises:
-        InputError: the network cannot be exported, or what was exported answers differently.
+        InputError: the network cannot be exported, what was exported answers differently, or a library is missing.
     """
     path = Path(path)
+    extras.require("onnx", "the export to ONNX")
     copied = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
     # Random streams: tracing runs the network.
     with _quiet(), torch.random.fork_rng(devices=[]):
@@ -98,12 +100,12 @@ def _model(network: Network) -> Any:
 
 def _difference(network: Network, data: bytes) -> float:
     """Largest difference of onnxruntime's logits from torch's, as a share of the largest logit."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
     try:
+        import onnxruntime  # one that is installed and broken must not cost the run either
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         worst = largest = 0.0
         for n in _BATCHES:

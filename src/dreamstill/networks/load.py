@@ -18,7 +18,7 @@ from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.networks import builtin, reused_classifier
 from dreamstill.networks.network import Network, sides
-from dreamstill.networks.state_dicts import SCHEMA, apply_state, load_state
+from dreamstill.networks.state_dicts import NETWORK_SCHEMA, apply_state, load_state
 
 # What a network must know of its images.
 FACTS = ("num_classes", "image_size", "channels", "mean", "std")
@@ -238,5 +238,5 @@ def save_network(path: Path, network: Network, extra: dict[str, Any] | None = No
     state = {
         k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in network.module.state_dict().items()
     }
-    text = json.dumps({"schema": SCHEMA, **network.description(), **(extra or {})})
+    text = json.dumps({"schema": NETWORK_SCHEMA, **network.description(), **(extra or {})})
     atomic_write(path, save(state, metadata={"format": "pt", "dreamstill": text}))

@@ -234,11 +234,33 @@ def _correlate(side: int, length: float) -> Tensor:
 
 def _spread(kinds: Tensor, target: Tensor, name: str) -> float:
     """Standard deviation of a mixture of the kinds (``k j``) whose variances are nearest, in ratio, to ``target``."""
-    from sklearn.linear_model import LinearRegression  # slow to import, and only needed here
-
-    shares = (kinds / target[:, None]).tolist()
-    fit = LinearRegression(positive=True, fit_intercept=False).fit(shares, [1.0] * len(shares))
-    total = float(fit.coef_.sum())
-    if abs(fit.predict(shares) - 1).mean() > 0.5 or total <= 0:
+    shares = kinds / target[:, None]
+    weights = nonnegative_least_squares(shares, torch.ones(len(shares), dtype=shares.dtype))
+    total = float(weights.sum())
+    if float((shares @ weights - 1).abs().mean()) > 0.5 or total <= 0:
         raise InputError(f"no images explain the running variances of {name}")
     return math.sqrt(total)
+
+
+def nonnegative_least_squares(a: Tensor, b: Tensor) -> Tensor:
+    """``x >= 0`` with the least ``||a x - b||_2``: the active sets of Lawson and Hanson (1974, chapter 23)."""
+    x, free = torch.zeros_like(a[0]), torch.zeros(a.shape[1], dtype=torch.bool)
+    slack = 1e-12 * float(a.abs().max()) * float(b.abs().sum())  # less is rounding
+    for _ in range(3 * len(x)):  # columns that differ by rounding alone could take turns for ever
+        gain = torch.where(free, -torch.inf, a.T @ (b - a @ x))
+        if float(gain.max()) <= slack:
+            break
+        free[gain.argmax()] = True
+        while True:
+            best = torch.zeros_like(x)
+            best[free] = torch.linalg.lstsq(a[:, free], b[:, None]).solution[:, 0]
+            falling = free & (best <= 0)
+            if not falling.any():
+                break
+            # As far towards the best as all stay at zero or above; what meets zero there is held at it.
+            reach = torch.where(falling, torch.where(x > 0, x / (x - best), 0.0), torch.inf)
+            x = x + reach.min() * (best - x)
+            free &= reach > reach.min()
+            x = torch.where(free, x, 0.0)
+        x = best
+    return x

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dreamstill.errors import InputError
 
-SCHEMA = 1
+NETWORK_SCHEMA = 1
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 

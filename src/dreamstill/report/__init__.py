@@ -14,11 +14,11 @@ from markupsafe import Markup
 
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
-from dreamstill.report import charts, dense, sections
+from dreamstill.report import charts, dense, plots, sections
+from dreamstill.runs.config_file import read_config
+from dreamstill.runs.manifest import MANIFEST_SCHEMA
 from dreamstill.runs.metrics_log import read_metrics
-from dreamstill.runs.settings import read_config
-
-SCHEMA = 1
+from dreamstill.runs.summary import SUMMARY_SCHEMA
 
 
 def write_report(folder: Path) -> Path:
@@ -33,10 +33,11 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     summary, manifest = _read_json(folder / "summary.json"), _read_json(folder / "manifest.json")
-    for name, content in (("summary.json", summary), ("manifest.json", manifest)):
-        if content.get("schema") != SCHEMA:
+    files = {"summary.json": (summary, SUMMARY_SCHEMA), "manifest.json": (manifest, MANIFEST_SCHEMA)}
+    for name, (content, schema) in files.items():
+        if content.get("schema") != schema:
             raise InputError(
-                f"{folder / name} is of schema {content.get('schema')} and this version of dreamstill reads {SCHEMA}: "
+                f"{folder / name} is of schema {content.get('schema')} and this version of dreamstill reads {schema}: "
                 "write the report with the version that made the run"
             )
     if not (folder / "config.yaml").exists():
@@ -71,6 +72,7 @@ def _page(
         "trust": sections.trust(summary) if "teacher" in summary else None,
         "curves": charts.learning_curves(rows, summary),
         "terms": charts.loss_terms(rows),
+        "undrawn": plots.undrawn(),
         "task": summary.get("task", "classification"),
         "compared": _picture(folder / "comparison.png"),
         "iou": dense.class_table(summary),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
-
+from dreamstill import extras
 from dreamstill.report.numbers import count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 # matplotlib writes these colours, and the style sheet's take their place.
 _INK, _RULE, _SERIES, _LEVEL = "#010101", "#020202", "#030303", "#040404"
@@ -27,8 +30,26 @@ _STYLE: dict[Any, Any] = {
     "path.simplify": True,
 }
 MARKED = 25  # up to so many points are marked one by one
+# What a page says once, in place of its charts.
+UNDRAWN = "The charts are not drawn, because matplotlib is not installed: pip install 'dreamstill[plots]'."
 
 
+def undrawn() -> str:
+    """:data:`UNDRAWN` where matplotlib is missing, else nothing."""
+    return UNDRAWN if extras.missing("plots") else ""
+
+
+def _where_it_can_be_drawn(draw: Callable[P, str]) -> Callable[P, str]:
+    """Nothing in a chart's place where matplotlib is missing: the figures beside it are still worth their page."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        return "" if undrawn() else draw(*args, **kwargs)
+
+    return drawn
+
+
+@_where_it_can_be_drawn
 def curve(
     key: str,
     steps: Sequence[float],
@@ -54,6 +75,9 @@ def curve(
         logarithmic: scale of the values; all must be positive.
         small: drawn for a third of the page's width, not half of it, so that its letters come out as large.
     """
+    import matplotlib
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(3.7, 2.1) if small else _axes(4.8, 2.5)
         marker = "o" if len(steps) <= MARKED else None
@@ -74,8 +98,12 @@ def curve(
         return _svg(figure, key, title, colour)
 
 
+@_where_it_can_be_drawn
 def bars(key: str, counts: Sequence[int], *, title: str) -> str:
     """A count for each of many classes, by their number."""
+    import matplotlib
+    from matplotlib.ticker import MaxNLocator
+
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(9.6, 2.5)
         axes.bar(range(len(counts)), counts, width=0.8 if len(counts) < 200 else 1.0, color=_SERIES, linewidth=0)
@@ -85,6 +113,7 @@ def bars(key: str, counts: Sequence[int], *, title: str) -> str:
         return _svg(figure, key, title, 1)
 
 
+@_where_it_can_be_drawn
 def roofline(key: str, points: Sequence[tuple[float, float]], *, flops: float, bandwidth: float, title: str) -> str:
     """Speed against operations a byte, both logarithmic, under the machine's roof; the points are numbered from 1.
 
@@ -95,6 +124,9 @@ def roofline(key: str, points: Sequence[tuple[float, float]], *, flops: float, b
         bandwidth: its measured bytes/s.
         title: what a screen reader says.
     """
+    import matplotlib
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(9.6, 4.2)
         ridge = flops / bandwidth
@@ -116,8 +148,12 @@ def roofline(key: str, points: Sequence[tuple[float, float]], *, flops: float, b
         return _svg(figure, key, title, 1)
 
 
+@_where_it_can_be_drawn
 def growth(key: str, values: Sequence[float], seconds: Sequence[float], flops: Sequence[float], *, title: str) -> str:
     """Time and operations as multiples of the smallest point's, logarithmic; the operations dashed."""
+    import matplotlib
+    from matplotlib.ticker import FuncFormatter
+
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(3.7, 2.4)
         axes.plot(values, [s / seconds[0] for s in seconds], color=_SERIES, linewidth=1.8, marker="o", markersize=3.5)
@@ -133,6 +169,9 @@ def growth(key: str, values: Sequence[float], seconds: Sequence[float], flops: S
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of its own, without pyplot's list of open figures: only lines that carry a number are drawn."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["left", "right", "top"]].set_visible(False)
@@ -146,6 +185,8 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure, key: str, title: str, colour: int) -> str:
     """The figure as an element for the inside of a page: no header, no ids or styles that reach beyond it."""
+    import matplotlib
+
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": key}):  # the same run gives the same file
         metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}

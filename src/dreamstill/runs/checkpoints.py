@@ -20,7 +20,7 @@ from dreamstill.data.bank import ImageBank
 from dreamstill.errors import InputError
 from dreamstill.files import SCRATCH, atomic_write, write_json
 
-SCHEMA = 1
+CHECKPOINT_SCHEMA = 1
 SHARD = 64 << 20  # bytes of a bank's images that are copied and written at a time
 _CHECKPOINT = re.compile(r"state-\d+\.pt|bank-.+-\d+-\d+\.safetensors")
 
@@ -46,7 +46,7 @@ class Checkpoints:
         atomic_write(self.folder / f"state-{step}.pt", buffer.getvalue())
         write_json(
             self.folder / "latest.json",
-            {"schema": SCHEMA, "step": step, "state": f"state-{step}.pt", "banks": self._shards},
+            {"schema": CHECKPOINT_SCHEMA, "step": step, "state": f"state-{step}.pt", "banks": self._shards},
         )
         self._sweep(f"state-{step}.pt")
 

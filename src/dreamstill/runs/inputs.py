@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dreamstill.data.collected import Collected, enough, load_collected
 from dreamstill.data.image_set import VOID, ImageSet
-from dreamstill.data.load import load_images
+from dreamstill.data.load import load_images, normalisation
 from dreamstill.data.storage import nearest
 from dreamstill.data.transfer_set import TransferSet, read_parquet
 from dreamstill.engine import Given, stream
@@ -21,30 +23,82 @@ from dreamstill.networks.load import FACTS, has_weights, resolve
 from dreamstill.networks.network import Network
 from dreamstill.networks.output_check import check_output
 from dreamstill.runs import requirements
+from dreamstill.runs.manifest import Weights
+from dreamstill.runs.settings import DistillSettings, DoctorSettings, TrainSettings
+from dreamstill.runs.weights import student_weights, teacher_weights
 from dreamstill.tasks import task_of
-from dreamstill.tasks.checks import check_batch, check_set, load_scored, loaded_size
+from dreamstill.tasks.checks import check_batch, check_set, check_size, load_scored, loaded_size, warn_of_overlap
 
 
-def check_used(settings: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """All that a run works on."""
+
+    given: Given  # what the engine may see
+    test: ImageSet | None = None  # what the student is scored on
+    collected: Collected | None = None  # images somebody gathered, where the method needs some
+    stored: TransferSet | None = None  # images somebody made before, where the method learns from those
+    teacher_weights: Weights = field(default_factory=Weights)
+    student_weights: Weights = field(default_factory=Weights)
+    real_name: str = ""  # of the set of real images, where supervised training loaded one
+
+    @property
+    def real_sha256(self) -> str | None:
+        """Hex digest of the real images and labels that are learnt from; None where there are none."""
+        if self.given.real_pixels is None or self.given.real_labels is None:
+            return None
+        digest = hashlib.sha256()
+        for tensor in (self.given.real_pixels, self.given.real_labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- of a distillation
+
+
+def distillation_inputs(settings: DistillSettings, method: Method) -> Inputs:
+    """Networks and images of ``dreamstill distill``."""
+    teacher = resolve_teacher(settings)
+    student = resolve_student(settings, teacher)
+    check(method, teacher, student)
+    test = test_set(settings, teacher)
+    given, collected, stored = gather_images(settings, method, teacher, student)
+    for trained in (settings.real, settings.collected):
+        if trained is not None and settings.data is not None:
+            warn_of_overlap(trained, settings.data, test)
+    if test is not None:
+        check_size(student, (test.pixels.shape[2], test.pixels.shape[3]))
+    weights = teacher_weights(settings, teacher), student_weights(settings)
+    return Inputs(given, test, collected, stored, *weights)
+
+
+def check_used(settings: DistillSettings) -> None:
     """Nothing that was given may go unused without a word."""
-    given = {user for user in ("data", "real", "collected") if settings[user] is not None}
-    if settings["split"] != "test" and "data" not in given:
-        raise InputError(f"--split is {settings['split']} and nothing uses it: give --data too, or leave it out")
-    if settings["data_root"] is not None and not given:
+    images = {"data": settings.data, "real": settings.real, "collected": settings.collected}
+    given = {name for name, source in images.items() if source is not None}
+    if settings.split != "test" and "data" not in given:
+        raise InputError(f"--split is {settings.split} and nothing uses it: give --data too, or leave it out")
+    if settings.data_root is not None and not given:
         raise InputError(
-            f"--data-root is {settings['data_root']} and nothing uses it: give --data, --real or --collected too, or "
+            f"--data-root is {settings.data_root} and nothing uses it: give --data, --real or --collected too, or "
             "leave it out"
         )
-    if settings["set_size"] is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
-        print(f"set_size is {settings['set_size']} and changes nothing: there is neither --data nor --real", flush=True)
+    if settings.set_size is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
+        print(f"set_size is {settings.set_size} and changes nothing: there is neither --data nor --real", flush=True)
 
 
-def resolve_teacher(settings: dict[str, Any]) -> Network:
+def told_facts(settings: DistillSettings | DoctorSettings) -> dict[str, Any]:
+    """What the user says of the teacher's images, by the names that networks have for it."""
+    return {name: getattr(settings, name) for name in FACTS}
+
+
+def resolve_teacher(settings: DistillSettings) -> Network:
     """The teacher as a network of its own, whatever it was given as."""
-    teacher, checkpoint = settings["teacher"], settings["teacher_checkpoint"]
+    teacher, checkpoint = settings.teacher, settings.teacher_checkpoint
     if isinstance(teacher, Network):
         return copy.deepcopy(teacher).cpu()  # the engine places it
-    facts = {k: settings[k] for k in FACTS}
+    facts = told_facts(settings)
     if isinstance(teacher, nn.Module):
         facts["channels"] = facts["channels"] or 3
         for key in ("num_classes", "image_size"):
@@ -54,40 +108,37 @@ def resolve_teacher(settings: dict[str, Any]) -> Network:
     if teacher is None and checkpoint is None:
         raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
     has_weights(teacher, checkpoint)
-    return resolve(teacher, checkpoint, kwargs=settings["teacher_args"], unsafe=settings["unsafe_load"], **facts)
+    return resolve(teacher, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load, **facts)
 
 
-def resolve_student(settings: dict[str, Any], teacher: Network) -> Network:
+def resolve_student(settings: DistillSettings, teacher: Network) -> Network:
     """The student; what it is not told it takes from the teacher."""
-    student = settings["student"]
+    student, checkpoint = settings.student, settings.student_checkpoint
     if isinstance(student, Network):
         return copy.deepcopy(student).cpu()
     about = teacher.description()
     facts = {k: about[k] for k in FACTS}
     if isinstance(student, nn.Module):
         return Network(copy.deepcopy(student).cpu(), **facts)
-    if student is None and settings["student_checkpoint"] is None:
+    if student is None and checkpoint is None:
         raise InputError("no student: name one with --student, wrn_16_1 for instance")
     # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
-    torch.manual_seed(stream(settings["seed"], "student"))
-    checkpoint = settings["student_checkpoint"]
-    return resolve(student, checkpoint, kwargs=settings["student_args"], role="student", **facts)
+    torch.manual_seed(stream(settings.seed, "student"))
+    return resolve(student, checkpoint, kwargs=settings.student_args, role="student", **facts)
 
 
-def test_set(settings: dict[str, Any], teacher: Network) -> ImageSet | None:
+def test_set(settings: DistillSettings, teacher: Network) -> ImageSet | None:
     """The labelled set that the student is scored on; None without ``--data``."""
-    if settings["data"] is None:
+    if settings.data is None:
         return None
-    test = load_scored(
-        teacher, settings["data"], settings["split"], root=settings["data_root"], set_size=settings["set_size"]
-    )
+    test = load_scored(teacher, settings.data, settings.split, root=settings.data_root, set_size=settings.set_size)
     if test.labels is None:
-        raise InputError(f"{settings['data']} has no labels: --data is for scoring and needs them")
+        raise InputError(f"{settings.data} has no labels: --data is for scoring and needs them")
     return test
 
 
-def brought(
-    settings: dict[str, Any], method: Method, teacher: Network, student: Network
+def gather_images(
+    settings: DistillSettings, method: Method, teacher: Network, student: Network
 ) -> tuple[Given, Collected | None, TransferSet | None]:
     """All that the engine may see, and the accounts of collected images and of a stored set where there are some."""
     pixels, labels = _real_images(settings, method, teacher)
@@ -100,35 +151,29 @@ def brought(
     return given, collected, stored
 
 
-def _real_images(settings: dict[str, Any], method: Method, teacher: Network) -> tuple[Any, Any]:
+def _real_images(settings: DistillSettings, method: Method, teacher: Network) -> tuple[Tensor | None, Tensor | None]:
     """Pixels and labels for a control that looks at real images; None for all others."""
     if "real" not in method.needs:
-        if settings["real"] is not None:
-            raise InputError(
-                f"{type(method).__name__} does not look at real images: leave out --real {settings['real']}"
-            )
+        if settings.real is not None:
+            raise InputError(f"{type(method).__name__} does not look at real images: leave out --real {settings.real}")
         return None, None
-    if settings["real"] is None:
+    if settings.real is None:
         raise InputError(f"{type(method).__name__} trains on real images and none were given: name the set with --real")
-    size = loaded_size(settings.get("set_size"), teacher.image_size)  # runs of earlier versions do not have it
-    real = load_images(
-        settings["real"], "train", root=settings["data_root"], image_size=size, channels=teacher.channels
-    )
+    size = loaded_size(settings.set_size, teacher.image_size)
+    real = load_images(settings.real, "train", root=settings.data_root, image_size=size, channels=teacher.channels)
     check_set(real, teacher)
     if real.labels is not None:
         return real.pixels, real.labels
     if method.reads_labels:
-        raise InputError(
-            f"{settings['real']} has no labels, which loss: labels learns from: give a labelled set, or kd"
-        )
+        raise InputError(f"{settings.real} has no labels, which loss: labels learns from: give a labelled set, or kd")
     if task_of(teacher).name == "segmentation":
         return real.pixels, torch.full((len(real), *real.pixels.shape[2:]), VOID, dtype=torch.uint8)
     return real.pixels, torch.zeros(len(real), dtype=torch.int64)
 
 
-def _collected_images(settings: dict[str, Any], method: Method, teacher: Network) -> Collected | None:
+def _collected_images(settings: DistillSettings, method: Method, teacher: Network) -> Collected | None:
     """The images that somebody gathered, for methods that need them, after counting what of them can be read."""
-    source = settings.get("collected")  # runs of earlier versions do not have it
+    source = settings.collected
     name = type(method).__name__
     if "collected" not in method.needs:
         if source is not None:
@@ -139,15 +184,15 @@ def _collected_images(settings: dict[str, Any], method: Method, teacher: Network
             f"{name} learns from collected images and none were given: name a folder or set with --collected"
         )
     collected = load_collected(
-        source, root=settings["data_root"], image_size=teacher.image_size, channels=teacher.channels
+        source, root=settings.data_root, image_size=teacher.image_size, channels=teacher.channels
     )
     enough(collected, method.images_a_step, teacher.num_classes)
     return collected
 
 
-def _transfer_set(settings: dict[str, Any], method: Method, teacher: Network) -> TransferSet | None:
+def _transfer_set(settings: DistillSettings, method: Method, teacher: Network) -> TransferSet | None:
     """The stored transfer set, for the method that learns from one; None for all others."""
-    source = settings.get("transfer")
+    source = settings.transfer
     name = type(method).__name__
     if "transfer" not in method.needs:
         if source is not None:
@@ -155,7 +200,7 @@ def _transfer_set(settings: dict[str, Any], method: Method, teacher: Network) ->
         return None
     if source is None:
         raise InputError(f"{name} learns from a stored transfer set and none was given: name it with --transfer")
-    return read_parquet(source, teacher, nearest(Path(settings.get("out") or ".")))
+    return read_parquet(source, teacher, nearest(Path(settings.out or ".")))
 
 
 def check(method: Method, teacher: Network, student: Network) -> None:
@@ -173,3 +218,47 @@ def check(method: Method, teacher: Network, student: Network) -> None:
         )
     method.check(theirs.name)
     check_batch(student, method.images_a_step)
+
+
+# ---------------------------------------------------------------- of supervised training
+
+
+def training_inputs(settings: TrainSettings) -> Inputs:
+    """Network and images of ``dreamstill train``."""
+    assert settings.data is not None
+    images = load_images(
+        settings.data, "train", root=settings.data_root, image_size=settings.set_size or settings.image_size,
+        channels=settings.channels, limit=settings.limit,
+    )  # fmt: skip
+    if images.labels is None:
+        raise InputError(f"{settings.data} has no labels: training needs a label column or class folders")
+    torch.manual_seed(settings.seed)
+    network = resolve_network(settings, images)
+    loaded_size(settings.set_size, network.image_size)
+    check_output(network, role="network")
+    check_set(images, network)
+    check_batch(network, settings.batch_size)
+    if settings.batch_size > len(images):
+        raise InputError(
+            f"batches of {settings.batch_size} cannot be made of {len(images)} images: give a smaller --batch-size"
+        )
+    test = load_scored(network, settings.data, settings.split, root=settings.data_root, set_size=settings.set_size)
+    warn_of_overlap(settings.data, settings.data, test)
+    given = Given(network, network, images.pixels, images.labels, task=task_of(network))
+    return Inputs(given, test, real_name=images.name)
+
+
+def resolve_network(settings: TrainSettings, images: ImageSet) -> Network:
+    """The network with the set's own facts."""
+    mean, std = normalisation(images)
+    size = settings.image_size if settings.set_size is not None else list(images.pixels.shape[2:])
+    facts: dict[str, Any] = {
+        "num_classes": len(images.classes), "image_size": size,
+        "channels": images.pixels.shape[1], "mean": mean, "std": std,
+    }  # fmt: skip
+    given = settings.network
+    if isinstance(given, Network):
+        return copy.deepcopy(given)
+    if isinstance(given, nn.Module):
+        return Network(copy.deepcopy(given), **facts)
+    return resolve(given, None, kwargs=settings.network_args, **facts)

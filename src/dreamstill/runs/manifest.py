@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,32 @@ import torch
 
 from dreamstill.errors import InputError
 
-SCHEMA = 1
+MANIFEST_SCHEMA = 1
 
 
-def manifest(outside: list[str], teacher: dict[str, Any], seed: int, machine: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Weights:
+    """Where a network's first weights come from, if not from the seed."""
+
+    file: str | None = None
+    sha256: str | None = None  # of the file, or of the tensors where there is none
+    fingerprint: str | None = None  # of the tensors, whatever file holds them
+    outside: tuple[str, ...] = ()  # information that was used in making them
+
+
+def manifest(outside: list[str], teacher: Weights, seed: int, machine: dict[str, Any]) -> dict[str, Any]:
     """What somebody needs to know to make the same run again."""
     packages = ("dreamstill", "torch", "lightning", "numpy", "safetensors")
     return {
-        "schema": SCHEMA,
+        "schema": MANIFEST_SCHEMA,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "commit": _commit(),
         "command": shlex.join(sys.argv),
         "hardware": machine,
         "threads": torch.get_num_threads(),
         "seed": seed,
-        "teacher_sha256": teacher.get("sha256"),
-        "teacher_file": teacher.get("file"),
+        "teacher_sha256": teacher.sha256,
+        "teacher_file": teacher.file,
         "outside_information": outside,
     }
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from dreamstill import extras
 from dreamstill.files import atomic_write
 
 Row = dict[str, float]
@@ -34,6 +35,7 @@ class Tracker:
         if folder is not None and (folder / "metrics.csv").exists():
             self.rows = read_metrics(folder / "metrics.csv")
         self._board: Any = None
+        self._boards = folder is not None and not extras.missing("tracking")
         self._board_from = 0
         self._bar = None if quiet or folder is None else _bar(total, title)
         self._shown, self._said = -1.0, 0
@@ -44,7 +46,8 @@ class Tracker:
         self.rows.setdefault(step, {}).update(values)
         if self.folder is not None:
             atomic_write(self.folder / "metrics.csv", _as_csv(self.rows))
-            self._to_board(step, values)
+            if self._boards:
+                self._to_board(step, values)
 
     def progress(self, done: int, values: Row) -> None:
         """Move the bar; where there is no terminal, say a line every tenth of the run."""

@@ -2,65 +2,97 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from dreamstill import methods
-from dreamstill.data.collected import Collected
-from dreamstill.data.image_set import KNOWN, ImageSet
-from dreamstill.data.transfer_set import TransferSet
-from dreamstill.engine import Engine, Given
+from dreamstill.data.image_set import KNOWN
+from dreamstill.engine import Engine, Hardware
+from dreamstill.methods import Method
 from dreamstill.networks.network import Network
+from dreamstill.runs.folder import new_folder
+from dreamstill.runs.inputs import Inputs
 from dreamstill.runs.loop import Outcome
+from dreamstill.runs.settings import Compile, DistillSettings, RunSettings, method_spec
+
+Settings = TypeVar("Settings", bound=RunSettings)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """A run with every setting resolved."""
 
-    command: str
-    config: dict[str, Any]
-    out: Path
-    resume: bool
-    quiet: bool
-    method: methods.Method
-    given: Given
-    test: ImageSet | None
+    settings: RunSettings  # as config.yaml keeps them: no ``auto`` and no ``minutes`` left, and absolute paths
+    method: Method
+    inputs: Inputs
+    hardware: Hardware
     steps: int
-    file: str  # what the delivered network's file is called
-    teacher_file: dict[str, Any] = field(default_factory=dict)
-    student_file: dict[str, Any] = field(default_factory=dict)  # of first weights that are not the seed's
-    compare: bool = True  # whether there is a teacher to compare with
-    began: float = field(default_factory=time.monotonic)  # when the command did
-    collected: Collected | None = None  # images somebody gathered, where the method needs some
-    stored: TransferSet | None = None  # images somebody made before, where the method learns from those
+    out: Path
+    began: float  # when the command did
+
+    @property
+    def compare(self) -> bool:
+        """Whether there is a teacher to compare with."""
+        return isinstance(self.settings, DistillSettings)
+
+    @property
+    def file(self) -> str:
+        """What the delivered network's file is called."""
+        return "student.safetensors" if self.compare else "model.safetensors"
+
+    @property
+    def method_spec(self) -> dict[str, Any] | None:
+        """The method's name and hyper-parameters; None for supervised training, which is no method."""
+        return method_spec(self.settings.method) if isinstance(self.settings, DistillSettings) else None
 
     @property
     def outside(self) -> list[str]:
         """Outside information used: the student's first weights, and the method's own word, exact where it can be."""
-        first: list[str] = self.student_file.get("outside", [])
-        if self.stored is not None:
-            return first + self.stored.outside
-        return first + (list(self.method.outside) if self.collected is None else [self.collected.outside])
-
-    @property
-    def real_sha256(self) -> str | None:
-        """Hex digest of the real images and labels that are learnt from; None where there are none."""
-        if self.given.real_pixels is None or self.given.real_labels is None:
-            return None
-        digest = hashlib.sha256()
-        for tensor in (self.given.real_pixels, self.given.real_labels):
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()
+        first, inputs = list(self.inputs.student_weights.outside), self.inputs
+        if inputs.stored is not None:
+            return first + inputs.stored.outside
+        return first + (list(self.method.outside) if inputs.collected is None else [inputs.collected.outside])
 
 
-@dataclass
+def plan_run(
+    settings: RunSettings, method: Method, inputs: Inputs, hardware: Hardware, steps: int, began: float
+) -> Plan:
+    """Resolve what is left to resolve: the networks' names and facts, the hardware, the paths and the folder."""
+    teacher, student = inputs.given.teacher, inputs.given.student
+    resolved: RunSettings
+    if isinstance(settings, DistillSettings):
+        about, spec = teacher.description(), method_spec(method)
+        resolved = replace(
+            settings, teacher=teacher.name, student=student.name, num_classes=about["num_classes"],
+            image_size=about["image_size"], channels=about["channels"], mean=about["mean"], std=about["std"],
+            method=spec, steps=steps,
+        )  # fmt: skip
+        name = spec["name"]
+    else:
+        size = list(student.image_size)
+        resolved = replace(settings, network=student.name, image_size=size, channels=student.channels)
+        name = "train"
+    compile: Compile = "on" if hardware.compile else "off"
+    resolved = replace(resolved, device=hardware.device, precision=hardware.precision, compile=compile)
+    out = Path(settings.out) if settings.out else new_folder(Path("runs"), name)
+    return Plan(with_absolute_paths(resolved), method, inputs, hardware, steps, out, began)
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """Settings with paths that hold from any folder; a set's own name stays."""
+    named = (None, "digits", *KNOWN)
+    found: dict[str, Any] = {}
+    for key in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer", "data", "real", "collected"):
+        value = getattr(settings, key, None)
+        a_set = key in ("data", "real", "collected")
+        if value and not (a_set and (value in named or not Path(value).exists())):
+            found[key] = str(Path(value).resolve())
+    return replace(settings, **found)
+
+
+@dataclass(frozen=True)
 class Finished:
     """A run at its end, in the hands of what writes its results."""
 
@@ -75,11 +107,3 @@ class Finished:
     def network(self) -> Network:
         """What is delivered."""
         return self.outcome.ema.network
-
-
-def anywhere(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings with paths that hold from any folder; a set's own name stays."""
-    files = [k for k in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer") if config.get(k)]
-    named = (None, "digits", *KNOWN)
-    sets = [k for k in ("data", "real", "collected") if config.get(k) not in named and Path(config[k]).exists()]
-    return config | {k: str(Path(config[k]).resolve()) for k in (*files, *sets)}

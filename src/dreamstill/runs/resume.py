@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields, replace
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
@@ -13,17 +14,21 @@ from dreamstill.errors import InputError
 from dreamstill.networks.load import refuse_own_code
 from dreamstill.networks.network import sides
 from dreamstill.networks.reused_classifier import base_of
+from dreamstill.runs.config_file import read_run
 from dreamstill.runs.manifest import read_manifest
-from dreamstill.runs.settings import build_method, method_spec, read_config
+from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings, build_method, method_spec
 
 if TYPE_CHECKING:
     from dreamstill.runs.plan import Plan
 
 # These say how a run is watched or where it goes, not what it computes: they may differ when it is resumed.
-FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load", "checkpoint_seconds", "checkpoint_steps"}
+WATCHING = {"checkpoint_seconds", "checkpoint_steps"}
+FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load"} | WATCHING
+
+Settings = TypeVar("Settings", bound=RunSettings)
 
 
-def resumed(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def resumed(settings: Settings) -> Settings:
     """The settings of the run in ``out``, after making sure that nothing else was asked for now.
 
     What a function is called with does not tell a default from the same value given on purpose, so only other values
@@ -32,55 +37,67 @@ def resumed(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     Raises:
         InputError: no run there, it is finished, an argument contradicts it, or it names code to import.
     """
-    refuse_others(defaults, {k: v for k, v in settings.items() if k == "out" or v != defaults[k]})
-    out = Path(settings["out"])
-    saved = read_config(out / "config.yaml")
-    _refuse_own_code(saved, settings, out / "config.yaml")
-    free = {k: settings[k] for k in ("checkpoint_seconds", "checkpoint_steps") if k in settings}
-    given = {k: v for k, v in settings.items() if isinstance(v, nn.Module)}
-    return {**settings, **saved, **{k: v for k, v in free.items() if v != defaults[k]}, **given}
+    said = [f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
+    refuse_others(settings, said)
+    config = Path(settings.out or "") / "config.yaml"
+    saved = _saved(settings, config)
+    _refuse_own_code(saved, settings, config)
+    given = [f.name for f in fields(settings) if isinstance(getattr(settings, f.name), nn.Module)]
+    now = {*settings.unsaved, *(WATCHING & set(said)), *given}
+    return replace(saved, **{name: getattr(settings, name) for name in now})
 
 
-def refuse_others(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _saved(settings: Settings, path: Path) -> Settings:
+    saved = read_run(path)
+    if not isinstance(saved, type(settings)):
+        raise InputError(
+            f"{path} is of a run of dreamstill {saved.command}: go on with it by dreamstill {saved.command} --resume"
+        )
+    return saved
+
+
+def refuse_others(settings: RunSettings, said: Collection[str]) -> None:
     """Make sure that there is a run to go on with and that it has every setting that is given.
 
     Args:
-        defaults: the command's: an earlier version's run may lack a setting.
-        given: ``out``, and what else the user gave now.
+        settings: with ``out``, and what else the user gave now.
+        said: names of those that the user gave.
 
     Raises:
         InputError: no run there, it is finished, or a setting contradicts it.
     """
-    if given.get("out") is None:
+    if settings.out is None:
         raise InputError("--resume needs --out: the folder of the run to go on with")
-    out = Path(given["out"])
+    out = Path(settings.out)
     if (out / "report.html").exists():
         raise InputError(
             f"the run in {out} is finished: start a new one from its student with --student-checkpoint {out}"
         )
     if not (out / "config.yaml").exists():
         raise InputError(f"{out} holds no run to resume: leave out --resume, or name the folder with --out")
-    saved = read_config(out / "config.yaml")
-    if given.get("minutes") is not None:
+    saved = _saved(settings, out / "config.yaml")
+    if isinstance(saved, DistillSettings) and (minutes := getattr(settings, "minutes", None)) is not None:
         raise InputError(
-            f"--minutes {given['minutes']:g} was given and the run in {out} goes on to the {saved.get('steps')} steps "
-            "that were fixed when it began: leave out --minutes"
+            f"--minutes {minutes:g} was given and the run in {out} goes on to the {saved.steps} steps that were fixed "
+            "when it began: leave out --minutes"
         )
-    if found := differing(defaults, given, saved):
+    if found := differing(settings, said, saved):
         now = ", ".join(f"{key} is {value} now and the run in {out} has {was}" for key, value, was in found)
         raise InputError(f"{now}: leave {', '.join(d[0] for d in found)} out to go on, or choose another --out")
 
 
-def differing(
-    defaults: Mapping[str, Any], given: Mapping[str, Any], saved: Mapping[str, Any]
-) -> list[tuple[str, Any, Any]]:
+def differing(settings: RunSettings, said: Collection[str], saved: RunSettings) -> list[tuple[str, Any, Any]]:
     """Setting, its value now, and the run's, for all that are given and that a run saved otherwise."""
     found: list[tuple[str, Any, Any]] = []
-    for key, value in given.items():
+    for name in said:
+        value = getattr(settings, name)
         # None and "auto" leave it to the run; a network given in Python is compared by its tensors.
-        if key not in FREE and value is not None and not isinstance(value, nn.Module):
-            value = _typed(value) if key == "method" else value
-            found += _differing(key, value, saved.get(key, defaults.get(key)))
+        if name in FREE or value is None or isinstance(value, nn.Module):
+            continue
+        if isinstance(saved, DistillSettings) and name == "method":
+            found += _differing(name, _typed(value), method_spec(saved.method))
+        else:
+            found += _differing(name, value, getattr(saved, name))
     return found
 
 
@@ -112,20 +129,28 @@ def _matches(key: str, now: Any, saved: Any) -> bool:
     return now in ("auto", saved) or (isinstance(now, list | tuple) and list(now) == saved)
 
 
-def _refuse_own_code(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+def _refuse_own_code(saved: RunSettings, now: RunSettings, path: Path) -> None:
     """The run's file must not choose which code is called, unless the same is named on this call."""
-    if now.get("unsafe_load"):
+    if isinstance(saved, TrainSettings) or isinstance(now, TrainSettings):
+        _refuse_own_network("network", saved, now, path)
         return
-    for role in ("teacher", "student", "network"):
-        if isinstance(now.get(role), nn.Module):
-            continue
-        if now.get(role) != saved.get(role):
-            refuse_own_code(saved.get(role), path)
-        if now.get(f"{role}_args") != (args := saved.get(f"{role}_args")):
-            refuse_own_code(base_of({"name": saved.get(role), "kwargs": args or {}}), path)
-    name = method_spec(saved["method"])["name"] if "method" in saved else None
-    if name is not None and name != method_spec(now["method"])["name"]:
+    if now.unsafe_load:
+        return
+    for role in ("teacher", "student"):
+        _refuse_own_network(role, saved, now, path)
+    name = method_spec(saved.method)["name"]
+    if name != method_spec(now.method)["name"]:
         refuse_own_code(name, path)
+
+
+def _refuse_own_network(role: str, saved: RunSettings, now: RunSettings, path: Path) -> None:
+    name, args = getattr(saved, role), getattr(saved, f"{role}_args")
+    if isinstance(getattr(now, role), nn.Module):
+        return
+    if getattr(now, role) != name:
+        refuse_own_code(name, path)
+    if getattr(now, f"{role}_args") != args:
+        refuse_own_code(base_of({"name": name, "kwargs": args or {}}), path)
 
 
 def same_inputs(plan: Plan) -> None:
@@ -135,30 +160,31 @@ def same_inputs(plan: Plan) -> None:
         InputError: one is not.
     """
     manifest = read_manifest(plan.out)
-    if plan.collected is not None and manifest.get("collected_sha256") != plan.collected.sha256:
+    inputs = plan.inputs
+    if inputs.collected is not None and manifest.get("collected_sha256") != inputs.collected.sha256:
         raise InputError(
-            f"the collected images in {plan.collected.source} are not those that the run in {plan.out} began with: put "
-            "the same ones there, or start a new run in another --out"
+            f"the collected images in {inputs.collected.source} are not those that the run in {plan.out} began with: "
+            "put the same ones there, or start a new run in another --out"
         )
-    if plan.stored is not None and manifest.get("transfer_sha256") != plan.stored.sha256:
+    if inputs.stored is not None and manifest.get("transfer_sha256") != inputs.stored.sha256:
         raise InputError(
             f"the transfer set is not the one that the run in {plan.out} began with: give the same file, or start a "
             "new run in another --out"
         )
     # Runs of earlier versions did not record it.
-    if "real_sha256" in manifest and manifest["real_sha256"] != plan.real_sha256:
-        source = plan.config["data"] if plan.command == "train" else plan.config["real"]
+    if "real_sha256" in manifest and manifest["real_sha256"] != inputs.real_sha256:
+        source = plan.settings.real if isinstance(plan.settings, DistillSettings) else plan.settings.data
         raise InputError(
             f"the training images or labels in {source} are not those that the run in {plan.out} began with: put the "
             "same ones there, or start a new run in another --out"
         )
-    first = plan.student_file.get("sha256")
+    first = inputs.student_weights.sha256
     if "student_sha256" in manifest and manifest["student_sha256"] != first:  # earlier versions did not record it
         raise InputError(
             f"the student's first weights are not those that the run in {plan.out} began with (SHA-256 {first}, was "
             f"{manifest['student_sha256']}): give the same file, or start a new run in another --out"
         )
-    recorded, now = manifest.get("teacher_sha256"), plan.teacher_file.get("sha256")
+    recorded, now = manifest.get("teacher_sha256"), inputs.teacher_weights.sha256
     if recorded != now:
         raise InputError(
             f"the teacher is not the one that the run in {plan.out} began with (SHA-256 {now}, was {recorded}): give "

@@ -8,20 +8,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dreamstill import extras
 from dreamstill.data.storage import nearest
 from dreamstill.engine import Engine
 from dreamstill.engine.ema import Ema
 from dreamstill.files import write_json
-from dreamstill.methods import check_contract
+from dreamstill.methods import Method, check_contract
 from dreamstill.networks.network import Network
 from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.config_file import write_config
 from dreamstill.runs.folder import RunFolder
 from dreamstill.runs.loop import Cadence, Outcome, run
 from dreamstill.runs.machine import machine, reset_peak_memory
 from dreamstill.runs.manifest import manifest
 from dreamstill.runs.metrics_log import Tracker
 from dreamstill.runs.plan import Finished, Plan
-from dreamstill.runs.settings import write_config
+from dreamstill.runs.resume import same_inputs
+from dreamstill.runs.settings import DistillSettings
 from dreamstill.tasks import Task
 
 CURVE_IMAGES = 2_000  # the curve in the report is scored on so many test images; the final figures on all of them
@@ -29,23 +32,26 @@ CURVE_IMAGES = 2_000  # the curve in the report is scored on so many test images
 
 def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
     """Train and deliver; ``finish`` writes what the run leaves behind, while the folder is locked."""
-    config = plan.config
+    if plan.settings.resume:
+        same_inputs(plan)
     reset_peak_memory()
     engine = Engine(
-        plan.given,
-        device=config["device"],
-        precision=config["precision"],
-        compile=config["compile"] == "on",
-        seed=config["seed"],
+        plan.inputs.given,
+        device=plan.hardware.device,
+        precision=plan.hardware.precision,
+        compile=plan.hardware.compile,
+        seed=plan.settings.seed,
         steps=plan.steps,
         scratch=nearest(plan.out),
     )
     # Before the folder is made: what a method cannot do must leave nothing behind.
     plan.method.setup(engine)
     check_contract(plan.method, engine, plan.steps)
-    folder = RunFolder(plan.out, plan.resume) if engine.rank == 0 else None
+    folder = RunFolder(plan.out, plan.settings.resume) if engine.rank == 0 else None
     try:
-        if folder is not None and not plan.resume:
+        if folder is not None:
+            extras.say_left_out(_extra_files(plan))
+        if folder is not None and not plan.settings.resume:
             _begin(plan)
         ready = time.monotonic()
         outcome = _train(plan, engine)
@@ -58,47 +64,58 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
         if folder is not None:
             folder.close()
     engine.barrier()
-    return finished.network
+    return finished.network.requires_grad_(True).eval()  # it may be trained on
+
+
+def _extra_files(plan: Plan) -> dict[str, str]:
+    """What a run writes by libraries that may be missing."""
+    settings = plan.settings
+    files = {"onnx": "student.onnx"} if isinstance(settings, DistillSettings) and settings.onnx else {}
+    if type(plan.method).transfer_set is not Method.transfer_set:
+        files["data"] = "transfer.parquet"
+    return files | {"plots": "the charts in report.html", "tracking": "tensorboard/"}
 
 
 def _begin(plan: Plan) -> None:
-    about = manifest(plan.outside, plan.teacher_file, plan.config["seed"], machine())
+    inputs = plan.inputs
+    about = manifest(plan.outside, inputs.teacher_weights, plan.settings.seed, machine())
     # Given by its checkpoint or in Python, config.yaml does not say how it was built.
-    about["student"] = {"name": plan.given.student.name, "kwargs": plan.given.student.kwargs}
-    if plan.collected is not None:
-        about["collected_sha256"] = plan.collected.sha256
-        for note in plan.collected.notes:
+    about["student"] = {"name": inputs.given.student.name, "kwargs": inputs.given.student.kwargs}
+    if inputs.collected is not None:
+        about["collected_sha256"] = inputs.collected.sha256
+        for note in inputs.collected.notes:
             print(note, flush=True)
-        write_json(plan.out / "collected.json", plan.collected.account(plan.method.ranking))
-    if "sha256" in plan.student_file:
-        about |= {"student_file": plan.student_file["file"], "student_sha256": plan.student_file["sha256"]}
-    if plan.stored is not None:
-        about["transfer_sha256"] = plan.stored.sha256
-    if plan.given.real_pixels is not None:
-        about["real_sha256"] = plan.real_sha256
+        write_json(plan.out / "collected.json", inputs.collected.account(plan.method.ranking))
+    if inputs.student_weights.sha256 is not None:
+        about |= {"student_file": inputs.student_weights.file, "student_sha256": inputs.student_weights.sha256}
+    if inputs.stored is not None:
+        about["transfer_sha256"] = inputs.stored.sha256
+    if inputs.given.real_pixels is not None:
+        about["real_sha256"] = inputs.real_sha256
     write_json(plan.out / "manifest.json", about)
-    write_config(plan.out / "config.yaml", plan.command, plan.config)
+    write_config(plan.out / "config.yaml", plan.settings)
 
 
 def _train(plan: Plan, engine: Engine) -> Outcome:
     total = sum(p.iterations for p in plan.method.phases(engine.steps))
-    tracker = Tracker(plan.out if engine.rank == 0 else None, total, _title(plan), plan.quiet)
-    config = plan.config
+    tracker = Tracker(plan.out if engine.rank == 0 else None, total, _title(plan), plan.settings.quiet)
+    settings = plan.settings
     cadence = Cadence(
-        checkpoint_seconds=config["checkpoint_seconds"],
-        checkpoint_steps=config.get("checkpoint_steps", 0),
-        evaluations=config["evaluations"] if plan.test is not None else 0,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        checkpoint_steps=settings.checkpoint_steps if isinstance(settings, DistillSettings) else 0,
+        evaluations=settings.evaluations if plan.inputs.test is not None else 0,
     )
     evaluate = _curve(plan, engine.task) if cadence.evaluations else None
     try:
-        return run(plan.method, engine, Checkpoints(plan.out / "checkpoint"), tracker, cadence, plan.resume, evaluate)
+        checkpoints = Checkpoints(plan.out / "checkpoint")
+        return run(plan.method, engine, checkpoints, tracker, cadence, settings.resume, evaluate)
     finally:
         tracker.close()
 
 
 def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
     """Some images to look at and count, made by all ranks together: batch norm in a generator needs them all."""
-    n = min(max(engine.task.looked_at, 20 * plan.given.teacher.num_classes), 5000)
+    n = min(max(engine.task.looked_at, 20 * plan.inputs.given.teacher.num_classes), 5000)
     engine.begin(outcome.iterations, 1.0)
     # A graph of a generator's alone would take longer to compile than some images to make.
     with engine.uncounted(), engine.eagerly():
@@ -106,16 +123,17 @@ def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
 
 
 def _title(plan: Plan) -> str:
-    teacher, student = plan.given.teacher.name, plan.given.student.name
+    teacher, student = plan.inputs.given.teacher.name, plan.inputs.given.student.name
     return f"{teacher} to {student}" if plan.compare else student
 
 
 def _curve(plan: Plan, task: Task) -> Callable[[Ema], dict[str, float]]:
     """Score the averaged network on an even part of the test set."""
-    assert plan.test is not None
-    assert plan.test.labels is not None
-    n = len(plan.test)
-    part = plan.test.subset(torch.linspace(0, n - 1, min(n, CURVE_IMAGES)).long())
+    test = plan.inputs.test
+    assert test is not None
+    assert test.labels is not None
+    n = len(test)
+    part = test.subset(torch.linspace(0, n - 1, min(n, CURVE_IMAGES)).long())
     assert part.labels is not None
     labels: Tensor = part.labels
     theirs: list[Tensor] = []
@@ -125,7 +143,7 @@ def _curve(plan: Plan, task: Task) -> Callable[[Ema], dict[str, float]]:
         values = {f"eval/{task.headline}": task.headline_of(mine, labels, ema.network.num_classes)}
         if plan.compare:
             if not theirs:
-                theirs.append(task.predict(plan.given.teacher, part.pixels))
+                theirs.append(task.predict(plan.inputs.given.teacher, part.pixels))
             values["eval/agreement"] = float((mine == theirs[0]).double().mean())
         return values
 

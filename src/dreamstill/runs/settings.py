@@ -1,61 +1,190 @@
-"""Settings of a run: typed, saved resolved, and strict. No torch in here: ``--help`` must answer at once."""
+"""The settings of the commands, with their types and ranges. No torch in here: ``--help`` must answer at once.
+
+Each class has the parameters of the function of :mod:`dreamstill.api` that it is named after; what they mean stands
+there. A setting that ``config.yaml`` does not keep is in ``unsaved``.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any
-
-import yaml
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from dreamstill.errors import InputError
-from dreamstill.files import atomic_write
-from dreamstill.ranges import check_ranges
+from dreamstill.ranges import Below1, Count, Positive, Range, Share, Weight, Whole, check_ranges
 
-SCHEMA = 1
+Precision = Literal["auto", "32", "bf16", "64"]
+Compile = Literal["auto", "on", "off"]
+ClassWeights = Literal["none", "median", "root"]
+
 DEFAULT_STEPS = 5_000  # of a distillation that is given neither steps nor minutes
 
 
-def write_config(path: Path, command: str, settings: Mapping[str, Any]) -> None:
-    """Write the resolved settings of a command as YAML that ``dreamstill COMMAND --config`` takes again."""
-    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, default_flow_style=False)
-    atomic_write(path, f"# dreamstill {command}, configuration schema {SCHEMA}\n{text}")
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """Of ``dreamstill distill``."""
+
+    command: ClassVar[str] = "distill"
+    # Where and how it runs; and trust in a file is not handed on to whoever repeats the run.
+    unsaved: ClassVar[tuple[str, ...]] = ("minutes", "out", "resume", "dry_run", "unsafe_load", "quiet")
+
+    teacher: Any = None
+    student: Any = None
+    teacher_checkpoint: str | None = None
+    teacher_args: dict[str, Any] | None = None
+    student_checkpoint: str | None = None
+    student_args: dict[str, Any] | None = None
+    method: str | dict[str, Any] = "ddad"
+    num_classes: int | None = None
+    image_size: int | list[int] | None = None
+    channels: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    steps: Count | None = None
+    minutes: Positive | None = None
+    seed: Whole = 0
+    precision: Precision = "auto"
+    compile: Compile = "auto"
+    device: str = "auto"
+    data: str | None = None
+    split: str = "test"
+    set_size: int | list[int] | None = None
+    data_root: str | None = None
+    real: str | None = None
+    collected: str | None = None
+    transfer: str | None = None
+    out: str | None = None
+    resume: bool = False
+    dry_run: bool = False
+    unsafe_load: bool = False
+    checkpoint_seconds: Weight = 60.0
+    checkpoint_steps: Whole = 0
+    evaluations: Whole = 10
+    onnx: bool = True
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Make sure that every number is in its range, and that there is one budget.
+
+        Raises:
+            InputError: one is not, or there are two.
+        """
+        check_seed(self.seed)
+        check_ranges(self)
+        if self.steps is not None and self.minutes is not None:
+            raise InputError("both --steps and --minutes were given: choose one budget")
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_config` wrote."""
-    return read_settings(path, "the settings", "they are needed to go on with the run")
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Of ``dreamstill train``."""
+
+    command: ClassVar[str] = "train"
+    unsaved: ClassVar[tuple[str, ...]] = ("out", "resume", "quiet")
+
+    network: Any = None
+    data: str | None = None
+    split: str = "test"
+    data_root: str | None = None
+    network_args: dict[str, Any] | None = None
+    image_size: int | list[int] | None = None
+    set_size: int | list[int] | None = None
+    channels: int | None = None
+    epochs: Positive = 20.0
+    batch_size: Count = 128
+    lr: Positive = 0.1
+    weight_decay: Weight = 5e-4
+    momentum: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.9  # Nesterov's needs some
+    warmup: Below1 = 0.05  # one that takes the whole run never reaches its rate
+    label_smoothing: Share = 0.0
+    crop: Whole = 4
+    flip: bool | None = None
+    scale: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    relight: Share = 0.0
+    class_weights: ClassWeights = "none"
+    limit: Count | None = None
+    seed: Whole = 0
+    precision: Precision = "auto"
+    compile: Compile = "auto"
+    device: str = "auto"
+    out: str | None = None
+    resume: bool = False
+    checkpoint_seconds: Weight = 60.0
+    evaluations: Whole = 10
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Make sure that there are a network and data, and that every setting is in its range and fits the others.
+
+        Raises:
+            InputError: one is missing or does not.
+        """
+        if self.network is None:
+            raise InputError("no network: name one, as dreamstill train wrn_16_2, or package.module:factory")
+        if self.data is None:
+            raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
+        check_seed(self.seed)
+        check_ranges(self)
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"channels is {self.channels}: it must be 1 or 3")
+        if self.set_size is not None and (self.image_size is None or self.scale < 1):
+            raise InputError(
+                "set_size is what windows of --image-size are cut out of: give --image-size too, and leave --scale at "
+                "1, which makes rectangles of its own"
+            )
 
 
-def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
-    """A mapping out of a YAML file.
+RunSettings = DistillSettings | TrainSettings  # of the commands that make a run folder
 
-    Args:
-        path: of the file.
-        what: it is called in errors, as "the recipe".
-        hint: what to do about a file that is none, as the end of a sentence.
 
-    Raises:
-        InputError: it cannot be read, is no YAML, or holds no settings.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read ({error.strerror}): {hint}") from error
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
-        raise InputError(f"{what} {path} cannot be read, it is not a text: {hint}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        said = getattr(error, "problem", error)
-        raise InputError(f"{what} {path} cannot be read, it is no YAML{where} ({said}): {hint}") from error
-    if not isinstance(content, dict):
-        kind = "is empty" if content is None else f"holds a {type(content).__name__} and no settings by their names"
-        raise InputError(f"{what} {path} {kind}: {hint}")
-    return content
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Of ``dreamstill evaluate``."""
+
+    run: str
+    data: str | None = None
+    data_root: str | None = None
+    split: str = "test"
+    set_size: int | list[int] | None = None
+    teacher: str | None = None
+    teacher_checkpoint: str | None = None
+    limit: int | None = None
+    unsafe_load: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    """Of ``dreamstill doctor``."""
+
+    teacher: str
+    checkpoint: str | None = None
+    teacher_args: dict[str, Any] | None = None
+    num_classes: int | None = None
+    image_size: int | list[int] | None = None
+    channels: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    unsafe_load: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileSettings:
+    """Of ``dreamstill profile``."""
+
+    recipe: str
+    device: str | None = None
+    precision: Precision | None = None
+    compile: Compile | None = None
+    teacher: str | None = None
+    num_classes: int | None = None
+    image_size: int | list[int] | None = None
+    channels: int | None = None
+    growth: bool = True
+    out: str | None = None
+    json: bool = False
 
 
 def method_spec(method: Any) -> dict[str, Any]:
@@ -96,19 +225,6 @@ def build_method(method: Any) -> Any:
     built = cls(**values.as_dict())
     check_ranges(built)
     return built
-
-
-def check_run(settings: Mapping[str, Any]) -> None:
-    """Make sure that what all runs are told, whatever they compute, is in range.
-
-    Raises:
-        InputError: the seed, or how a run is watched, is not.
-    """
-    check_seed(settings["seed"])
-    for name in ("checkpoint_seconds", "checkpoint_steps", "evaluations"):
-        value = settings.get(name, 0)
-        if not value >= 0:  # not a number is refused too
-            raise InputError(f"{name} is {value}: it must not be negative")
 
 
 def check_seed(seed: int) -> None:

@@ -12,15 +12,15 @@ from dreamstill.networks.load import save_network
 from dreamstill.networks.network import Network
 from dreamstill.runs.machine import machine, peak_memory
 from dreamstill.runs.plan import Finished
-from dreamstill.runs.settings import SCHEMA
 
+SUMMARY_SCHEMA = 1
 SELECTION = "average of the weights over the last fiftieth of the schedule (EMA); no labelled image chose it"
 
 
 def write_results(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
     """Write the network, its figures and the picture; ``more`` adds a command's own files and summary entries."""
     plan = done.plan
-    save_network(plan.out / plan.file, done.network, {"method": plan.config.get("method"), "steps": done.engine.steps})
+    save_network(plan.out / plan.file, done.network, {"method": plan.method_spec, "steps": done.engine.steps})
     summary = {**_facts(done), **_scores(done), **more(done)}
     # Results of the parts belong together: one dictionary each for teacher and student.
     for side in ("teacher", "student"):
@@ -41,12 +41,12 @@ def write_results(done: Finished, more: Callable[[Finished], dict[str, Any]]) ->
 def _compare(done: Finished) -> None:
     """A picture of real images as the networks see them, where the task has one."""
     plan = done.plan
-    if plan.test is None or plan.test.labels is None:
+    if plan.inputs.test is None or plan.inputs.test.labels is None:
         return
     networks = [("student" if plan.compare else "network", done.network)]
     if plan.compare:
-        networks.insert(0, ("teacher", plan.given.teacher))
-    picture = done.engine.task.comparison(plan.test, networks)
+        networks.insert(0, ("teacher", plan.inputs.given.teacher))
+    picture = done.engine.task.comparison(plan.inputs.test, networks)
     if picture is not None:
         atomic_write(plan.out / "comparison.png", picture)
 
@@ -55,16 +55,16 @@ def _facts(done: Finished) -> dict[str, Any]:
     plan, engine = done.plan, done.engine
     steps = {name: owned.steps for name, owned in engine.owned.items()}
     facts: dict[str, Any] = {
-        "schema": SCHEMA,
-        "command": plan.command,
+        "schema": SUMMARY_SCHEMA,
+        "command": plan.settings.command,
         "name": plan.out.name,
-        "method": plan.config["method"]["name"] if plan.compare else "supervised",
+        "method": plan.method_spec["name"] if plan.method_spec else "supervised",
         "paper": plan.method.paper,
         "task": engine.task.name,
         "student": _describe(done.network),  # what is delivered: a method may have built on what was given
     }
     if plan.compare:
-        facts["teacher"] = _describe(plan.given.teacher)
+        facts["teacher"] = _describe(plan.inputs.given.teacher)
     if engine.bn_left_out:
         facts["bn_left_out"] = engine.bn_left_out
     return facts | {
@@ -77,8 +77,8 @@ def _facts(done: Finished) -> dict[str, Any]:
         "seed": engine.seed,
         "device": engine.device.type,
         "processes": engine.ranks,
-        "precision": plan.config["precision"],
-        "compile": plan.config["compile"] == "on",
+        "precision": plan.hardware.precision,
+        "compile": plan.hardware.compile,
         "machine": machine(),
         "selection": SELECTION if plan.compare else SELECTION.split(";")[0],
         "outside_information": plan.outside,
@@ -92,12 +92,12 @@ def _describe(network: Network) -> dict[str, Any]:
 
 def _scores(done: Finished) -> dict[str, Any]:
     """Figures on the labelled set, of the delivered weights and of the last step's."""
-    test, plan = done.plan.test, done.plan
+    test, plan = done.plan.inputs.test, done.plan
     if test is None:
         return {}
     assert test.labels is not None
     task = done.engine.task
-    result = task.evaluate(done.network, test, plan.given.teacher if plan.compare else None)
+    result = task.evaluate(done.network, test, plan.inputs.given.teacher if plan.compare else None)
     last = task.predict(plan.method.deliver(), test.pixels)
     theirs = result.get("teacher", {})
     mine: dict[str, Any] = {k: v for k, v in result.items() if k not in ("confusion", "agreement", "teacher")}

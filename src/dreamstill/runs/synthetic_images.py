@@ -48,12 +48,12 @@ def obeyed(method: Method, engine: Engine, images: int = IMAGES) -> dict[str, An
 def look_at_images(done: Finished) -> dict[str, Any]:
     """Write a picture of some images, and return what the teacher takes them for."""
     plan, images = done.plan, done.images
-    teacher, k = plan.given.teacher, plan.given.teacher.num_classes
+    teacher, k = plan.inputs.given.teacher, plan.inputs.given.teacher.num_classes
     assert images is not None
     task = done.engine.task
     # As the student saw them: what a picture has to clip may be a good part of what the teacher goes by.
     predicted = task.predict(teacher, images)
-    classes: Sequence[str] | None = plan.test.classes if plan.test is not None else None
+    classes: Sequence[str] | None = plan.inputs.test.classes if plan.inputs.test is not None else None
     atomic_write(plan.out / "samples.png", task.samples(to_uint8(images).cpu(), predicted, k, classes))
     return {
         "class_histogram": torch.bincount(predicted.flatten(), minlength=k).tolist(),

@@ -33,16 +33,6 @@ def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     }
 
 
-def fits(images: ImageSet, num_classes: int) -> None:
-    """Make sure that a set can be scored with ``num_classes`` classes.
-
-    Raises:
-        InputError: a label is beyond them.
-    """
-    if images.labels is not None:
-        labels_fit(images.labels, num_classes)
-
-
 def labels_fit(labels: Tensor, k: int) -> None:
     """Make sure that labels (``n``, or ``n h w`` with void) are among ``k`` classes.
 

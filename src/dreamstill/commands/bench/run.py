@@ -6,19 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from dreamstill.commands.bench.suite import Row, Table, read_suite
 from dreamstill.commands.bench.tables import write_tables
 from dreamstill.commands.distill import run_distillation
 from dreamstill.errors import InputError
 from dreamstill.files import write_json
+from dreamstill.runs.config_file import read_run
 from dreamstill.runs.metrics_log import read_metrics
 from dreamstill.runs.resume import differing
-from dreamstill.runs.settings import read_config
+from dreamstill.runs.settings import DistillSettings
 
 # What a record keeps of a run's summary: all of it but what is long and drawn elsewhere.
 _DROPPED = ("confusion", "classes")
@@ -33,9 +34,8 @@ def run_bench(
     rows: list[str] | None,
     jobs: int,
     quiet: bool,
-    defaults: Mapping[str, Any],
 ) -> str:
-    """Carry out :func:`dreamstill.api.bench`; ``defaults`` are those of ``dreamstill distill``."""
+    """Carry out :func:`dreamstill.api.bench`."""
     if jobs < 1:
         raise InputError(f"jobs is {jobs}: it must be at least 1")
     path = Path(suite) if suite.endswith(".yaml") else Path("benchmarks") / f"{suite}.yaml"
@@ -53,21 +53,21 @@ def run_bench(
         if (rows is None or row.name in rows) and not plan.record(row, seed).exists()
     ]
     for plan, row, _ in todo:
-        _check(plan, row, defaults)
+        _check(plan, row)
     if jobs > 1 and len(todo) > 1:
         _run_side_by_side(todo, data_root, jobs, quiet)
     else:
         for plan, row, seed in todo:
-            _run(plan, row, seed, data_root, quiet, defaults)
+            _run(plan, row, seed, data_root, quiet)
     text = write_tables(plans)
     if not quiet:
         print(text)
     return text
 
 
-def _check(plan: Table, row: Row, known: Collection[str]) -> None:
+def _check(plan: Table, row: Row) -> None:
     """A recipe that is not there, or says what nobody knows, is found before the first run and not hours later."""
-    if unknown := sorted(set(plan.settings(row)) - set(known)):
+    if unknown := sorted(set(plan.settings(row)) - {f.name for f in fields(DistillSettings)}):
         raise InputError(
             f"row {row.name} of {plan.path} or its recipe {row.recipe} sets {', '.join(unknown)}: expected arguments "
             "of dreamstill distill"
@@ -100,27 +100,27 @@ def _run_side_by_side(todo: Sequence[tuple[Table, Row, int]], data_root: str | N
         raise InputError(f"{len(failed)} of {len(todo)} runs failed, the others are recorded; {'; '.join(failed)}")
 
 
-def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool, defaults: Mapping[str, Any]) -> None:
+def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -> None:
     """One run, resumed where an earlier attempt was stopped, and its record."""
-    settings = {**plan.settings(row), "seed": seed}
+    written = {**plan.settings(row), "seed": seed}
     for key in ("teacher_checkpoint", "student_checkpoint"):
-        if settings.get(key):
-            settings[key] = str(plan.root / settings[key])
+        if written.get(key):
+            written[key] = str(plan.root / written[key])
     record = plan.record(row, seed)
     out = plan.root / "runs" / "bench" / plan.path.stem / record.stem
     if not quiet:
         print(f"\n{row.name}, seed {seed}", flush=True)
     resume = (out / "config.yaml").exists()
+    settings = DistillSettings(**written, data_root=data_root, out=str(out), resume=resume, quiet=quiet)
     if not (out / "report.html").exists():
-        placed = {"data_root": data_root, "out": str(out), "resume": resume, "quiet": quiet}
-        run_distillation({**defaults, **settings, **placed}, defaults)
-    elif others := differing(defaults, settings | {"minutes": None}, read_config(out / "config.yaml")):
+        run_distillation(settings)
+    elif others := differing(settings, [name for name in written if name != "minutes"], read_run(out / "config.yaml")):
         was = ", ".join(f"{key} {value} where the row has {now}" for key, now, value in others)
         raise InputError(f"the finished run in {out} is of other settings, {was}: remove that folder to make it anew")
     summary = json.loads((out / "summary.json").read_text())
     manifest = json.loads((out / "manifest.json").read_text())
     kept = {k: v for k, v in summary.items() if k not in _DROPPED}
-    about = {"row": row.name, "recipe": row.recipe, "settings": settings, "commit": manifest["commit"]}
+    about = {"row": row.name, "recipe": row.recipe, "settings": written, "commit": manifest["commit"]}
     curve = _thinned(read_metrics(out / "metrics.csv"))
     write_json(record, {**about, "teacher_sha256": manifest["teacher_sha256"], "summary": kept, "curve": curve})
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamstill.errors import InputError
-from dreamstill.runs.settings import method_spec, read_settings
+from dreamstill.runs.config_file import read_settings
+from dreamstill.runs.settings import method_spec
 
 
 @dataclass(frozen=True)

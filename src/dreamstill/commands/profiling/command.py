@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamstill import extras
 from dreamstill.commands.profiling.growth import FACTORS, batches_of, measure_growth
 from dreamstill.commands.profiling.page import write_profile
 from dreamstill.commands.profiling.parts import floors_of, record, summarise
@@ -30,23 +30,26 @@ from dreamstill.files import write_json
 from dreamstill.methods import Method
 from dreamstill.runs.folder import new_folder
 from dreamstill.runs.machine import machine
-from dreamstill.runs.settings import build_method, method_spec
+from dreamstill.runs.random_numbers import kept_random_streams
+from dreamstill.runs.settings import ProfileSettings, build_method, method_spec
 
-SCHEMA = 2  # 2: by phase
+PROFILE_SCHEMA = 2  # 2: by phase
 WARM, ROUNDS = 2, 5
 
 
-def run_profile(settings: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Carry out :func:`dreamstill.api.profile`; ``defaults`` are those of ``dreamstill distill``."""
-    out = folder_for(settings["out"])
-    recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings["recipe"]), defaults), settings))
-    method = build_method(recipe["method"])
+@kept_random_streams()
+def run_profile(settings: ProfileSettings) -> dict[str, Any]:
+    """Carry out :func:`dreamstill.api.profile`."""
+    out = folder_for(settings.out)
+    extras.say_left_out({"plots": "the charts in profile.html"})
+    recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings.recipe)), settings))
+    method = build_method(recipe.settings.method)
     images = max([IMAGES, *(int(max(FACTORS) * n) for n in batches_of(method).values())])
     given, steps = given_of(recipe, images), steps_of(recipe)
     hardware = hardware_of(settings, recipe, method, given)
     found: dict[str, Any] = {
-        "schema": SCHEMA,
-        "recipe": Path(settings["recipe"]).stem,
+        "schema": PROFILE_SCHEMA,
+        "recipe": Path(settings.recipe).stem,
         "method": method_spec(method),
         "teacher": given.teacher.description(),
         "student": given.student.description(),
@@ -57,16 +60,16 @@ def run_profile(settings: dict[str, Any], defaults: Mapping[str, Any]) -> dict[s
         **take_apart(method, given, hardware, steps),
     }
     if hardware.compile:
-        compiled = compiled_phases(build_method(recipe["method"]), given_of(recipe, images), hardware, steps)
+        compiled = compiled_phases(build_method(recipe.settings.method), given_of(recipe, images), hardware, steps)
         for phase, times in zip(found["phases"], compiled, strict=True):
             phase["compiled"] = times
     found["run"] = whole_run(found["phases"], steps)
     again = given_of(recipe, images)
-    found["growth"] = measure_growth(recipe, again, hardware, steps) if settings["growth"] else {}
+    found["growth"] = measure_growth(method_spec(method), again, hardware, steps) if settings.growth else {}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "profile.json", found)
     write_profile(out, found)
-    print(json.dumps(found, indent=2)) if settings["json"] else show(found, out)
+    print(json.dumps(found, indent=2)) if settings.json else show(found, out)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from dreamstill.methods import Method, Phase
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
 from dreamstill.ranges import Batch, marked
-from dreamstill.runs.settings import build_method, method_spec
+from dreamstill.runs.settings import build_method
 
 CLASSES = (10, 100, 1000)
 FACTORS = (0.25, 0.5, 1.0, 2.0)
@@ -28,20 +29,26 @@ _LEAST = 8  # smaller batches are all overhead
 
 
 def measure_growth(
-    recipe: dict[str, Any], given: Given, hardware: Hardware, steps: int | None = None
+    spec: Mapping[str, Any], given: Given, hardware: Hardware, steps: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """By axis, its settings, each phase's points ``{value, seconds, flops, parts}``, and the parts that grow too fast.
 
     Along batch all of a method's batch settings grow together, so that whichever a phase uses does. Image side and
     classes only for networks that can be built again by their name, with fresh weights.
+
+    Args:
+        spec: the method's name and its settings.
+        given: networks, and noise in place of images.
+        hardware: resolved.
+        steps: of the student in the whole run.
     """
     found = {}
 
     def grow(axis: str, changes: list[str], points: list[Where]) -> None:
-        grown, left_out = _walk(recipe, points, hardware, steps)
+        grown, left_out = _walk(spec, points, hardware, steps)
         if any(faster_parts(each) for each in grown.values()):
             # A machine that was busy for a moment looks just like that: what is named was so twice.
-            again, _ = _walk(recipe, points, hardware, steps)
+            again, _ = _walk(spec, points, hardware, steps)
             for phase, each in grown.items():
                 for first, second in zip(each, again[phase], strict=True):
                     _add_runs(first["parts"], second["parts"])
@@ -49,7 +56,7 @@ def measure_growth(
             faster = [{"phase": name, **f} for name, each in grown.items() for f in faster_parts(each)]
             found[axis] = {"changes": changes, "phases": grown, "faster": faster, "left_out": left_out}
 
-    if batches := batches_of(build_method(recipe["method"])):
+    if batches := batches_of(build_method(spec)):
         scaled = [{k: int(f * n) for k, n in batches.items()} for f in FACTORS]
         first = next(iter(batches))
         grow("batch", list(batches), [(given, s[first], s) for s in scaled if min(s.values()) >= _LEAST])
@@ -63,13 +70,13 @@ def measure_growth(
 
 
 def _walk(
-    recipe: dict[str, Any], points: list[Where], hardware: Hardware, steps: int | None
+    spec: Mapping[str, Any], points: list[Where], hardware: Hardware, steps: int | None
 ) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
     """Each phase's measurements at the points, and the points that cannot be measured."""
     grown: dict[str, list[dict[str, Any]]] = {}
     left_out = []
     for given, value, settings in points:
-        method = build_method({**method_spec(recipe["method"]), **settings})
+        method = build_method({**spec, **settings})
         try:
             point = _point(method, given, hardware, steps)
         except InputError as error:  # a generator that cannot make images of half the side, for instance

@@ -43,6 +43,7 @@ def _page(found: dict[str, Any]) -> dict[str, Any]:
             plots.roofline("roof", points, flops=flops, bandwidth=peaks["copy_bytes"], title="Roofline of the parts")
         ),
         "growth": _growths(found),
+        "undrawn": plots.undrawn(),
         "tolerance": percent(TOLERANCE - 1, 0),
         "faster": _faster(found),
         "left_out": [

@@ -15,22 +15,12 @@ def record(engine: Engine, method: Method, phase: Phase | None = None, number: i
     teacher = engine.given.teacher
     frozen = {("teacher" if m is teacher else f"frozen {i}"): m for i, m in enumerate(engine.frozen_modules)}
     recorder = Recorder({**frozen, **engine.modules}, engine.device)
-    minimise, make = engine.minimise, engine.make
-
-    def watched_minimise(fn: Any, *owned: Any, inputs: Any = ()) -> Any:
-        with recorder.during(f"{owned[0].name} step"):
-            return minimise(fn, *owned, inputs=inputs)
-
-    def watched_make(network: Any, *inputs: Any) -> Any:
-        with recorder.during("image making"):
-            return make(network, *inputs)
-
-    engine.minimise, engine.make = watched_minimise, watched_make  # type: ignore[method-assign]
+    unwatched, engine.watch = engine.watch, recorder.during
     try:
         with recorder:
             iterate(engine, method, 1, number, phase)
     finally:
-        engine.minimise, engine.make = minimise, make  # type: ignore[method-assign]
+        engine.watch = unwatched
         recorder.close()
     return recorder.ops
 

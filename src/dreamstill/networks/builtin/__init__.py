@@ -66,11 +66,6 @@ def names() -> dict[str, str]:
     return {name: text for name, (_, _, text) in every.items()} | _FAMILIES
 
 
-def dense_names() -> tuple[str, ...]:
-    """Names of the networks that answer for every pixel."""
-    return tuple(_dense())
-
-
 def build(
     name: str, *, num_classes: int, channels: int = 3, image_size: int | tuple[int, int] = 32, **kwargs: Any
 ) -> nn.Module:

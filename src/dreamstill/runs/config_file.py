@@ -1,0 +1,63 @@
+"""``config.yaml`` and other YAML of settings: written resolved, read strictly."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dreamstill.errors import InputError
+from dreamstill.files import atomic_write
+from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings
+
+CONFIG_SCHEMA = 1
+
+
+def write_config(path: Path, settings: RunSettings) -> None:
+    """Write the resolved settings of a command as YAML that ``dreamstill COMMAND --config`` takes again."""
+    names = [f.name for f in fields(settings) if f.name not in settings.unsaved]
+    saved = {name: getattr(settings, name) for name in names}
+    text = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    atomic_write(path, f"# dreamstill {settings.command}, configuration schema {CONFIG_SCHEMA}\n{text}")
+
+
+def read_run(path: Path) -> RunSettings:
+    """The settings that :func:`write_config` wrote; what an earlier version did not know has its default."""
+    content = read_config(path)
+    kind = TrainSettings if "network" in content else DistillSettings
+    return kind(**{f.name: content[f.name] for f in fields(kind) if f.name in content})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_config` wrote."""
+    return read_settings(path, "the settings", "they are needed to go on with the run")
+
+
+def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
+    """A mapping out of a YAML file.
+
+    Args:
+        path: of the file.
+        what: it is called in errors, as "the recipe".
+        hint: what to do about a file that is none, as the end of a sentence.
+
+    Raises:
+        InputError: it cannot be read, is no YAML, or holds no settings.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read ({error.strerror}): {hint}") from error
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise InputError(f"{what} {path} cannot be read, it is not a text: {hint}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        said = getattr(error, "problem", error)
+        raise InputError(f"{what} {path} cannot be read, it is no YAML{where} ({said}): {hint}") from error
+    if not isinstance(content, dict):
+        kind = "is empty" if content is None else f"holds a {type(content).__name__} and no settings by their names"
+        raise InputError(f"{what} {path} {kind}: {hint}")
+    return content

@@ -1,0 +1,24 @@
+"""The global random streams of whoever calls: a run uses them as its own and puts them back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def kept_random_streams() -> Iterator[None]:
+    """Leave torch's global random streams, of the CPU and of every CUDA device, as they were before.
+
+    NumPy's and Python's own are not used anywhere in dreamstill.
+    """
+    began = torch.cuda.is_initialized()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if began else []):
+        first = torch.initial_seed()
+        try:
+            yield
+        finally:
+            if not began and torch.cuda.is_initialized():
+                torch.manual_seed(first)  # where a CUDA device's stream, not used before, would have begun
