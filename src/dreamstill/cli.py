@@ -147,6 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             typed = build_parser(argv[0]).parse_args(words, defaults=False)[parsed.command]
             kind = DistillSettings if parsed.command == DistillSettings.command else TrainSettings
             refuse_others(kind(**arguments), [name for name in typed.as_dict() if name in arguments])
+        from dreamstill.engine.launch import settle_process
+
+        settle_process()
         function(**arguments)
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)

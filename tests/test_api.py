@@ -1,0 +1,124 @@
+"""The public functions: their settings, what they leave of the caller's process, what their names are."""
+
+import inspect
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from helpers.runs import FIXED, SMALL
+
+import dreamstill
+from dreamstill import api
+from dreamstill.errors import InputError
+from dreamstill.runs import settings
+
+PAIRS = [
+    (api.distill, settings.DistillSettings),
+    (api.train, settings.TrainSettings),
+    (api.evaluate, settings.EvaluateSettings),
+    (api.doctor, settings.DoctorSettings),
+    (api.profile, settings.ProfileSettings),
+]
+
+
+@pytest.mark.parametrize(("function", "kind"), PAIRS, ids=lambda value: value.__name__)
+def test_a_command_and_its_settings_have_the_same_names_types_and_defaults(function, kind):
+    parameters = [
+        (p.name, MISSING if p.default is p.empty else p.default) for p in inspect.signature(function).parameters.values()
+    ]
+    assert parameters == [(f.name, f.default) for f in fields(kind)]
+    written = {k: v for k, v in function.__annotations__.items() if k != "return"}
+    shown = get_type_hints(type("shown", (), {"__annotations__": written}), vars(api))
+    assert shown == {name: hint for name, hint in get_type_hints(kind).items() if name in written}
+
+
+@pytest.mark.parametrize(("function", "kind"), PAIRS, ids=lambda value: value.__name__)
+def test_a_function_hands_every_argument_on(function, kind, monkeypatch):
+    """Each under its own name: a slip would be a setting that nothing obeys."""
+    marks = {name: object() for name in inspect.signature(function).parameters}
+    made = []
+    monkeypatch.setattr(api, kind.__name__, lambda **given: made.append(given) or pytest.fail.Exception)
+    with pytest.raises(Exception):  # noqa: B017, PT011  # nothing can be run with such settings
+        function(**marks)
+    assert made == [marks]
+
+
+@pytest.mark.parametrize(
+    ("function", "positional"),
+    [
+        (api.distill, ["teacher", "student"]),
+        (api.train, ["network", "data"]),
+        (api.synthesize, ["run"]),
+        (api.evaluate, ["run"]),
+        (api.doctor, ["teacher"]),
+        (api.methods, []),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_all_but_the_first_are_given_by_name(function, positional):
+    parameters = inspect.signature(function).parameters.values()
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == positional
+
+
+def test_the_callers_random_streams_go_on_as_if_nothing_had_run(tmp_path):
+    import random
+
+    def draws():
+        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()  # noqa: NPY002
+
+    def seed():
+        torch.manual_seed(7)
+        np.random.seed(7)  # noqa: NPY002
+        random.seed(7)
+
+    teacher, run = str(tmp_path / "teacher"), str(tmp_path / "run")
+    own = {"teacher_checkpoint": teacher, "student": "convnet", "student_args": {"widths": [2, 3]}, "method": SMALL}
+    own |= {"steps": 2, "onnx": False, "out": run, **FIXED}
+    calls = {
+        "train": lambda: dreamstill.train(
+            "convnet", "digits", network_args={"widths": [4, 6]}, epochs=0.1, out=teacher, **FIXED
+        ),
+        "distill": lambda: dreamstill.distill(**own),
+        "synthesize": lambda: dreamstill.synthesize(run, n=4),
+        "evaluate": lambda: dreamstill.evaluate(run, data="digits"),
+    }
+    seed()
+    expected = draws()
+    for name, call in calls.items():
+        seed()
+        call()
+        assert draws() == expected, name
+    seed()
+    with pytest.raises(InputError):  # a run that fails puts them back too
+        dreamstill.distill(**own)
+    assert draws() == expected
+
+
+NAMES = """
+import sys
+{first}
+import dreamstill
+from dreamstill import doctor, methods
+assert {{row["name"] for row in dreamstill.methods()}} >= {{"ddad", "noise"}}
+assert methods()[0]["name"] and methods.get("ddad").__name__ == "DDAD"
+import dreamstill.methods.cgdd, dreamstill.commands.doctor, dreamstill.commands.methods
+assert len(dreamstill.methods()) == len(methods())
+assert callable(doctor) and doctor is dreamstill.doctor is dreamstill.api.doctor
+assert sys.modules["dreamstill.methods"] is dreamstill.methods
+"""
+
+
+@pytest.mark.parametrize("first", ["", "import dreamstill.methods.ddad", "from dreamstill.methods import Method"])
+def test_methods_and_doctor_are_functions_whatever_was_imported_before(first):
+    done = subprocess.run([sys.executable, "-c", NAMES.format(first=first)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, dreamstill; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
