@@ -28,7 +28,8 @@ PAIRS = [
 @pytest.mark.parametrize(("function", "kind"), PAIRS, ids=lambda value: value.__name__)
 def test_a_command_and_its_settings_have_the_same_names_types_and_defaults(function, kind):
     parameters = [
-        (p.name, MISSING if p.default is p.empty else p.default) for p in inspect.signature(function).parameters.values()
+        (p.name, MISSING if p.default is p.empty else p.default)
+        for p in inspect.signature(function).parameters.values()
     ]
     assert parameters == [(f.name, f.default) for f in fields(kind)]
     written = {k: v for k, v in function.__annotations__.items() if k != "return"}
@@ -42,7 +43,7 @@ def test_a_function_hands_every_argument_on(function, kind, monkeypatch):
     marks = {name: object() for name in inspect.signature(function).parameters}
     made = []
     monkeypatch.setattr(api, kind.__name__, lambda **given: made.append(given) or pytest.fail.Exception)
-    with pytest.raises(Exception):  # noqa: B017, PT011  # nothing can be run with such settings
+    with pytest.raises(Exception):  # noqa: B017  # nothing can be run with such settings
         function(**marks)
     assert made == [marks]
 

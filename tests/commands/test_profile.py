@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from dreamstill.commands.profiling.faster import TOLERANCE, faster_parts, senten
 from dreamstill.commands.profiling.growth import measure_growth
 from dreamstill.commands.profiling.page import write_profile
 from dreamstill.commands.profiling.parts import floors_of, record, summarise
-from dreamstill.commands.profiling.peaks import alone, best
+from dreamstill.commands.profiling.peaks import alone, best, matmul_speed
 from dreamstill.commands.profiling.recipes import (
     given_of,
     hardware_of,
@@ -36,13 +37,48 @@ from dreamstill.networks.network import Network
 from dreamstill.runs.machine import machine
 from dreamstill.runs.settings import build_method
 
-SMALL = {"name": "ddad", "batch_size": 16, "nz": 8, "width": 4, "replay": 0.4, "bank": 64, "crop": 1}
+SMALL = {
+    "name": "ddad",
+    "batch_size": 16,
+    "nz": 8,
+    "width": 4,
+    "student_steps": 2,
+    "replay": 0.5,
+    "bank": 64,
+    "crop": 1,
+}
 SOFT = {"name": "soft_target", "n_images": 32, "synthesis_batch": 32, "iterations": 1000, "batch_size": 16, "crop": 1}
 SOFT |= {"sigma": 20.0}
 
 
 CPU = Hardware("cpu", "32", False)
 DISTILL = api.defaults(api.distill)
+NOW = [0.0]  # the reading of a clock that only this file moves
+
+
+@pytest.fixture
+def tick(monkeypatch):
+    """A clock that moves by a millisecond each time it is read, so that every operation takes as long."""
+
+    def read():
+        NOW[0] += 1e-3
+        return NOW[0]
+
+    monkeypatch.setattr(time, "perf_counter", read)
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    """As many runs of a point of growth as quartiles need: how steady its times are is not what is tested."""
+    for name in ("ROUNDS", "MORE_ROUNDS"):
+        monkeypatch.setitem(measure_growth.__globals__, name, 2)
+
+
+@pytest.fixture
+def known_peaks(monkeypatch):
+    """A machine whose peaks need not be measured."""
+    names = ("conv_float32", "conv_bfloat16", "matmul_float32", "matmul_bfloat16", "copy_bytes")
+    monkeypatch.setitem(take_apart.__globals__, "machine_peaks", lambda _: dict.fromkeys(names, 1e10))
 
 
 def set_up(channels=1):
@@ -137,13 +173,35 @@ def test_what_is_moved():
         assert sum(op.bytes for op in recorder.ops[before:]) == expected, i
 
 
-def test_the_best_time_leaves_the_first_run_out():
-    calls = []
-    assert 0 < best(lambda: calls.append(1), torch.device("cpu"), rounds=3) < 1
+def test_the_best_time_leaves_the_first_run_out(monkeypatch):
+    """By a clock on which the first run is the shortest."""
+    now, calls, seconds = [0.0], [], iter([1.0, 5.0, 3.0, 4.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def run():
+        calls.append(1)
+        now[0] += next(seconds)
+
+    assert best(run, torch.device("cpu"), rounds=3) == 3.0
     assert len(calls) == 4
 
 
-def test_growth_follows_the_operations():
+@pytest.mark.parametrize(("speed", "sides"), [(1e12, [256, 256, 2048, 2048, 2048, 2048]), (3e8, [256, 256])])
+def test_a_machine_that_multiplies_slowly_is_not_given_large_matrices(speed, sides, monkeypatch):
+    """As a CPU without bf16 of its own does: four products of 2048x2048 took it ten minutes."""
+    now, asked = [0.0], []
+
+    def mm(a, b):
+        asked.append(len(a))
+        now[0] += 2 * len(a) ** 3 / speed
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    assert matmul_speed(torch.bfloat16, torch.device("cpu")) == pytest.approx(speed)
+    assert asked == sides
+
+
+def test_growth_follows_the_operations(tick):
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
     found = measure_growth({"method": SMALL}, given, CPU)
     values = {axis: [p["value"] for p in grown["phases"]["distil"]] for axis, grown in found.items()}
@@ -161,7 +219,7 @@ def nameless():
     return network
 
 
-def test_the_batch_that_a_phase_uses_grows():
+def test_the_batch_that_a_phase_uses_grows(tick):
     """Of soft targets the first phase makes images, in batches of its own."""
     given = with_noise(nameless(), tiny_network((3, 4), 1), 64)
     batch = measure_growth({"method": SOFT}, given, CPU)["batch"]
@@ -213,11 +271,11 @@ def test_what_calls_cost_hides_nothing():
 @torch.library.custom_op("dreamstill_tests::wait", mutates_args=())
 def wait(x: torch.Tensor) -> torch.Tensor:
     """An operation of square time that reads and writes no more than a linear one."""
-    time.sleep(1e-4 * len(x) ** 2)  # long enough to stand out on a busy machine
+    NOW[0] += 0.1 * len(x) ** 2
     return x.clone()
 
 
-def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path):
+def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path, tick, known_peaks):
     step = DDAD.step
 
     def slow(self, engine):
@@ -254,19 +312,19 @@ def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_networks_named_by_depth_and_width_grow_too():
+def test_networks_named_by_depth_and_width_grow_too(tick):
     """``wrn_10_1`` is in no list of names; what can be built by its name is."""
     networks = []
     for width in (2, 1):
         module = builtin.build(f"wrn_10_{width}", num_classes=4, channels=1, image_size=8)
         networks.append(Network(module, num_classes=4, image_size=8, channels=1, name=f"wrn_10_{width}"))
-    found = measure_growth({"method": SMALL}, with_noise(*networks, 64), CPU)
+    found = measure_growth({"method": {"name": "noise", "batch_size": 16}}, with_noise(*networks, 64), CPU)
     assert found.keys() == {"batch", "image side", "classes"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["labels", "kd"])
-def test_dense_networks_and_labels_grow_too(loss):
+def test_dense_networks_and_labels_grow_too(loss, tick):
     """Labels follow the images' sides and the classes, whoever learns from them."""
     method = {"name": "real_data", "loss": loss, "batch_size": 8}
     found = measure_growth({"method": method}, with_noise(dense_network(6, 0), dense_network(3, 1), 32), CPU, 20)
@@ -276,8 +334,8 @@ def test_dense_networks_and_labels_grow_too(loss):
 
 
 @pytest.mark.slow
-def test_growth_leaves_out_what_a_method_cannot_do():
-    method = {"name": "hidfd", "gan_batch": 16, "batch_size": 16, "width": 4, "nz": 8, "bank": 64}
+def test_growth_leaves_out_what_a_method_cannot_do(tick):
+    method = {"name": "hidfd", "gan_batch": 16, "batch_size": 16, "width": 2, "nz": 8, "bank": 64}
     given = with_noise(tiny_network((6, 8), 0), tiny_network((3, 4), 1), 64)
     sides = measure_growth({"method": method}, given, CPU, 50)["image side"]
     assert {phase: [p["value"] for p in points] for phase, points in sides["phases"].items()} == {
@@ -286,7 +344,7 @@ def test_growth_leaves_out_what_a_method_cannot_do():
     assert [(p["value"], "4x4" in p["why"]) for p in sides["left_out"]] == [(4, True)]
 
 
-def test_every_phase_is_taken_apart(capsys, tmp_path):
+def test_every_phase_is_taken_apart(capsys, tmp_path, known_peaks):
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     method = build_method(SOFT)
     found = take_apart(method, given, CPU, 300)
@@ -408,7 +466,9 @@ def test_without_the_teachers_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, capsys, monkeypatch):
+    # The compiler's own code takes a minute to make, and is no part of what is looked at here.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     words = ["profile", str(recipe_file(tmp_path)), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
     assert cli.main([*words, "--precision", "32", "--compile", "on"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 import ast
 import copy
 import inspect
+from functools import partial
 
 import pytest
 import torch
@@ -48,6 +49,12 @@ SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16}
 SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 3}
 
 
+@pytest.fixture(autouse=True)
+def counted(monkeypatch):
+    """Operations are counted in the first iteration of a phase alone: counting takes five times what it counts."""
+    monkeypatch.setitem(run.__globals__, "COUNTED", 1)
+
+
 def make(name, **overrides):
     settings = {**SMALL, **VARIANTS.get(name, {}), **overrides}
     cls = methods.get(name.split()[0]).variant_of(settings)
@@ -86,11 +93,18 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_student_learns_and_the_teacher_does_not(name, tmp_path):
-    e = engine()
-    teacher, student = copy.deepcopy(e.given.teacher), copy.deepcopy(e.given.student)
-    method, e, outcome, log = go(name, tmp_path, e=e)
+@pytest.fixture(scope="module", params=ALL)
+def done(request, tmp_path_factory):
+    """A whole run, once for the tests that look at it: its name, its method, its engine, what came of it, its log."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(run.__globals__, "COUNTED", 1)
+        return request.param, *go(request.param, tmp_path_factory.mktemp("done"))
+
+
+def test_the_student_learns_and_the_teacher_does_not(done):
+    _, method, e, outcome, log = done
+    fresh = engine().given
+    teacher, student = fresh.teacher, fresh.student
     assert same(teacher, e.given.teacher)
     assert not any(p.requires_grad for p in e.given.teacher.parameters())
     assert not e.given.teacher.training
@@ -103,9 +117,8 @@ def test_the_student_learns_and_the_teacher_does_not(name, tmp_path):
     assert outcome.flops > 0
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_stopped_and_resumed_run_has_the_same_bits(name, tmp_path):
-    whole, _, outcome, log = go(name, tmp_path / "whole")
+def test_a_stopped_and_resumed_run_has_the_same_bits(done, tmp_path):
+    name, whole, _, outcome, log = done
 
     class Halt(Exception):
         pass
@@ -127,9 +140,8 @@ def test_a_stopped_and_resumed_run_has_the_same_bits(name, tmp_path):
     assert rows.rows[0][0] == 2  # it did go on, and did not start again
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_nothing_that_changes_is_left_out_of_the_checkpoint(name, tmp_path):
-    method, e, _, _ = go(name, tmp_path)
+def test_nothing_that_changes_is_left_out_of_the_checkpoint(done):
+    name, method, e, _, _ = done
     known = {id(t) for m in (*e.modules.values(), *e.banks.values(), *e.frozen_modules) for t in _tensors(m)}
     known |= {id(t) for t in e.buffers.values()}
     before = {k: v.clone() for k, v in vars(method).items() if isinstance(v, torch.Tensor) and id(v) not in known}
@@ -146,9 +158,8 @@ def _tensors(module):
     return [*module.parameters(), *module.buffers()]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_what_is_delivered_and_shown(name, tmp_path):
-    method, e, outcome, _ = go(name, tmp_path)
+def test_what_is_delivered_and_shown(done):
+    _, method, e, outcome, _ = done
     assert isinstance(method.deliver(), Network)
     images = method.synthesise(e, 20)
     assert images.shape == (20, 1, 8, 8)
@@ -303,14 +314,26 @@ def test_maps_are_learnt_too(name, precision, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddad", "real_data"])
-def test_compiled_steps_learn_maps_as_plain_ones_do(name, tmp_path):
-    found = {}
+def test_compiled_steps_learn_maps_as_plain_ones_do(name, tmp_path, monkeypatch):
+    """By a backend that runs what was traced: the code that the compiler makes of it takes a minute more."""
+    traced, found = [], {}
+
+    def backend(graph, _inputs):
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     for compiled in (False, True):
-        log = go(name, tmp_path / str(compiled), e=dense_engine(steps=4, compile=compiled))[3]
+        assert not traced
+        e = dense_engine(steps=6, precision="64", compile=compiled)
+        log = go(name, tmp_path / str(compiled), e=e, student_steps=2)[3]
         found[compiled] = {k: v for _, row in log.rows for k, v in row.items() if "/" in k}
+    assert traced  # the first iteration of a phase is counted, and not compiled
     assert found[False].keys() == found[True].keys()
     assert found[False]
-    assert all(found[True][k] == pytest.approx(v, rel=1e-3, abs=1e-4) for k, v in found[False].items())
+    # Batch norm adds in another order: 1e-15 an operation in float64. What Adam makes of gradients that are zero but
+    # for that, 1e-10 a step, is in weights before a batch norm, which does not see them.
+    assert all(found[True][k] == pytest.approx(v, rel=1e-8, abs=1e-10) for k, v in found[False].items())
 
 
 @pytest.mark.parametrize("name", ["ddad", "ddad replay", "real_data"])

@@ -14,6 +14,8 @@ from dreamstill.commands.profiling.record import Op, Spec
 from dreamstill.engine.hardware import conv_speed
 
 ROUNDS = 5
+SMALL_SIDE = 256  # of the matrices that are multiplied where larger ones take too long
+LONGEST = 10.0  # seconds of one product of large matrices
 
 
 def best(run: Callable[[], Any], device: torch.device, rounds: int = ROUNDS) -> float:
@@ -32,14 +34,30 @@ def machine_peaks(device: torch.device) -> dict[str, float]:
     """FLOP/s of a matrix product and a convolution in float32 and bf16, and bytes/s of a copy (read and written)."""
     found = {}
     for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
-        n = 2048 if device.type == "cpu" else 8192
-        a = torch.ones(n, n, dtype=dtype, device=device)
-        found[f"matmul_{name}"] = 2 * n**3 / best(partial(torch.mm, a, a), device, 3)
+        found[f"matmul_{name}"] = matmul_speed(dtype, device)
         found[f"conv_{name}"] = conv_speed(dtype, device=device, runs=8)
     source = torch.ones(64 << 20, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     found["copy_bytes"] = 2 * source.numel() / best(lambda: target.copy_(source), device)
     return found
+
+
+def matmul_speed(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a product of two large matrices, or of two small ones where the large ones would take too long.
+
+    A CPU that has no bf16 of its own multiplies them without the library's fast kernels: at 0.3 GFLOP/s the large
+    product alone takes a minute.
+    """
+
+    def seconds(n: int, rounds: int) -> float:
+        a = torch.ones(n, n, dtype=dtype, device=device)
+        return best(partial(torch.mm, a, a), device, rounds)
+
+    large = 2048 if device.type == "cpu" else 8192
+    small = seconds(SMALL_SIDE, 1)
+    if small * (large / SMALL_SIDE) ** 3 > LONGEST:
+        return 2 * SMALL_SIDE**3 / small
+    return 2 * large**3 / seconds(large, 3)
 
 
 def alone(ops: Sequence[Op], device: torch.device) -> list[float]:
