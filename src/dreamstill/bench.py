@@ -17,7 +17,7 @@ from dreamstill.errors import InputError
 from dreamstill.files import write_json
 from dreamstill.resuming import differing
 from dreamstill.suites import Row, Table, read_suite
-from dreamstill.tables import write_tables
+from dreamstill.summaries import write_tables
 from dreamstill.track import read_metrics
 
 # What a record keeps of a run's summary: all of it but what is long and drawn elsewhere.
