@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: demo test lint clean help
+.PHONY: docs
 help:
 	@echo "make demo   distil a handwritten-digit teacher into a small student, without its data, and look at the result"
 	@echo "make test   run the tests"
 	@echo "make lint   style and types"
+	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make clean  remove the virtual environment"
 
 # The marker is written last, so an interrupted installation is taken up again.
@@ -30,6 +32,11 @@ lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
+
+# Every warning is an error: a link that leads nowhere, a page in no list, a docstring that cannot be read.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 clean:
 	rm -rf $(VENV)

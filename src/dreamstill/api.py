@@ -449,8 +449,8 @@ def bench(
 ) -> str:
     """Run a suite of recipes over seeds, skip what is recorded, and make its table from the records.
 
-    Records go to benchmarks/records/SUITE/, one JSON a run, the table to benchmarks/SUITE.md and, with those of all
-    suites, to RESULTS.md. A stopped suite goes on where it was.
+    Records go to benchmarks/records/SUITE/, one JSON a run, the tables to docs/results/SUITE.md, and the best rows to
+    RESULTS.md and README.md. A stopped suite goes on where it was.
 
     Args:
         suite: a name in benchmarks/, or a suite's YAML file.

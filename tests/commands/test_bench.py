@@ -12,8 +12,18 @@ from helpers.networks import tiny_network
 from dreamstill import api
 from dreamstill.commands.bench.run import _run, _thinned
 from dreamstill.commands.bench.suite import read_suite
-from dreamstill.commands.bench.tables import table, write_tables
+from dreamstill.commands.bench.summaries import (
+    best_of_each,
+    every_suite,
+    headline,
+    page_of,
+    pages_with_tables,
+    summary,
+    write_tables,
+)
+from dreamstill.commands.bench.tables import measured, page, table
 from dreamstill.errors import InputError
+from dreamstill.methods import names
 from dreamstill.networks.load import save_network
 from dreamstill.runs.settings import build_method
 
@@ -26,7 +36,7 @@ def record(accuracy, histogram=(5, 5), method=None, **changes):
     summary = {
         "student": student, "teacher": teacher, "agreement": 0.5, "class_histogram": list(histogram), "steps": 30,
         "wall_seconds": 12.0, "total_flops": 3e12, "data": "digits", "selection": "rule", "precision": "32",
-        "machine": {"cpu": "c", "threads": 2, "torch": "2", "gpu": None}, "device": "cpu",
+        "machine": {"cpu": "c", "threads": 2, "torch": "2", "gpu": None}, "device": "cpu", "outside_information": [],
     }  # fmt: skip
     return json.dumps({"settings": {"method": method or {"name": "ddad"}}, "summary": summary | changes})
 
@@ -37,22 +47,33 @@ def suite(tmp_path):
     (folder / "records" / "small").mkdir(parents=True)
     (tmp_path / "recipes").mkdir()
     rows = [{"name": "One row", "recipe": "recipes/a.yaml"}, {"name": "other", "recipe": "recipes/a.yaml"}]
-    content = {"title": "A title", "note": "A note.", "short": "In short.", "seeds": [0, 1], "rows": rows}
+    content = {"title": "A title", "about": "What all share.", "note": "A note.", "seeds": [0, 1], "rows": rows}
     (folder / "small.yaml").write_text(yaml.safe_dump(content))
     return folder / "small.yaml"
+
+
+def rows_of(text):
+    """The cells of a Markdown text's tables by their first one; of two tables with a row of one name both."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("| ") and "---" not in line:
+            first, *others = (cell.strip() for cell in line[2:-1].split("|"))
+            found.setdefault(first, []).append(others)
+    return found
 
 
 def test_mean_and_spread_over_seeds(suite):
     (plan,) = read_suite(suite)
     plan.record(plan.rows[0], 0).write_text(record(0.8, (8, 2)))
     plan.record(plan.rows[0], 1).write_text(record(0.9, (6, 4)))
-    lines = table(plan).splitlines()
-    (row,) = [line for line in lines if line.startswith("| One row")]
-    cells = "10 |  | 85.0 ± 7.1 | 85.9 ± 7.1 | 75.0 ± 7.1 | 50.0 ± 0.0 | 70.0 ± 14.1 | 30 | 3 TFLOP | 12 s | 2"
-    assert row == f"| One row | {cells} |"
-    (missing,) = [line for line in lines if line.startswith("| other")]
-    assert "not measured" in missing
-    assert missing.count("|") == row.count("|")
+    text = table(plan)
+    assert rows_of(text)["One row"] == [
+        ["85.0 ± 7.1", "85.9 ± 7.1", "50.0 ± 0.0", "2"],
+        ["30", "12 s", "3 TFLOP", "10", "75.0 ± 7.1", "70.0 ± 14.1"],
+    ]
+    assert "Not measured yet: other." in text
+    assert "other" not in rows_of(text)
+    assert text.index("## A title") < text.index("What all share.") < text.index("| One row") < text.index("A note.")
 
 
 def test_relative_to_the_teacher_and_to_a_student_with_the_real_data(suite):
@@ -60,12 +81,41 @@ def test_relative_to_the_teacher_and_to_a_student_with_the_real_data(suite):
     real = {"name": "real_data", "loss": "labels"}
     plan.record(plan.rows[0], 0).write_text(record(0.8))
     plan.record(plan.rows[1], 0).write_text(record(0.9, method=real))
-    assert "| relative, % |" in table(plan)  # labels are not what the method's student had
+    assert "real-data" not in table(plan)  # labels are not what the method's student had
     plan.record(plan.rows[1], 0).write_text(record(0.9, method=real | {"loss": "kd"}))
     text = table(plan)
-    assert "| of the teacher's / of real data's, % |" in text
-    assert "| One row | 10 |  | 80.0 | 80.8 / 88.9 |" in text
-    assert "| other | 10 |  | 90.0 | 90.9 / 100.0 |" in text
+    assert "| of the teacher's, % | of the real-data student's, % |" in text
+    assert rows_of(text)["One row"][0][:3] == ["80.0", "80.8", "88.9"]
+    assert rows_of(text)["other"][0][:3] == ["90.0", "90.9", "100.0"]
+
+
+def test_a_row_is_called_by_its_label_and_its_settings_stand_below(suite):
+    content = yaml.safe_load(suite.read_text())
+    long = content["rows"][0] | {"label": "Short, more", "published": "99 (somebody)"}
+    content["rows"][0] = long | {"settings": {"steps": 9, "method": {"alpha": 10.0, "reuse": True}}}
+    suite.write_text(yaml.safe_dump(content | {"shared": {"data": "digits"}}))
+    (plan,) = read_suite(suite)
+    assert plan.rows[0].method == "Short"
+    for row in plan.rows:
+        plan.record(row, 0).write_text(record(0.8))
+    text = table(plan)
+    assert rows_of(text)["Short, more"][0][-1] == "99 (somebody)"
+    assert rows_of(text)["other"][0][-1] == ""
+    assert "One row" not in text
+    assert "Every row: `data: digits`." in text
+    assert "- Short, more: [a](../../recipes/a.yaml) with `steps: 9`, `alpha: 10.0`, `reuse: true`" in text
+    assert "- other: [a](../../recipes/a.yaml)\n" in text
+
+
+def test_how_many_images_are_of_the_class_asked_for(suite):
+    (plan,) = read_suite(suite)
+    plan.record(plan.rows[0], 0).write_text(record(0.8, preset={"share": 0.9}))
+    plan.record(plan.rows[0], 1).write_text(record(0.8))  # of an older version that did not look
+    plan.record(plan.rows[1], 0).write_text(record(0.8))
+    assert rows_of(table(plan))["One row"][1][-1] == "90.0"
+    assert rows_of(table(plan))["other"][1][-1] == ""
+    plan.record(plan.rows[0], 0).write_text(record(0.8))
+    assert "label fidelity" not in table(plan)
 
 
 def test_students_of_several_sizes_are_all_named(suite):
@@ -75,7 +125,7 @@ def test_students_of_several_sizes_are_all_named(suite):
     plan.record(plan.rows[1], 0).write_text(record(0.8, student=larger))
     text = table(plan)
     assert "student s, 10 parameters or shared_classifier, 12,345 parameters. Scored" in text
-    assert "| other | 12,345 |" in text
+    assert rows_of(text)["other"][1][3] == "12,345"
 
 
 def test_rows_of_several_machines_say_so(suite):
@@ -85,11 +135,9 @@ def test_rows_of_several_machines_say_so(suite):
     other = {"cpu": "c", "threads": 1, "torch": "2", "gpu": None}
     plan.record(plan.rows[1], 0).write_text(record(0.9, precision="bf16", machine=other))
     text = table(plan)
-    assert (
-        "Scored on digits; delivered weights: rule. c, 2 threads, torch 2, float32; c, 1 thread, torch 2, bf16." in text
-    )
-    assert "| 3 TFLOP | 12 s | 2 |" in text
-    assert "| 3 TFLOP | 12 s, bf16 | 1 |" in text
+    assert "Scored on digits. Delivered weights: rule. Machine: c, 2 threads, torch 2, float32; c, 1 thread" in text
+    assert rows_of(text)["One row"][1][1] == "12 s"
+    assert rows_of(text)["other"][1][1] == "12 s, bf16"
     plan.record(plan.rows[1], 0).write_text(
         record(0.9, precision="bf16", device="cuda", machine=other | {"gpu": "a GPU"})
     )
@@ -104,35 +152,102 @@ def test_networks_that_give_maps_are_judged_by_mean_iou(suite):
     text = table(plan)
     assert "| mean IoU, % |" in text
     assert "accuracy, %" not in text
-    assert "| One row | 10 |  | 30.0 | 75.0 | 20.0 | 50.0 |" in text
-    assert "100 parameters, 40.00%" in text
+    assert rows_of(text)["One row"][0] == ["30.0", "75.0", "50.0", "1"]
+    assert rows_of(text)["One row"][1][4] == "20.0"
+    assert "100 parameters, mean IoU 40.00%" in text
 
 
-def test_the_page_of_results_says_what_is_on_it_and_choosing_settings_comes_last(suite):
+@pytest.fixture
+def compared(suite):
+    """A table with two methods, a control, a student with collected images and one with the real data."""
+    kinds = {
+        "DDAD": {"name": "ddad"}, "DDAD, more steps": {"name": "ddad"}, "DDAD, tuned on the test set": {"name": "ddad"},
+        "DDAD, one seed": {"name": "ddad"}, "CGDD": {"name": "cgdd"}, "noise": {"name": "noise"},
+        "HiDFD": {"name": "hidfd"}, "labels": {"name": "real_data", "loss": "labels"},
+        "real data": {"name": "real_data", "loss": "kd"},
+    }  # fmt: skip
+    rows = [{"name": name, "recipe": "recipes/a.yaml", "summary": "test set" not in name} for name in kinds]
+    content = {"title": "Digits, A to B", "seeds": [0, 1], "show": "readme", "rows": rows}
+    suite.write_text(yaml.safe_dump({"title": "Small ones", "tables": {"here": content}}))
     (plan,) = read_suite(suite)
-    plan.record(plan.rows[0], 0).write_text(record(0.5))
-    content = yaml.safe_load(suite.read_text())
-    for name, key in (("later", "here"), ("a-trials", "there")):
-        other = {"tables": {key: {**content, "title": f"Of {name}", "note": "One paragraph.\nAnother."}}}
-        suite.with_name(f"{name}.yaml").write_text(yaml.safe_dump(other))
-        write_tables(read_suite(suite.with_name(f"{name}.yaml")))
-    write_tables([plan])
-    page = (plan.root / "RESULTS.md").read_text()
-    assert [line for line in page.splitlines() if line.startswith("- ")] == [
-        "- [Of later](#bench-later-here) (not measured)",
-        "- [A title](#bench-small)",
-        "- [Of a-trials](#bench-a-trials-there) (not measured)",
-    ]
-    places = [page.index(f'<a id="{name}">') for name in ("bench-later-here", "bench-small", "bench-a-trials-there")]
-    assert places == sorted(places)
-    trials = read_suite(suite.with_name("a-trials.yaml"))[0]
-    trials.record(trials.rows[0], 0).parent.mkdir(parents=True, exist_ok=True)
-    trials.record(trials.rows[0], 0).write_text(record(0.5))
-    assert "One paragraph.\n\nAnother." in table(trials)
+    scores = (0.6, 0.7, 0.9, 0.8, 0.5, 0.2, 0.85, 0.92, 0.88)
+    for row, score in zip(plan.rows, scores, strict=True):
+        kind = kinds[row.name]
+        outside = {"hidfd": ["5 collected images"], "real_data": ["real images"]}.get(kind["name"], [])
+        for seed in (0,) if "one seed" in row.name else (0, 1):
+            plan.record(row, seed).write_text(record(score + seed / 50, method=kind, outside_information=outside))
+    return plan
+
+
+def test_a_method_is_summed_up_by_its_best_row_of_most_seeds(compared):
+    found = best_of_each(measured(compared))
+    assert [row.name for row in found] == ["labels", "real data", "HiDFD", "DDAD, more steps", "CGDD", "noise"]
+
+
+def test_the_page_of_results_has_a_row_a_method(compared):
+    lines = summary(every_suite(compared.root))
+    assert {line.count("|") for line in lines} == {6}  # five columns
+    assert len(lines) == 2 + 6
+    link = "[Digits, A to B](docs/results/small.md#digits-a-to-b)"
+    assert lines[2].startswith(f"| {link} | labels (sees real images) |")
+    assert "|  | DDAD, more steps | 71.0 ± 1.4 | 79.8 ± 1.6 | 12 s |" in lines
+    assert any("| noise (control) |" in line for line in lines)
+    assert any("| HiDFD (sees real images) |" in line for line in lines)
+
+
+def test_the_readmes_table_has_the_best_student_between_its_yardsticks(compared):
+    head, _, row = headline(every_suite(compared.root))
+    assert head.count("|") == 5  # four columns
+    assert row.endswith("accuracy; teacher 99.0 | 71.0 ± 1.4 (DDAD) | 89.0 ± 1.4 | 21.0 ± 1.4 (noise) |")
+    for seed in (0, 1):
+        compared.record(compared.rows[5], seed).unlink()
+    assert headline(every_suite(compared.root))[2].endswith("| not measured |")
+
+
+def test_tables_stand_where_a_page_has_a_place_for_them(compared, tmp_path):
+    (tmp_path / "docs" / "methods").mkdir(parents=True)
+    pages = {"README.md": "readme", "RESULTS.md": "summary", "docs/methods/ddad.md": "method ddad"}
+    pages |= {"docs/methods/cpsc.md": "method cpsc", "docs/other.md": "something else"}
+    for name, mark in pages.items():
+        (tmp_path / name).write_text(f"before\n<!-- bench:{mark} -->\nold\n<!-- /bench -->\nafter\n")
+    write_tables([compared])
+    texts = {name: (tmp_path / name).read_text() for name in pages}
+    for name, mark in pages.items():
+        assert texts[name].startswith(f"before\n<!-- bench:{mark} -->\n")
+        assert texts[name].endswith("\n<!-- /bench -->\nafter\n")
+        assert ("\nold\n" in texts[name]) == (name == "docs/other.md")
+    assert "| best control, % |" in texts["README.md"]
+    assert texts["docs/methods/ddad.md"].count("](../results/small.md#digits-a-to-b)") == 1
+    assert texts["docs/methods/ddad.md"].count("| DDAD") == 4  # all rows, not the best
+    assert "has no measured row yet" in texts["docs/methods/cpsc.md"]
+    assert (tmp_path / "docs/results/small.md").read_text() == page([compared])
+
+
+def test_only_tables_that_say_so_are_summed_up(compared):
+    content = yaml.safe_load(compared.path.read_text())
+    for show, titles in (("page", []), ("summary", ["Digits, A to B"]), ("readme", ["Digits, A to B"])):
+        content["tables"]["here"]["show"] = show
+        compared.path.write_text(yaml.safe_dump(content))
+        suites = every_suite(compared.root)
+        assert [rows[0].plan.title for rows in suites] == titles
+        assert len(headline(suites)) == 2 + (show == "readme")
+    content["tables"]["here"]["show"] = "somewhere"
+    compared.path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match="show: somewhere, expected one of page, summary, readme"):
+        read_suite(compared.path)
+
+
+def test_a_suites_page_has_one_heading_and_one_a_table(suite, compared):
+    text = page(read_suite(suite))
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Small ones", "## Digits, A to B"]
+    content = yaml.safe_load(suite.read_text())["tables"]["here"]
+    suite.write_text(yaml.safe_dump(content))
+    text = page(read_suite(suite))
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Digits, A to B"]
 
 
 @pytest.mark.slow
-def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch):
+def test_runs_what_is_missing_and_makes_the_page(suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_network(tmp_path / "teacher.safetensors", tiny_network((4, 6), 0, num_classes=10))
     recipe = {
@@ -140,7 +255,6 @@ def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch)
         "steps": 3, "data": "digits", "onnx": False, "method": {"name": "noise", "batch_size": 8},
     }  # fmt: skip
     (tmp_path / "recipes" / "a.yaml").write_text(yaml.safe_dump(recipe))
-    (tmp_path / "README.md").write_text("before\n<!-- bench:small -->\nold\n<!-- /bench -->\nafter\n")
     (plan,) = read_suite(suite)
     plan.record(plan.rows[0], 0).write_text(record(0.5))
     api.bench("small", seeds=[0], quiet=True)
@@ -152,14 +266,8 @@ def test_runs_what_is_missing_and_fills_the_readme(suite, tmp_path, monkeypatch)
     assert [row["step"] for row in made["curve"]] == [1, 2, 3]
     assert made["curve"][-1]["eval/accuracy"] == pytest.approx(made["summary"]["student"]["accuracy"], abs=0.01)
     assert all(row["student/kl"] > 0 for row in made["curve"])
-    readme = (tmp_path / "README.md").read_text()
-    assert readme.startswith("before\n<!-- bench:small -->\n### A title")
-    assert readme.endswith("<!-- /bench -->\nafter\n")
-    assert "old" not in readme
-    assert "In short." in readme
-    assert "A note." not in readme
-    assert "A note." in (tmp_path / "RESULTS.md").read_text()
-    assert "## A title" in (tmp_path / "RESULTS.md").read_text()
+    assert (tmp_path / "docs/results/small.md").read_text() == page([plan])
+    assert "Not measured" not in page([plan])
     # What is missing, two at a time.
     api.bench("small", jobs=2, quiet=True)
     assert all(plan.record(row, seed).exists() for row in plan.rows for seed in (0, 1))
@@ -182,12 +290,9 @@ def test_several_tables(suite, tmp_path, monkeypatch):
         for row in plan.rows:
             for seed in plan.seeds:
                 plan.record(row, seed).write_text(record(0.8 if plan is a else 0.6))
-    (tmp_path / "README.md").write_text("<!-- bench:small:b -->\n<!-- /bench -->\n")
     text = api.bench("small", quiet=True)
-    assert text.index("### A title") < text.index("80.0 ± 0.0") < text.index("### Another") < text.index("60.0")
-    readme = (tmp_path / "README.md").read_text()
-    assert "### Another" in readme
-    assert "### A title" not in readme
+    assert text.startswith("# small\n")
+    assert text.index("## A title") < text.index("80.0 ± 0.0") < text.index("## Another") < text.index("60.0")
     with pytest.raises(InputError, match="the tables a, b, not all of c"):
         api.bench("small", tables=["c"], quiet=True)
 
@@ -200,7 +305,7 @@ def test_a_row_may_have_seeds_of_its_own(suite):
     assert [(row.name, seed) for row, seed in plan.runs()] == [("One row", 0), ("other", 5), ("One row", 1)]
     plan.record(plan.rows[1], 0).write_text(record(0.1))
     plan.record(plan.rows[1], 5).write_text(record(0.7))
-    assert "| other | 10 |  | 70.0 |" in table(plan)
+    assert rows_of(table(plan))["other"][0][0] == "70.0"
 
 
 def test_a_record_keeps_the_course_of_a_run_in_few_rows():
@@ -248,7 +353,8 @@ def test_a_method_by_its_name_alone_is_a_row_too(suite, tmp_path):
 def test_a_table_without_any_record(suite):
     (plan,) = read_suite(suite)
     assert table(plan) == (
-        "### A title\n\nNot measured yet: One row, other.\n\n`dreamstill bench small --data-root DIR`\n"
+        "## A title\n\nWhat all share.\n\nNot measured yet: One row; other.\n\n"
+        "`dreamstill bench small --data-root DATA`\n"
     )
 
 
@@ -265,14 +371,25 @@ def test_the_suites_that_come_with_it_can_be_run(path):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.yaml")), ids=lambda p: p.stem)
-def test_the_tables_that_come_with_it_are_of_the_records_that_do(path):
+def test_the_pages_that_come_with_it_are_of_the_records_that_do(path):
     plans = read_suite(path)
-    assert path.with_suffix(".md").read_text() == "\n".join(table(plan) for plan in plans)
-    readme, results = ((ROOT / name).read_text() for name in ("README.md", "RESULTS.md"))
-    for plan in plans:
-        assert table(plan).replace("### ", "## ", 1) in results
-        if f"<!-- bench:{plan.mark} -->" in readme:
-            assert table(plan, plan.short or plan.note) in readme
+    assert (ROOT / page_of(plans[0])).read_text() == page(plans), "python benchmarks/pages.py makes it again"
+
+
+def test_the_summaries_that_come_with_it_are_of_the_records_that_do():
+    pages = pages_with_tables(ROOT)
+    for path, text in pages.items():
+        assert path.read_text() == text, f"{path}: python benchmarks/pages.py makes it again"
+    own = {f"docs/methods/{name}.md" for name, package in names().items() if not package.endswith("controls")}
+    assert {str(path.relative_to(ROOT)) for path in pages} == {"README.md", "RESULTS.md", *own}
+
+
+def test_the_readmes_table_is_small_and_its_page_of_results_has_five_columns():
+    suites = every_suite(ROOT)
+    assert 2 < len(headline(suites)) <= 2 + 6
+    assert {line.count("|") for line in headline(suites)} == {4 + 1}
+    assert {line.count("|") for line in summary(suites)} == {5 + 1}
+    assert max(len(row.name) for rows in suites for row in rows) <= 42
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.yaml")), ids=lambda p: p.stem)

@@ -207,10 +207,10 @@ def build_method(method: Any) -> Any:
     """The method object for a spec; its hyper-parameters are typed (``"2e-3"`` is a number) and unknown ones errors."""
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-    from dreamstill import methods
+    from dreamstill.methods import get
 
     spec = method_spec(method)
-    cls = methods.get(spec.pop("name")).variant_of(spec)
+    cls = get(spec.pop("name")).variant_of(spec)
     known = [f.name for f in fields(cls)]
     unknown = sorted(set(spec) - set(known))
     if unknown:

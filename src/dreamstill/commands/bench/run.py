@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from dreamstill.commands.bench.suite import Row, Table, read_suite
-from dreamstill.commands.bench.tables import write_tables
+from dreamstill.commands.bench.summaries import write_tables
 from dreamstill.commands.distill import run_distillation
 from dreamstill.errors import InputError
 from dreamstill.files import write_json

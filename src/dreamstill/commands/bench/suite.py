@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dreamstill.errors import InputError
 from dreamstill.runs.config_file import read_settings
 from dreamstill.runs.settings import method_spec
+
+Show = Literal["page", "summary", "readme"]
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of a table: a recipe and what the suite changes in it."""
 
-    name: str
+    name: str  # of its records and on the command line
     recipe: str
+    label: str = ""  # what tables call it, METHOD or METHOD, REMARK; the name where it is short
     published: str = ""
+    summary: bool = True  # false: only on the suite's page, as a row whose settings the test set chose
     seeds: tuple[int, ...] | None = None  # in place of the table's
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The first part of what tables call it: rows of one method are compared with each other."""
+        return (self.label or self.name).partition(",")[0]
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,11 @@ class Table:
 
     path: Path  # of the suite
     key: str  # within the suite; empty in a suite of one table
+    suite_title: str
     title: str
+    about: str  # what all rows share, in a line
     note: str
-    short: str  # in the note's place where there is room for a few lines only, the readme
+    show: Show  # where its best rows appear besides the suite's page; readme: in the summary too
     seeds: tuple[int, ...]
     shared: Mapping[str, Any]
     rows: tuple[Row, ...]
@@ -73,25 +84,27 @@ class Table:
 
 
 def read_suite(path: Path) -> tuple[Table, ...]:
-    """Read ``benchmarks/NAME.yaml``: one table, or several by their keys under ``tables``.
+    """Read ``benchmarks/NAME.yaml``: one table, or a title and several tables by their keys under ``tables``.
 
     Raises:
         InputError: not there, or a key is missing or unknown.
     """
     content = read_settings(path, "the suite", "give a file as benchmarks/fashion.yaml")
-    tables = content["tables"] if set(content) == {"tables"} else {"": content}
+    several = set(content) <= {"title", "tables"} and "tables" in content
+    tables = content["tables"] if several else {"": content}
     if not isinstance(tables, Mapping) or not all(isinstance(content, Mapping) for content in tables.values()):
         raise InputError(f"{path} has the tables {tables}: expected a key for each, with title, seeds and rows in it")
-    return tuple(_table(path, key, content) for key, content in tables.items())
+    title = str(content.get("title", path.stem))
+    return tuple(_table(path, title, key, content) for key, content in tables.items())
 
 
-def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
+def _table(path: Path, suite_title: str, key: str, content: Mapping[str, Any]) -> Table:
     where = f"{path}, table {key}," if key else str(path)
-    unknown = set(content) - {"title", "note", "short", "seeds", "shared", "rows"}
+    unknown = set(content) - {"title", "about", "note", "show", "seeds", "shared", "rows"}
     if unknown or not {"title", "rows", "seeds"} <= set(content):
         raise InputError(
-            f"{where} has the keys {', '.join(content)}: expected title, note, short, "
-            "seeds, shared and rows, or tables with these"
+            f"{where} has the keys {', '.join(content)}: expected title, about, note, "
+            "show, seeds, shared and rows, or tables with these"
         )
     if not isinstance(content["rows"], list):
         raise InputError(f"{where} has the rows {content['rows']}: expected a list of rows with a name and a recipe")
@@ -99,17 +112,22 @@ def _table(path: Path, key: str, content: Mapping[str, Any]) -> Table:
     shared = content.get("shared") or {}
     if not isinstance(shared, Mapping):
         raise InputError(f"{where} has shared: {shared}, expected settings by their names")
-    note, short = content.get("note", ""), content.get("short", "")
-    return Table(path, key, content["title"], note, short, _seeds(where, content["seeds"]), shared, rows)
+    show = content.get("show", "page")
+    if show not in get_args(Show):
+        raise InputError(f"{where} has show: {show}, expected one of {', '.join(get_args(Show))}")
+    about, note = content.get("about", ""), content.get("note", "")
+    seeds = _seeds(where, content["seeds"])
+    return Table(path, key, suite_title, content["title"], about, note, show, seeds, shared, rows)
 
 
 def _row(where: str, content: Any) -> Row:
-    keys = {"name": str, "recipe": str, "published": str, "seeds": list, "settings": dict}
+    texts = dict.fromkeys(("name", "recipe", "label", "published"), str)
+    keys: dict[str, type] = {**texts, "summary": bool, "seeds": list, "settings": dict}
     if not isinstance(content, dict) or set(content) - set(keys) or not {"name", "recipe"} <= set(content):
         raise InputError(f"{where} has the row {content}: expected the keys {', '.join(keys)}, at least the first two")
     for key, kind in keys.items():
         if key in content and not isinstance(content[key], kind):
-            words = {str: "a text", list: "a list", dict: "settings by their names"}[kind]
+            words = {str: "a text", bool: "true or false", list: "a list", dict: "settings by their names"}[kind]
             raise InputError(f"{where} has a row with {key}: {content[key]}, expected {words}")
     seeds = _seeds(f"{where}, row {content['name']},", content["seeds"]) if "seeds" in content else None
     return Row(**{**content, "seeds": seeds})

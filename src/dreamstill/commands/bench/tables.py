@@ -1,114 +1,212 @@
-"""The tables of benchmarks as Markdown, made from their records: a suite's page, the readme's, and RESULTS.md."""
+"""One table of a suite as Markdown, made from its records, and the page that holds a suite's tables."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dreamstill.commands.bench.suite import Row, Table, read_suite
-from dreamstill.files import atomic_write
-from dreamstill.report.numbers import unit
+import yaml
+
+from dreamstill.commands.bench.suite import Row, Table
+from dreamstill.report.numbers import duration, unit
+
+Record = Mapping[str, Any]
 
 
-def write_tables(plans: Sequence[Table]) -> str:
-    """A suite's tables into its page, the readme and RESULTS.md; the page's text."""
-    text = "\n".join(table(plan) for plan in plans)
-    atomic_write(plans[0].path.with_suffix(".md"), text)
-    for plan in plans:
-        _into_readme(plan)
-    _into_results(plans[0].root)
-    return text
+@dataclass(frozen=True)
+class Measured:
+    """A row with the records of its seeds, at least one."""
+
+    plan: Table
+    row: Row
+    records: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        """What tables call the row."""
+        return self.row.label or self.row.name
+
+    @property
+    def summaries(self) -> list[Mapping[str, Any]]:
+        """The summaries of its runs."""
+        return [record["summary"] for record in self.records]
+
+    @property
+    def mean(self) -> float:
+        """The students' score, over the seeds."""
+        return statistics.mean(score(summary["student"]) for summary in self.summaries)
+
+    def spread(self, value: Callable[[Mapping[str, Any]], float]) -> str:
+        """Mean and standard deviation over seeds of a share in percent; the value alone of one seed."""
+        return _spread([100 * value(summary) for summary in self.summaries])
+
+    @property
+    def fidelity(self) -> str:
+        """The share of a conditional generator's images that the teacher takes for the class asked for, in percent."""
+        return _spread([100 * s["preset"]["share"] for s in self.summaries if "preset" in s])
+
+    @property
+    def time(self) -> str:
+        """How long a run takes, on average."""
+        return duration(statistics.mean(summary["wall_seconds"] for summary in self.summaries))
+
+    @property
+    def numbers(self) -> list[str]:
+        """In which numbers the runs computed, if not in float32."""
+        return sorted({_numbers(summary) for summary in self.summaries} - {"float32"})
 
 
-def _into_readme(plan: Table) -> None:
-    """Put the table where the readme has a place for it, so that no figure there is typed by hand."""
-    readme = plan.root / "README.md"
-    begin, end = f"<!-- bench:{plan.mark} -->", "<!-- /bench -->"
-    content = readme.read_text() if readme.exists() else ""
-    if begin in content:
-        before, _, rest = content.partition(begin)
-        _, _, after = rest.partition(end)
-        atomic_write(readme, f"{before}{begin}\n{table(plan, plan.short or plan.note)}{end}{after}")
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def _into_results(root: Path) -> None:
-    """All suites' tables on one page, those by which settings were chosen last."""
-    suites = sorted((root / "benchmarks").glob("*.yaml"), key=lambda path: (path.stem.endswith("-trials"), path.stem))
-    plans = [plan for path in suites if path.with_suffix(".md").exists() for plan in read_suite(path)]
-    head = (
-        "# Results\n\nMade by `dreamstill bench SUITE` from the records in `benchmarks/records/`, one JSON a run. "
-        "Accuracies are\nmeans and standard deviations over seeds, of the weights that a fixed rule delivers.\n\n"
-    )
-    contents = "\n".join(
-        f"- [{plan.title}](#{_anchor(plan)}){'' if _measured(plan) else ' (not measured)'}" for plan in plans
-    )
-    sections = [f'<a id="{_anchor(plan)}"></a>\n\n' + table(plan).replace("### ", "## ", 1) for plan in plans]
-    atomic_write(root / "RESULTS.md", head + contents + "\n\n" + "\n".join(sections))
+def measured(plan: Table) -> list[Measured]:
+    """The rows of a table that have records, in its order."""
+    found = []
+    for row in plan.rows:
+        paths = [plan.record(row, seed) for seed in row.seeds or plan.seeds]
+        records = tuple(json.loads(path.read_text()) for path in paths if path.exists())
+        if records:
+            found.append(Measured(plan, row, records))
+    return found
 
 
-def _measured(plan: Table) -> bool:
-    return any(plan.record(row, seed).exists() for row, seed in plan.runs())
+def score(network: Mapping[str, Any], which: str = "") -> float:
+    """What a network is judged by: mean IoU where its outputs are maps, else accuracy."""
+    return network[f"miou{which}"] if "miou" in network else network[f"accuracy{which}"]
 
 
-def _anchor(plan: Table) -> str:
-    return "bench-" + plan.mark.replace(":", "-")
+def with_real_data(rows: Sequence[Measured]) -> float | None:
+    """The mean score of the students that learnt from the teacher on the real images; None without any."""
+    taught = [score(r["summary"]["student"]) for row in rows for r in row.records if on_real_data(r)]
+    return statistics.mean(taught) if taught else None
 
 
-# "relative": the student's accuracy over its teacher's; where a row learnt from the teacher and the real data, also
-# over that one's. Which of the two CGDD's abstract means is not known.
-_COLUMNS = (
-    "method", "parameters", "published", "accuracy, %", "relative, %", "last step, %", "agreement with teacher, %",
-    "largest class of its images, %", "student steps", "operations", "time a run", "seeds",
-)  # fmt: skip
-
-
-def table(plan: Table, note: str | None = None) -> str:
-    """The table as Markdown, from the records that are there; of one without any only what it would hold.
-
-    ``note``: what stands under it; None is the suite's own.
-    """
-    if not _measured(plan):
-        names = ", ".join(row.name for row in plan.rows)
-        return f"### {plan.title}\n\nNot measured yet: {names}.\n\n`{_command(plan)}`\n"
-    records = [
-        [json.loads(p.read_text()) for s in row.seeds or plan.seeds if (p := plan.record(row, s)).exists()]
-        for row in plan.rows
-    ]
-    taught = [_score(r["summary"]["student"]) for some in records for r in some if _on_real_data(r)]
-    real = statistics.mean(taught) if taught else None
-    head = [c if c != "relative, %" or real is None else "of the teacher's / of real data's, %" for c in _COLUMNS]
-    lines = [f"### {plan.title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    found = [[r["summary"] for r in some] for some in records]
-    lines += [_line(row, some, real) for row, some in zip(plan.rows, found, strict=True)]
-    every = [summary for some in found for summary in some]
-    first = every[0]
-    if "miou" in first["student"]:
-        lines[2] = lines[2].replace("accuracy", "mean IoU").replace("its images", "its images' pixels")
-    teacher, machines = first["teacher"], dict.fromkeys(_machine(summary) for summary in every)
-    students = dict.fromkeys(f"{s['student']['name']}, {s['student']['params']:,} parameters" for s in every)
-    lines += [
-        "",
-        f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {_score(teacher):.2%}; student "
-        f"{' or '.join(students)}. Scored on {first['data']}; delivered weights: {first['selection']}. "
-        f"{'; '.join(machines)}.",
-    ]
-    # YAML's folded text has one line end where a paragraph ends, Markdown two.
-    words = (plan.note if note is None else note).strip().replace("\n", "\n\n")
-    lines += ["", words, "", f"`{_command(plan)}`", ""]
-    return "\n".join(lines)
-
-
-def _on_real_data(record: Mapping[str, Any]) -> bool:
+def on_real_data(record: Record) -> bool:
     """Whether a student learnt from the teacher on the real images: not from labels."""
     method = record["settings"]["method"]
     return bool(method["name"] == "real_data" and method.get("loss") != "labels")
 
 
+def relative(row: Measured, real: float | None) -> list[str]:
+    """A row's score in percent of the teacher's and, if there is one, of the student's that had the real data."""
+    cells = [row.spread(lambda s: score(s["student"]) / score(s["teacher"]))]
+    return cells if real is None else [*cells, row.spread(lambda s: score(s["student"]) / real)]
+
+
+def metric(rows: Sequence[Measured]) -> str:
+    """What the scores of a table are."""
+    return "mean IoU" if any("miou" in s["student"] for row in rows for s in row.summaries) else "accuracy"
+
+
+def anchor(title: str) -> str:
+    """The link target that GitHub and the documentation give a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def page(plans: Sequence[Table]) -> str:
+    """A suite's page: every table with its notes and the settings of its rows."""
+    suite = plans[0]
+    title = suite.suite_title
+    made = (
+        f"`dreamstill bench {suite.path.stem}` makes this page from the records in "
+        f"`benchmarks/records/{suite.path.stem}/`, one JSON file a run. [Results](../results.md) explains the columns."
+    )
+    return "\n".join([f"# {title}", "", made, "", *(table(plan, heading=plan.title != title) for plan in plans)])
+
+
+def table(plan: Table, heading: bool = True) -> str:
+    """The table as Markdown, from the records that are there; of one without any only what it would hold."""
+    head = [f"## {plan.title}", ""] * heading + [plan.about.strip(), ""] * bool(plan.about)
+    rows = measured(plan)
+    there = {row.row.name for row in rows}
+    missing = [row.label or row.name for row in plan.rows if row.name not in there]
+    left = [f"Not measured yet: {'; '.join(missing)}.", ""] if missing else []
+    if not rows:
+        return "\n".join([*head, *left, f"`{_command(plan)}`", ""])
+    # YAML's folded text has one line end where a paragraph ends, Markdown two.
+    note = plan.note.strip().replace("\n", "\n\n")
+    lines = [*head, *_scores(rows), "", *_runs(rows), "", *left, *([note, ""] * bool(note)), *_settings(plan, rows), ""]
+    return "\n".join([*lines, _networks_and_machines(rows), "", f"`{_command(plan)}`", ""])
+
+
+def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table; columns of figures are aligned to the right."""
+    figures = [all(re.match(r"[\d.]|$", row[i]) for row in body) for i in range(len(head))]
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---:" if f else "---" for f in figures], *body)]
+
+
+def _scores(rows: Sequence[Measured]) -> list[str]:
+    """What the students are worth. A published figure has its column where a row has one."""
+    real = with_real_data(rows)
+    published = any(row.row.published for row in rows)
+    head = ["method", f"{metric(rows)}, %", "of the teacher's, %"]
+    head += ["of the real-data student's, %"] * (real is not None) + ["agreement, %", "seeds"]
+    body = [
+        [
+            row.name, row.spread(lambda s: score(s["student"])), *relative(row, real),
+            row.spread(lambda s: s["agreement"]), str(len(row.records)), *([row.row.published] * published),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return grid(head + ["published"] * published, body)
+
+
+def _runs(rows: Sequence[Measured]) -> list[str]:
+    """What the students cost, and what else is known of their runs."""
+    preset = any("preset" in s for row in rows for s in row.summaries)
+    head = ["method", "student steps", "time a run", "operations", "parameters", "last step, %", "largest class, %"]
+    body = []
+    for row in rows:
+        first, flops = row.summaries[0], [s.get("total_flops") or 0.0 for s in row.summaries]
+        operations = unit(statistics.mean(flops), "FLOP") if all(flops) else ""
+        body.append([
+            row.name, f"{first['steps']:,}", ", ".join([row.time, *row.numbers]), operations,
+            f"{first['student']['params']:,}", row.spread(lambda s: score(s["student"], "_last")),
+            row.spread(lambda s: max(s["class_histogram"]) / sum(s["class_histogram"])), *([row.fidelity] * preset),
+        ])  # fmt: skip
+    return grid(head + ["label fidelity, %"] * preset, body)
+
+
+def _settings(plan: Table, rows: Sequence[Measured]) -> list[str]:
+    """What each row's runs are made with: its recipe, and what the suite changes in it."""
+    lines = [f"Every row: {_spelled(plan.shared)}.", ""] if plan.shared else []
+    for row in rows:
+        recipe = f"[{row.row.recipe.removeprefix('recipes/').removesuffix('.yaml')}](../../{row.row.recipe})"
+        flat = dict(row.row.settings)
+        flat |= flat.pop("method", {})
+        lines.append(f"- {row.name}: {recipe}" + (f" with {_spelled(flat)}" if flat else ""))
+    return lines
+
+
+def _spelled(settings: Mapping[str, Any]) -> str:
+    """Settings as a recipe has them: ``steps: 3000``, ``flip: true``."""
+    values = {name: yaml.safe_dump(value, default_flow_style=True).split("\n")[0] for name, value in settings.items()}
+    return ", ".join(f"`{name}: {value}`" for name, value in values.items())
+
+
+def _networks_and_machines(rows: Sequence[Measured]) -> str:
+    """One line of what is the same for all rows; rows of one table may come from several machines."""
+    every = [summary for row in rows for summary in row.summaries]
+    first, teacher = every[0], every[0]["teacher"]
+    machines = dict.fromkeys(_machine(summary) for summary in every)
+    students = dict.fromkeys(f"{s['student']['name']}, {s['student']['params']:,} parameters" for s in every)
+    return (
+        f"Teacher {teacher['name']}, {teacher['params']:,} parameters, {metric(rows)} {score(teacher):.2%}; student "
+        f"{' or '.join(students)}. Scored on {first['data']}. Delivered weights: {first['selection']}. "
+        f"Machine: {'; '.join(machines)}."
+    )
+
+
 def _machine(summary: Mapping[str, Any]) -> str:
-    """What a run was computed on, and in which numbers: rows of one table may come from several machines."""
+    """What a run was computed on, and in which numbers."""
     machine = summary["machine"]
     cpu = f"{machine['cpu']}, {machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     gpu = machine.get("gpu") if summary["device"] == "cuda" else None
@@ -121,40 +219,4 @@ def _numbers(summary: Mapping[str, Any]) -> str:
 
 def _command(plan: Table) -> str:
     chosen = f" --tables '[{plan.key}]'" if plan.key else ""
-    return f"dreamstill bench {plan.path.stem}{chosen} --data-root DIR"
-
-
-def _line(row: Row, found: list[dict[str, Any]], real: float | None) -> str:
-    if not found:
-        return f"| {row.name} |  | {row.published} | not measured |" + " |" * (len(_COLUMNS) - 5) + " 0 |"
-    flops = [s.get("total_flops") or 0.0 for s in found]
-    numbers = {_numbers(s) for s in found} - {"float32"}
-    relative = [_spread([100 * _score(s["student"]) / _score(s["teacher"]) for s in found])]
-    if real is not None:
-        relative.append(_spread([100 * _score(s["student"]) / real for s in found]))
-    cells = [
-        f"{found[0]['student']['params']:,}",
-        row.published,
-        _spread([100 * _score(s["student"]) for s in found]),
-        " / ".join(relative),
-        _spread([100 * _score(s["student"], "_last") for s in found]),
-        _spread([100 * s["agreement"] for s in found]),
-        _spread([100 * max(s["class_histogram"]) / sum(s["class_histogram"]) for s in found]),
-        f"{found[0]['steps']:,}",
-        unit(statistics.mean(flops), "FLOP") if all(flops) else "",
-        ", ".join([f"{statistics.mean(s['wall_seconds'] for s in found):.0f} s", *sorted(numbers)]),
-        str(len(found)),
-    ]
-    return f"| {row.name} | {' | '.join(cells)} |"
-
-
-def _score(network: Mapping[str, Any], which: str = "") -> float:
-    """What a network is judged by: mean IoU where its outputs are maps, else accuracy."""
-    return network[f"miou{which}"] if "miou" in network else network[f"accuracy{which}"]
-
-
-def _spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds."""
-    if len(values) < 2:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    return f"dreamstill bench {plan.path.stem}{chosen} --data-root DATA"
