@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean help
+.PHONY: demo test lint settings-tables clean help
 help:
 	@echo "make demo   distil a handwritten-digit teacher into a small student, without its data, and look at the result"
 	@echo "make test   run the tests"
 	@echo "make lint   style and types"
+	@echo "make settings-tables   write the tables of settings in docs/methods/ from the methods themselves"
 	@echo "make clean  remove the virtual environment"
 
 # The marker is written last, so an interrupted installation is taken up again.
@@ -27,9 +28,12 @@ demo: $(READY)
 	$(BIN)/dreamstill demo $(DEMOARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
+
+settings-tables: $(READY)
+	$(BIN)/python docs/settings_tables.py
 
 clean:
 	rm -rf $(VENV)
