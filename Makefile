@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean help
-.PHONY: docs
+.PHONY: demo test lint docs settings-tables clean help
 help:
 	@echo "make demo   distil a handwritten-digit teacher into a small student, without its data, and look at the result"
 	@echo "make test   run the tests"
 	@echo "make lint   style and types"
 	@echo "make docs   build the documentation into docs/_build/html"
+	@echo "make settings-tables   write the tables of settings in docs/methods/ from the methods themselves"
 	@echo "make clean  remove the virtual environment"
 
 # The marker is written last, so an interrupted installation is taken up again.
@@ -29,14 +29,16 @@ demo: $(READY)
 	$(BIN)/dreamstill demo $(DEMOARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 
 # Every warning is an error: a link that leads nowhere, a page in no list, a docstring that cannot be read.
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+settings-tables: $(READY)
+	$(BIN)/python docs/settings_tables.py
 
 clean:
 	rm -rf $(VENV)

@@ -72,6 +72,7 @@ def distill(
         student_checkpoint: weights for the student to start from; fresh ones without it.
         student_args: arguments for building the student.
         method: the method's name, or {name: ddad, alpha: 0.1}; on the command line --method ddad --method.alpha 0.1.
+            dreamstill methods ddad lists its settings.
         num_classes: how many classes the teacher tells apart.
         image_size: side of the images, or [height, width].
         channels: channels of the images; 3 if neither you nor the checkpoint says.
@@ -362,15 +363,16 @@ def doctor(
     return run_doctor(settings)
 
 
-def methods(*, json: bool = False) -> list[dict[str, Any]]:
+def methods(name: str | None = None, *, json: bool = False) -> list[dict[str, Any]]:
     """List the methods and controls: paper, what each needs of a teacher, what outside information it uses.
 
     Args:
+        name: show the settings of this one: default, range, meaning and where the default comes from.
         json: print JSON.
     """
     from dreamstill.commands.methods import list_methods
 
-    return list_methods(json)
+    return list_methods(name, json)
 
 
 def demo(*, out: str = "runs/demo", seed: int = 0, steps: int | None = None, quiet: bool = False) -> dict[str, Any]:

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
     "evaluate": (api.evaluate, "run"),
     "train": (api.train, "network"),
     "doctor": (api.doctor, "teacher"),
-    "methods": (api.methods, None),
+    "methods": (api.methods, "name"),
     "synthesize": (api.synthesize, "run"),
     "demo": (api.demo, None),
     "bench": (api.bench, "suite"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dreamstill.errors import InputError
 
@@ -75,6 +76,26 @@ def marked(settings: type, kind: type[Mark]) -> dict[str, Mark]:
     """The marks of one kind in a dataclass of settings, by field, in the order of the fields."""
     hints = _hints(settings)
     return {name: found[0] for name, hint in hints.items() if (found := _found(hint, kind))}
+
+
+def in_words(settings: type) -> dict[str, str]:
+    """What each field of a dataclass of settings may be: its range, or its choices."""
+    return {name: _words(hint) for name, hint in _hints(settings).items()}
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return ", ".join(str(choice) for choice in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_words(part) for part in get_args(hint))
+    if found := _found(hint, Range):
+        return f"{found[0]}"
+    if get_origin(hint) is Annotated:
+        return _words(get_args(hint)[0])
+    if get_origin(hint) is list:
+        return f"list of {_words(get_args(hint)[0])}"
+    named = {bool: "true, false", int: "a whole number", float: "a number", str: "a name", type(None): "null"}
+    return named.get(hint, str(hint))
 
 
 def _hints(settings: type) -> dict[str, Any]:

@@ -4,11 +4,8 @@ import torch
 
 from dreamstill.engine import Engine
 from helpers.networks import make_given, tiny_network
+from helpers.small import small
 
-SMALL = {
-    "batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16, "n_images": 32, "synthesis_batch": 16,
-    "iterations": 3,
-}  # fmt: skip
 RAMP = torch.arange(8.0).expand(16, 1, 8, 8) / 8  # grows to the right, so that a mirrored one falls
 
 
@@ -17,11 +14,11 @@ def images(n=50, seed=1):
 
 
 def prepared(cls, **settings):
-    """The method with its engine; settings that it does not have are left out."""
+    """The method with its engine."""
     x, y = images(), torch.randint(4, (50,), generator=torch.Generator().manual_seed(2))
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), x, y, x, x, torch.randn(50, 4))
     engine = Engine(given, device="cpu", steps=100)
-    method = cls(**{k: v for k, v in {**SMALL, **settings}.items() if k in cls.__dataclass_fields__})
+    method = small(cls, **settings)
     method.check(engine.task.name)
     method.setup(engine)
     engine.begin(0, 0.0)

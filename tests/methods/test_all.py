@@ -1,19 +1,21 @@
 """Every method and control through the same tests; a new one is found by itself."""
 
-import ast
 import copy
-import inspect
+from dataclasses import fields
 from functools import partial
 
 import pytest
 import torch
 from helpers.logs import Silent
 from helpers.networks import dense_network, make_given, tiny_network
+from helpers.small import small
 
 from dreamstill import methods
+from dreamstill.commands.methods import settings_of
 from dreamstill.engine import Engine, Hardware
 from dreamstill.errors import DivergedError
 from dreamstill.networks.network import Network
+from dreamstill.ranges import Batch, Small, check_ranges, marked
 from dreamstill.runs import budget
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.loop import Cadence, run
@@ -45,8 +47,8 @@ VARIANTS = {  # switches that change the algorithm: the same tests for them
     },
 }  # fmt: skip
 ALL = [*NAMES, *VARIANTS]
-SMALL = {"batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16}
-SMALL |= {"n_images": 32, "synthesis_batch": 16, "iterations": 3}
+UNMARKED_METHODS = {"cgdd", "hidfd", "soft_target"}  # until their settings carry marks
+NOT_LARGE = {"alpha_after", "keep"}  # a run of few steps, or of few images, does not get that far
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +58,7 @@ def counted(monkeypatch):
 
 
 def make(name, **overrides):
-    settings = {**SMALL, **VARIANTS.get(name, {}), **overrides}
-    cls = methods.get(name.split()[0]).variant_of(settings)
-    return cls(**{k: v for k, v in settings.items() if k in cls.__dataclass_fields__})
+    return small(methods.get(name.split()[0]), **{**VARIANTS.get(name, {}), **overrides})
 
 
 def engine(seed=0, steps=15, **kwargs):
@@ -239,22 +239,23 @@ def test_what_it_says_of_itself(name):
     assert cls.paper
     assert cls.needs <= {"bn", "input_gradient", "linear_head", "sides", "doublings", "real", "collected", "transfer"}
     assert "classification" in cls.tasks
-    assert getattr(cls, "shows", "fresh") in ("fresh", "stored", "real")
-    for field in cls.__dataclass_fields__:
-        if not field.startswith("_") and field not in ("paper", "needs", "outside", "tasks", "shows"):
-            said = f"{field}:" in cls.__doc__ or field in explained(cls)
-            assert said, f"{name}: no docstring explains {field}"
+    assert cls.shows in ("fresh", "stored", "real")
+    for setting in settings_of(cls):
+        # The second form: until the last method has its docstrings under the fields.
+        assert setting.meaning or f"{setting.name}:" in cls.__doc__, f"{name}: nothing explains {setting.name}"
 
 
-def explained(cls):
-    """The fields that have a docstring under them."""
-    body = ast.parse(inspect.getsource(cls)).body[0].body
-    under = [b.value if isinstance(b, ast.Expr) else None for b in body[1:]]
-    return {
-        a.target.id
-        for a, b in zip(body, under, strict=False)
-        if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Constant)
-    }
+@pytest.mark.parametrize("name", NAMES)
+def test_what_makes_a_run_large_is_marked_and_its_small_value_is_allowed(name):
+    cls = methods.get(name)
+    if name in UNMARKED_METHODS:
+        return
+    assert "batch_size" in marked(cls, Batch)
+    assert "batch_size" in marked(cls, Small)
+    method = small(cls)
+    check_ranges(method)
+    large = {f.name: f.default for f in fields(cls) if type(f.default) is int and f.default > 50}
+    assert all(getattr(method, k) < v for k, v in large.items() if k not in NOT_LARGE), large
 
 
 def test_a_nan_stops_with_the_name_of_the_term_and_keeps_the_last_good_state(tmp_path):

@@ -31,7 +31,7 @@ from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Who
 
 @dataclass
 class DDAD(Method):
-    """``L_S = D``; ``L_G = -D + alpha L_BN``, for maps ``-log(1 + D) + ...``; ``D = mean |S(x) - T(x)|``, ``x = G(z)``."""
+    """``L_S = D``; ``L_G = -D + alpha L_BN``, of maps ``-log(1 + D) + alpha L_BN``; ``D = mean |S(x) - T(x)|``."""
 
     paper: ClassVar[str] = "Zhao et al., Dual Discriminator Adversarial Distillation, arXiv:2104.05382, 2021"
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "sides"})
@@ -46,7 +46,7 @@ class DDAD(Method):
     alpha_after: Count = 100
     """Of ``auto``: student steps on the untrained generator's images before alpha is fixed (inferred)."""
     adversarial: Literal["auto", "plain", "log"] = "auto"
-    """Worth of D to the generator: D itself or log(1 + D). ``auto``: D, for dense prediction the log (DFAD's code)."""
+    """Worth of D to the generator: D itself or log(1 + D). ``auto``: D, for maps the log (DFAD's code)."""
     w_adv: Weight = 1.0
     """Weight of the adversarial term (DFAD). 0 leaves the first discriminator alone, an ablation."""
     bn_form: Form = "norm"
@@ -56,7 +56,7 @@ class DDAD(Method):
     discrepancy: Literal["l1", "mse", "kl"] = "l1"
     """Distance D between logits (DFAD's code); ``kl`` at temperature ``tau``."""
     tau: Positive = 1.0
-    """Temperature of ``kl``."""
+    """Temperature of ``kl`` (ours)."""
     student_steps: Count = 5
     """Student steps an iteration, each on its own batch (DFAD's code)."""
     generator_steps: Whole = 1
@@ -67,7 +67,7 @@ class DDAD(Method):
     nz: Annotated[Count, Small(8)] = 256
     """Length of the noise (DFAD's code)."""
     width: Annotated[Count, Small(4)] = 64
-    """Base width of the generator, DFAD's ngf (DFAD's code)."""
+    """Base width of the generator, ngf (DFAD's code)."""
     size: Literal["small", "large"] = "small"
     """``small``: DFAD's generator for about 32 pixels; ``large``: its DCGAN type for about 128 (DFAD's code)."""
     head: Head = "standardised"
@@ -86,7 +86,7 @@ class DDAD(Method):
     schedule: Decay = "step"
     """``step``: times 0.1 at 20 and 40 % (DFAD's code on CIFAR); ``thirds``: at 1/3 and 2/3 (on larger images)."""
     # not in the papers
-    clip: Weight | None = None
+    clip: Positive | None = None
     """Largest gradient norm of the generator's step; -D is unbounded below (ours)."""
     w_onehot: Weight = 0.0
     """Weight of DAFL's certainty term on the teacher's logits (DAFL)."""
