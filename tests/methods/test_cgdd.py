@@ -10,10 +10,11 @@ from helpers.networks import make_given, tiny_network
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.attention import attention_distance
-from dreamstill.losses.distillation import kl
+from dreamstill.losses.distillation import kl, masked_cross_entropy
 from dreamstill.methods.cgdd import CGDD
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
+from dreamstill.runs.settings import build_method
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "student_steps": 2}
 
@@ -25,6 +26,7 @@ def pair(teacher=(6, 8), student=(3, 4)):
 def made(given=None, seed=0, steps=100, **settings):
     engine = Engine(given or pair(), device="cpu", seed=seed, steps=steps)
     method = CGDD(**{**SMALL, **settings})
+    method.check(engine.task.name)
     method.setup(engine)
     return method, engine
 
@@ -34,7 +36,7 @@ def go(method, engine, steps=12):
     first, readings = 0, {}
     for phase in method.phases(steps):
         for i in range(phase.iterations):
-            engine.begin(first + i, i / phase.iterations)
+            engine.begin(first + i, i / phase.iterations, phase.schedules)
             phase.step(engine)
         first += phase.iterations
         readings[phase.name] = engine.read()
@@ -51,7 +53,7 @@ def unchanged(before, module):
 
 def batch(method, engine):
     engine.begin(0, 0.0)
-    return method.draw(engine)
+    return method.images.draw(engine)
 
 
 # ---------------------------------------------------------------- phases and who moves in them
@@ -79,7 +81,7 @@ def test_before_the_student_learns_only_the_generator_moves(mode):
     generator = frozen_copy(method.generator.module)
     phase = method.phases(6)[0]
     for i in range(phase.iterations):
-        engine.begin(i, i / phase.iterations)
+        engine.begin(i, i / phase.iterations, phase.schedules)
         phase.step(engine)
     assert phase.name == "generate"
     assert unchanged(student, method.delivered)  # batch-norm buffers too: it is not asked
@@ -115,7 +117,7 @@ def test_stage_two_makes_the_same_images_after_a_resume():
     images = []
     for m, e in ((method, engine), (other, fresh)):
         e.begin(9, 0.5)
-        images.append(m.images(e)[0])
+        images.append(m.synthesise(e, 16))
     assert torch.equal(*images)
 
 
@@ -294,14 +296,16 @@ def test_what_is_switched_off_leaves_no_trace():
 
 
 def test_the_mask_takes_the_mean_over_kept_images():
-    method, _ = made()
     s, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
     kept = torch.tensor([1.0, 0, 0, 1, 0, 1])
-    assert torch.allclose(method.label_loss(s, y, kept), F.cross_entropy(s[[0, 3, 5]], y[[0, 3, 5]]))
-    assert torch.allclose(method.label_loss(s, y, None), F.cross_entropy(s, y))
+    alone = torch.Tensor.clone  # the mean over one rank
+    masked = masked_cross_entropy(s, y, kept, alone)
+    assert torch.allclose(masked, F.cross_entropy(s[[0, 3, 5]], y[[0, 3, 5]]))
+    assert torch.equal(masked_cross_entropy(s, y, None, alone), F.cross_entropy(s, y))
+    assert torch.allclose(masked_cross_entropy(s, y, kept, lambda n: 2 * n), masked / 2)  # by the mean of all ranks
     changed = s.clone()
     changed[1] += torch.tensor([9.0, -9, 0, 0])
-    assert torch.equal(method.label_loss(changed, y, kept), method.label_loss(s, y, kept))
+    assert torch.equal(masked_cross_entropy(changed, y, kept, alone), masked)
 
 
 def test_no_reliable_image_at_all_is_zero_and_not_nan():
@@ -345,9 +349,9 @@ def test_the_generator_obeys_its_label(condition):
         engine.begin(i, i / one.iterations)
         one.step(engine)
     engine.begin(1000, 0.0)
-    images, y = method.images(engine)
+    images, y = method.preset(engine)
     assert (method.teacher(images).logits.argmax(1) == y).float().mean() > 0.5  # chance: 0.25
-    z, _ = method.draw(engine)
+    z, _ = method.images.draw(engine)
     assert not torch.allclose(method.generator(z, y), method.generator(z, (y + 1) % 4), atol=1e-3)
 
 
@@ -431,8 +435,8 @@ def test_a_generator_with_nothing_to_learn_before_the_student(settings, more):
 
 @pytest.mark.parametrize("wrong", [{"pre": 1.0}, {"mode": "two_stage", "stage_one": 1.5}])
 def test_shares_that_leave_nothing(wrong):
-    with pytest.raises(InputError, match=r"must be below 1"):
-        made(**wrong)
+    with pytest.raises(InputError, match="must be at least 0 and below 1"):
+        build_method({"name": "cgdd", **wrong})
 
 
 # ---------------------------------------------------------------- the rest
@@ -453,6 +457,11 @@ def test_the_students_images_are_shifted_and_mirrored_on_request():
 def test_reuse_wants_a_generator_step():
     with pytest.raises(InputError, match="generator_steps is 0"):
         made(reuse=True, generator_steps=0)
+
+
+def test_reuse_wants_both_in_turns():
+    with pytest.raises(InputError, match="in turns: leave it out, or take mode alternating"):
+        made(reuse=True, mode="two_stage")
 
 
 def test_the_generators_head_and_momentum_are_as_asked():

@@ -20,6 +20,7 @@ from dreamstill.methods.controls.transfer import Transfer
 from dreamstill.methods.cpsc import CPSC
 from dreamstill.methods.ddad import DDAD
 from dreamstill.methods.hidfd import HiDFD
+from dreamstill.methods.parts.feature_pairs import maps
 from dreamstill.methods.parts.soft_targets import shares
 from dreamstill.methods.soft_target import SoftTarget
 
@@ -61,9 +62,9 @@ def test_cgdds_forms_and_weights():
     method, engine = prepared(CGDD, kd="l1", at_form="squared", w_at=3.0, w_act=2.0)
     method.student.eval()
     with torch.no_grad():
-        terms_g, (x, _) = method.loss_g(*(drawn := method.draw(engine)))
+        terms_g, (x, _) = method.loss_g(*(drawn := method.images.draw(engine)))
         t, s, terms = method.teacher(x), method.student(x), method.loss_s(x, drawn[1])[0]
-    attention = attention_distance(*method.compared(s, t), "squared")
+    attention = attention_distance(*maps(method.pairs, s, t), "squared")
     assert terms["kd"].item() == pytest.approx(l1(s.logits, t.logits).item(), rel=1e-5)
     assert terms["attention"].item() == pytest.approx(3 * attention.item(), rel=1e-5)
     assert terms_g["activation"].item() == pytest.approx(-2 * t.taps["linear:input"].abs().mean().item(), rel=1e-5)
@@ -111,9 +112,9 @@ def test_centred_targets_do_not_favour_a_class_whose_mean_is_high(centre):
 
 @pytest.mark.parametrize(("form", "beta"), [("inverse", None), ("effective", 0.99)])
 def test_hidfds_classes_are_weighted_by_the_form_asked_for(form, beta):
-    method, engine = prepared(HiDFD, frequency=form, update_every=1, frequency_decay=0.0)
+    method, _ = prepared(HiDFD, frequency=form, frequency_decay=0.0)
     method.seen.zero_()
-    method.count(engine, torch.eye(4)[[0] * 300 + [1] * 100 + [2] * 20 + [3] * 5])
+    method.update_frequencies(torch.eye(4)[[0] * 300 + [1] * 100 + [2] * 20 + [3] * 5], now=True)
     assert torch.allclose(method.weights, frequency_weights(torch.tensor([300.0, 100, 20, 5]), beta))
 
 

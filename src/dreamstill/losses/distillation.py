@@ -55,3 +55,21 @@ def kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     log_s = F.log_softmax(student / tau, dim=1)
     log_t = F.log_softmax(teacher / tau, dim=1)
     return tau**2 * (log_t.exp() * (log_t - log_s)).sum(dim=1).mean()
+
+
+def masked_cross_entropy(
+    student: Tensor, labels: Tensor, kept: Tensor | None, average: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Cross-entropy of logits (``b k``) with labels (``b``), the mean over those ``kept`` (``b``, 0 or 1); 0 if none.
+
+    Args:
+        student: the student's logits.
+        labels: classes.
+        kept: which images count; None for all.
+        average: mean over ranks.
+    """
+    if kept is None:
+        return F.cross_entropy(student, labels)
+    # The mean number over ranks: their mean loss is then the mean over all kept images.
+    count = average(kept.sum()).clamp_min(1e-6)
+    return (F.cross_entropy(student, labels, reduction="none") * kept).sum() / count

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
+from dreamstill.engine import Cast, Engine
 from dreamstill.errors import InputError
 from dreamstill.networks.network import Network
+from dreamstill.networks.probes import Observed
 
 
 class Adapters(nn.Module):
@@ -24,8 +27,26 @@ class Adapters(nn.Module):
         return [layer(x) for layer, x in zip(self.layers, maps, strict=True)]
 
 
-def stages(network: Network, named: list[str] | None, role: str) -> list[str]:
-    """The layers that the user named, or the stages that a built-in network declares."""
+def paired(
+    teacher: Network, student: Network, teacher_taps: list[str] | None, student_taps: list[str] | None
+) -> list[tuple[str, str]]:
+    """Layers of teacher and student, the last with the last, as far as both reach.
+
+    Args:
+        teacher: the network.
+        student: the network.
+        teacher_taps: names of its layers; None takes the stages that a built-in network declares.
+        student_taps: the student's.
+
+    Raises:
+        InputError: no layers are named and the network declares none.
+    """
+    theirs, ours = _stages(teacher, teacher_taps, "teacher"), _stages(student, student_taps, "student")
+    n = min(len(theirs), len(ours))
+    return list(zip(theirs[len(theirs) - n :], ours[len(ours) - n :], strict=True))
+
+
+def _stages(network: Network, named: list[str] | None, role: str) -> list[str]:
     found = list(getattr(network.module, "taps", ())) if named is None else list(named)
     if not found:
         layers = [name for name, _ in network.module.named_modules()][1:9]
@@ -36,25 +57,17 @@ def stages(network: Network, named: list[str] | None, role: str) -> list[str]:
     return found
 
 
-def paired(teacher: list[str], student: list[str]) -> list[tuple[str, str]]:
-    """Teacher's and student's layers, the last with the last, as far as both reach."""
-    n = min(len(teacher), len(student))
-    return list(zip(teacher[len(teacher) - n :], student[len(student) - n :], strict=True))
-
-
 def comparable(
-    pairs: list[tuple[str, str]],
-    teacher: tuple[Network, Mapping[str, Tensor]],
-    student: tuple[Network, Mapping[str, Tensor]],
-    least: int,
+    engine: Engine, pairs: list[tuple[str, str]], teacher: Cast, student: Cast, least: int
 ) -> tuple[list[tuple[str, str]], list[tuple[int, int]]]:
-    """Of the pairs (teacher's layer, student's) those of maps with ``least`` positions, and their channels.
+    """Keep the pairs (teacher's layer, student's) of feature maps large enough, as a grey image shows.
 
     Args:
+        engine: whose networks these are.
         pairs: names of layers.
-        teacher: the network, and what its layers give (``b c h w``) by name.
-        student: likewise.
-        least: positions, h times w.
+        teacher: calls the network and gives those layers' outputs.
+        student: the same; in training mode before and after.
+        least: positions, height times width, that a map must have.
 
     Returns:
         The pairs kept, and for each the channels of student and teacher.
@@ -62,21 +75,37 @@ def comparable(
     Raises:
         InputError: a layer gives no maps, or no pair is left.
     """
+    if not pairs:
+        return [], []
+    networks = engine.given.teacher, engine.given.student
+    grey = networks[0].mean.expand(2, -1, *networks[0].image_size)
+    with torch.no_grad(), engine.eagerly():
+        student.eval()
+        seen = teacher(grey).taps, student(grey).taps
+        student.train()
     kept, channels = [], []
-    for t, s in pairs:
-        for (network, seen), name in ((teacher, t), (student, s)):
-            if seen[name].dim() != 4:
-                raise InputError(
-                    f"the layer {name} of {network.name} gives {seen[name].dim()} dimensions: name layers that give "
-                    "feature maps (b c h w)"
-                )
-        theirs, ours = teacher[1][t], student[1][s]
+    for pair in pairs:
+        theirs, ours = (_map(*each) for each in zip(networks, seen, pair, strict=True))
         if min(theirs[0, 0].numel(), ours[0, 0].numel()) >= least:
-            kept.append((t, s))
+            kept.append(pair)
             channels.append((ours.shape[1], theirs.shape[1]))
     if not kept:
         raise InputError(
-            f"no compared layer of {teacher[0].name} and {student[0].name} has more than one position: name others "
+            f"no compared layer of {networks[0].name} and {networks[1].name} has more than one position: name others "
             "with teacher_taps and student_taps, or set w_at 0"
         )
     return kept, channels
+
+
+def _map(network: Network, seen: Mapping[str, Tensor], name: str) -> Tensor:
+    if seen[name].dim() != 4:
+        raise InputError(
+            f"the layer {name} of {network.name} gives {seen[name].dim()} dimensions: name layers that give feature "
+            "maps (b c h w)"
+        )
+    return seen[name]
+
+
+def maps(pairs: list[tuple[str, str]], student: Observed, teacher: Observed) -> tuple[list[Tensor], list[Tensor]]:
+    """The feature maps of paired layers: the student's, the teacher's."""
+    return [student.taps[name] for _, name in pairs], [teacher.taps[name] for name, _ in pairs]

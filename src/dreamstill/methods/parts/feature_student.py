@@ -16,9 +16,9 @@ from torch.optim import SGD
 
 from dreamstill.data.augment import crop_flip, resized_crop
 from dreamstill.engine import Engine, Terms
-from dreamstill.engine.schedules import constant, cosine, step_decay
 from dreamstill.errors import InputError
 from dreamstill.losses.distillation import kl, mse
+from dreamstill.methods.parts.decay import decay
 from dreamstill.networks.pixels import to_float
 from dreamstill.networks.reused_classifier import TAP, last_map, share_classifier
 
@@ -56,12 +56,12 @@ class AlignedStudent:
         some = to_float(engine.collected()[:LOOKED_AT])
         self.target, mine = last_map(teacher, some, maps), last_map(student, some, maps)
         self.network = share_classifier(student, mine, teacher, self.target)
-        self.size = self.network.kwargs["size"]
+        self.size, self.features = self.network.kwargs["size"], int(self.network.kwargs["features"])
         self.vector = f"{self.target.head}:input"
         self.teacher = engine.frozen(teacher, taps=tuple({self.target.tap: 0, self.vector: 0}))
         sgd = partial(SGD, lr=lr, momentum=momentum, weight_decay=weight_decay)
-        decay = {"step": step_decay((0.625, 0.75, 0.875), 0.1), "cosine": cosine, "constant": constant}[schedule]
-        self.student, self.opt = engine.own("student", self.network, sgd, decay, taps=(TAP,))
+        falling = decay(schedule, (0.625, 0.75, 0.875))
+        self.student, self.opt = engine.own("student", self.network, sgd, falling, taps=(TAP,))
         self.dtype = engine.dtype
         self.w_kl, self.tau, self.augmentation, self.crop, self.flip = w_kl, tau, augmentation, crop, flip
         self.scale = self._other_statistics(engine, mean, std)
