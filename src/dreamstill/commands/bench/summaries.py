@@ -104,9 +104,11 @@ def headline(suites: Sequence[Sequence[Measured]]) -> list[str]:
         student = best([row for row in free if not is_control(row)])
         taught = best([row for row in rows if all(map(on_real_data, row.records))])
         control = best([row for row in free if is_control(row)])
-        named = f"[{plan.title}]({_link(plan)}), {metric(rows)}; teacher {teacher}"
+        measure = "" if metric(rows) == "accuracy" else f", {metric(rows)}"
+        named = f"[{plan.title}]({_link(plan)}){measure}; teacher {teacher}"
         body.append([named, _cell(student, True), _cell(taught, False), _cell(control, True)])
-    return grid(["data set", "best data-free student, %", "distilled with the real data, %", "best control, %"], body)
+    head = ["data set", "best data-free student, %", "distilled with the real data, %", "best control, %"]
+    return grid(head, body, align=False)
 
 
 def _cell(row: Measured | None, named: bool) -> str:

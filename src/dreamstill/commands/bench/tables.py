@@ -137,9 +137,9 @@ def table(plan: Table, heading: bool = True) -> str:
     return "\n".join([*lines, _networks_and_machines(rows), "", f"`{_command(plan)}`", ""])
 
 
-def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table; columns of figures are aligned to the right."""
-    figures = [all(re.match(r"[\d.]|$", row[i]) for row in body) for i in range(len(head))]
+def grid(head: Sequence[str], body: Sequence[Sequence[str]], align: bool = True) -> list[str]:
+    """A Markdown table; with ``align`` columns of figures stand to the right."""
+    figures = [align and all(re.match(r"(\d[^(]*)?$", row[i]) for row in body) for i in range(len(head))]
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---:" if f else "---" for f in figures], *body)]
 
 
