@@ -28,7 +28,8 @@ PAIRS = [
 @pytest.mark.parametrize(("function", "kind"), PAIRS, ids=lambda value: value.__name__)
 def test_a_command_and_its_settings_have_the_same_names_types_and_defaults(function, kind):
     parameters = [
-        (p.name, MISSING if p.default is p.empty else p.default) for p in inspect.signature(function).parameters.values()
+        (p.name, MISSING if p.default is p.empty else p.default)
+        for p in inspect.signature(function).parameters.values()
     ]
     assert parameters == [(f.name, f.default) for f in fields(kind)]
     written = {k: v for k, v in function.__annotations__.items() if k != "return"}
