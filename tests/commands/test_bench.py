@@ -472,8 +472,8 @@ def test_a_rows_files_are_found_from_the_suites_root(tmp_path, monkeypatch):
 
     asked = {}
 
-    def distill(settings, _defaults):
-        asked.update(settings)
+    def distill(settings):
+        asked.update(vars(settings))
         raise Halt
 
     monkeypatch.setattr("dreamstill.commands.bench.run.run_distillation", distill)
@@ -483,5 +483,5 @@ def test_a_rows_files_are_found_from_the_suites_root(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_text("steps: 1\n")
     (plan,) = read_suite(tmp_path / "benchmarks" / "x.yaml")
     with pytest.raises(Halt):
-        _run(plan, plan.rows[0], 0, None, True, {})
+        _run(plan, plan.rows[0], 0, None, True)
     assert (asked["teacher_checkpoint"], asked["student_checkpoint"]) == (str(tmp_path / "t"), str(tmp_path / "s"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.images import digits_folder
 from helpers.networks import tiny_network
 from helpers.runs import FIXED, SMALL, distil, stopped_run
 from PIL import Image
@@ -16,12 +17,13 @@ from safetensors.torch import load_file
 
 import dreamstill
 from dreamstill import cli
-from dreamstill.commands.distill import _student_facts
 from dreamstill.errors import DivergedError, InputError
 from dreamstill.networks import state_dicts
 from dreamstill.networks.load import resolve
 from dreamstill.networks.network import Network
 from dreamstill.runs.inputs import resolve_student
+from dreamstill.runs.settings import DistillSettings
+from dreamstill.runs.weights import student_weights
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +172,7 @@ def test_same_seed_same_bits(tmp_path):
 def test_a_student_does_not_begin_where_a_teacher_of_the_same_seed_began(teacher_run):
     # Two networks that begin at the same weights learn from each other what strangers do not.
     teacher = resolve(None, str(teacher_run), role="teacher")
-    like = {"student": "convnet", "student_args": {"widths": [16, 32, 64]}, "student_checkpoint": None, "seed": 0}
+    like = DistillSettings(student="convnet", student_args={"widths": [16, 32, 64]}, seed=0)
     student = resolve_student(like, teacher)
     mine, theirs = (
         torch.cat([v.flatten() for k, v in sorted(net.state_dict().items()) if v.dim() > 1])
@@ -248,8 +250,8 @@ def test_a_full_disk(tmp_path, monkeypatch):
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1"),
         ({"checkpoint_steps": -1}, "checkpoint_steps is -1"),
         ({"split": "train"}, "--split is train and nothing uses it"),
-        ({"method": {"name": "soft_target", "tau_s": 0}}, "tau_s is 0.* must be positive"),
-        ({"method": {"name": "hidfd", "gan": 0}}, "gan is 0.* must be positive"),
+        ({"method": {"name": "soft_target", "tau_s": 0}}, "tau_s is 0.* must be above 0"),
+        ({"method": {"name": "hidfd", "gan": 0}}, "gan is 0.* must be at least 1"),
         ({"data_root": "somewhere"}, "--data-root is somewhere and nothing uses it"),
     ],
 )
@@ -323,8 +325,6 @@ def test_a_recipes_set_size_without_its_set_is_said_to_change_nothing(tmp_path, 
 
 
 def test_a_repeat_finds_its_sets_from_another_folder(tmp_path, monkeypatch):
-    from test_resuming import digits_folder
-
     digits_folder(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     distil(tmp_path / "a", method={"name": "real_data", "batch_size": 8}, steps=2, data="set", real="set")
@@ -412,8 +412,8 @@ def test_images_drawn_for_the_report_are_not_counted_as_the_students(tmp_path):
 
 
 def test_pretrained_weights_inside_a_student_are_outside_information():
-    told = {"student_checkpoint": None, "student_args": {"encoder_weights": "imagenet", "width": 3, "weights": None}}
-    assert _student_facts(told)["outside"] == ["the student's encoder_weights: imagenet"]
+    told = DistillSettings(student_args={"encoder_weights": "imagenet", "width": 3, "weights": None})
+    assert student_weights(told).outside == ("the student's encoder_weights: imagenet",)
 
 
 def test_arguments_of_a_network_that_cannot_be_written_down_are_refused():

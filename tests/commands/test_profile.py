@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -35,7 +36,7 @@ from dreamstill.networks import builtin
 from dreamstill.networks.load import save_network
 from dreamstill.networks.network import Network
 from dreamstill.runs.machine import machine
-from dreamstill.runs.settings import build_method
+from dreamstill.runs.settings import ProfileSettings, build_method
 
 SMALL = {
     "name": "ddad",
@@ -52,7 +53,6 @@ SOFT |= {"sigma": 20.0}
 
 
 CPU = Hardware("cpu", "32", False)
-DISTILL = api.defaults(api.distill)
 NOW = [0.0]  # the reading of a clock that only this file moves
 
 
@@ -203,7 +203,7 @@ def test_a_machine_that_multiplies_slowly_is_not_given_large_matrices(speed, sid
 
 def test_growth_follows_the_operations(tick):
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
-    found = measure_growth({"method": SMALL}, given, CPU)
+    found = measure_growth(SMALL, given, CPU)
     values = {axis: [p["value"] for p in grown["phases"]["distil"]] for axis, grown in found.items()}
     assert values == {"batch": [8, 16, 32], "image side": [4, 8, 16], "classes": [10, 100, 1000]}
     assert found["batch"]["changes"] == ["batch_size"]
@@ -222,7 +222,7 @@ def nameless():
 def test_the_batch_that_a_phase_uses_grows(tick):
     """Of soft targets the first phase makes images, in batches of its own."""
     given = with_noise(nameless(), tiny_network((3, 4), 1), 64)
-    batch = measure_growth({"method": SOFT}, given, CPU)["batch"]
+    batch = measure_growth(SOFT, given, CPU)["batch"]
     assert batch["changes"] == ["batch_size", "synthesis_batch"]
     for points in batch["phases"].values():
         assert [p["value"] for p in points] == [8, 16, 32]
@@ -284,7 +284,7 @@ def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path, tick, kno
             wait(torch.zeros(self.batch_size, 2))
 
     monkeypatch.setattr(DDAD, "step", slow)
-    batch = measure_growth({"method": SMALL}, with_noise(nameless(), tiny_network((3, 4), 1), 64), CPU)["batch"]
+    batch = measure_growth(SMALL, with_noise(nameless(), tiny_network((3, 4), 1), 64), CPU)["batch"]
     (found,) = [f for f in batch["faster"] if f["part"] == "waiting"]
     assert (found["phase"], found["of"]) == ("distil", "bytes")
     assert found["time"] > 1.25 * found["work"]
@@ -318,7 +318,7 @@ def test_networks_named_by_depth_and_width_grow_too(tick):
     for width in (2, 1):
         module = builtin.build(f"wrn_10_{width}", num_classes=4, channels=1, image_size=8)
         networks.append(Network(module, num_classes=4, image_size=8, channels=1, name=f"wrn_10_{width}"))
-    found = measure_growth({"method": {"name": "noise", "batch_size": 16}}, with_noise(*networks, 64), CPU)
+    found = measure_growth({"name": "noise", "batch_size": 16}, with_noise(*networks, 64), CPU)
     assert found.keys() == {"batch", "image side", "classes"}
 
 
@@ -327,7 +327,7 @@ def test_networks_named_by_depth_and_width_grow_too(tick):
 def test_dense_networks_and_labels_grow_too(loss, tick):
     """Labels follow the images' sides and the classes, whoever learns from them."""
     method = {"name": "real_data", "loss": loss, "batch_size": 8}
-    found = measure_growth({"method": method}, with_noise(dense_network(6, 0), dense_network(3, 1), 32), CPU, 20)
+    found = measure_growth(method, with_noise(dense_network(6, 0), dense_network(3, 1), 32), CPU, 20)
     assert {axis: len(grown["phases"]["train"]) for axis, grown in found.items()} == {
         "batch": 2, "image side": 2, "classes": 3
     }  # fmt: skip
@@ -337,7 +337,7 @@ def test_dense_networks_and_labels_grow_too(loss, tick):
 def test_growth_leaves_out_what_a_method_cannot_do(tick):
     method = {"name": "hidfd", "gan_batch": 16, "batch_size": 16, "width": 2, "nz": 8, "bank": 64}
     given = with_noise(tiny_network((6, 8), 0), tiny_network((3, 4), 1), 64)
-    sides = measure_growth({"method": method}, given, CPU, 50)["image side"]
+    sides = measure_growth(method, given, CPU, 50)["image side"]
     assert {phase: [p["value"] for p in points] for phase, points in sides["phases"].items()} == {
         "gan": [8, 16], "synthesise": [8, 16], "distil": [8, 16]
     }  # fmt: skip
@@ -374,9 +374,6 @@ def recipe_file(folder, **changes):
     return folder / "a.yaml"
 
 
-WORDS = {"device": None, "precision": None, "compile": None}
-
-
 @pytest.mark.parametrize(
     ("said", "asked", "expected"),
     [
@@ -387,16 +384,16 @@ WORDS = {"device": None, "precision": None, "compile": None}
     ],
 )  # fmt: skip
 def test_the_recipe_says_what_it_runs_on(said, asked, expected, tmp_path):
-    recipe = read_recipe(recipe_file(tmp_path, **said), DISTILL)
-    method, given = build_method(recipe["method"]), given_of(recipe)
-    assert hardware_of({**WORDS, **asked}, recipe, method, given) == expected
+    recipe = read_recipe(recipe_file(tmp_path, **said))
+    method, given = build_method(recipe.settings.method), given_of(recipe)
+    assert hardware_of(ProfileSettings(recipe="", **asked), recipe, method, given) == expected
 
 
 def test_words_that_yaml_takes_for_something_else(tmp_path):
     path = recipe_file(tmp_path)
     path.write_text(path.read_text() + "precision: 32\ncompile: on\n")
-    recipe = read_recipe(path, DISTILL)
-    assert (recipe["precision"], recipe["compile"]) == ("32", "on")
+    recipe = read_recipe(path)
+    assert (recipe.settings.precision, recipe.settings.compile) == ("32", "on")
 
 
 def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
@@ -405,9 +402,9 @@ def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "_bf16_speedup", lambda: 8.0)
     chosen = {}
     for steps in (10, 100_000_000):
-        recipe = read_recipe(recipe_file(tmp_path, steps=steps, compile="auto"), DISTILL)
-        method, given = build_method(recipe["method"]), given_of(recipe)
-        chosen[steps] = hardware_of({**WORDS, "device": "cpu"}, recipe, method, given)
+        recipe = read_recipe(recipe_file(tmp_path, steps=steps, compile="auto"))
+        method, given = build_method(recipe.settings.method), given_of(recipe)
+        chosen[steps] = hardware_of(ProfileSettings(recipe="", device="cpu"), recipe, method, given)
     assert chosen == {10: CPU, 100_000_000: Hardware("cpu", "bf16", True)}
 
 
@@ -429,7 +426,7 @@ def test_recipes_that_are_none(content, said, tmp_path):
     if content is not None:
         (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(InputError, match=said) as error:
-        read_recipe(tmp_path / "a.yaml", DISTILL)
+        read_recipe(tmp_path / "a.yaml")
     assert "\n" not in str(error.value)
 
 
@@ -447,21 +444,21 @@ def test_the_folder_is_checked_first(tmp_path):
 
 def test_without_the_teachers_weights(tmp_path):
     """They do not matter for speed; which network it is then has to be said."""
-    recipe = read_recipe(recipe_file(tmp_path, teacher_checkpoint="runs/teachers/later"), DISTILL)
-    options = {"teacher": None, "num_classes": None, "image_size": None, "channels": None}
+    recipe = read_recipe(recipe_file(tmp_path, teacher_checkpoint="runs/teachers/later"))
+    options = ProfileSettings(recipe="")
     with pytest.raises(InputError, match="--teacher wrn_40_2 --num-classes 10 --image-size 32"):
         with_fresh_weights(with_options(recipe, options))
-    options |= {"teacher": "convnet", "num_classes": 4}
+    options = replace(options, teacher="convnet", num_classes=4)
     with pytest.raises(InputError, match=r"as with --image-size 32$"):
         with_fresh_weights(with_options(recipe, options))
-    recipe, notes = with_fresh_weights(with_options(recipe, {**options, "image_size": 8, "channels": 1}))
+    recipe, notes = with_fresh_weights(with_options(recipe, replace(options, image_size=8, channels=1)))
     assert [("fresh weights" in n, "runs/teachers/later" in n) for n in notes] == [(True, True)]
     teacher = given_of(recipe).teacher.description()
     assert {k: teacher[k] for k in ("name", "num_classes", "image_size", "channels")} == {
         "name": "convnet", "num_classes": 4, "image_size": [8, 8], "channels": 1
     }  # fmt: skip
     # One that is there is used, and nothing has to be said.
-    there = read_recipe(recipe_file(tmp_path), DISTILL)
+    there = read_recipe(recipe_file(tmp_path))
     assert with_fresh_weights(there) == (there, [])
 
 

@@ -6,15 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from helpers.images import noise, parquet
+from helpers.images import digits_folder, noise, parquet
 from helpers.networks import make_given, tiny_network
 
 import dreamstill
-from dreamstill.commands import train
 from dreamstill.commands.train import Supervised, class_weights
 from dreamstill.data.image_set import VOID, ImageSet
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
+from dreamstill.runs.inputs import resolve_network
+from dreamstill.runs.settings import TrainSettings
 
 
 def test_rare_classes_weigh_more_by_the_median_share():
@@ -47,8 +48,6 @@ def test_settings_out_of_range_are_refused_before_the_data_are_read(name, value,
 
 
 def test_a_repeat_finds_the_set_from_another_folder(tmp_path, monkeypatch):
-    from test_resuming import digits_folder
-
     digits_folder(tmp_path / "set")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -118,8 +117,8 @@ def test_only_photographs_are_mirrored_unless_told(name, flip, tmp_path, monkeyp
 
 def test_a_named_sets_network_has_the_sets_usual_mean_and_std():
     images = ImageSet(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), "mnist", "train")
-    settings = {"network": "convnet", "network_args": {"widths": [2, 3]}, "set_size": None, "image_size": None}
-    about = train._network(settings, images).description()
+    settings = TrainSettings(network="convnet", network_args={"widths": [2, 3]})
+    about = resolve_network(settings, images).description()
     assert (about["mean"], about["std"]) == (pytest.approx([0.1307]), pytest.approx([0.3081]))
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 
@@ -34,4 +35,16 @@ def parquet(path, arrays, labels=None, names=None):
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
+    return str(path)
+
+
+def digits_folder(path, n=40, seed=0):
+    """Class folders of noise, with a split each for training and scoring."""
+    draw = torch.Generator().manual_seed(seed)
+    for split in ("train", "test"):
+        for i in range(n):
+            folder = path / split / str(i % 4)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (8, 8), generator=draw, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
     return str(path)

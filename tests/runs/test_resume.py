@@ -1,21 +1,21 @@
 """Going on with a stopped run: what is compared, what a run folder may not choose, what no longer is the same."""
 
-import inspect
 import json
 import pickle
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from helpers.images import digits_folder
 from helpers.networks import tiny_network
 from helpers.runs import FIXED, SMALL, stopped_run
 
 import dreamstill
-from dreamstill import api, cli
+from dreamstill import cli
 from dreamstill.errors import InputError
 from dreamstill.networks.load import save_network
 from dreamstill.runs import resume
+from dreamstill.runs.settings import DistillSettings
 
 TRAP = """
 import pathlib
@@ -50,20 +50,6 @@ def stopped_training(out, **changes):
     for name in ("report.html", "summary.json", "model.safetensors"):
         (out / name).unlink()
     return out
-
-
-def digits_folder(path, n=40, seed=0):
-    """Class folders of noise, with a split each for training and scoring."""
-    from PIL import Image
-
-    draw = torch.Generator().manual_seed(seed)
-    for split in ("train", "test"):
-        for i in range(n):
-            folder = path / split / str(i % 4)
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = torch.randint(0, 256, (8, 8), generator=draw, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
-    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -201,15 +187,16 @@ def test_the_same_settings_in_other_words_go_on(tmp_path):
 
 def test_how_often_checkpoints_are_made_may_change(tmp_path):
     out = stopped_run(tmp_path / "a")
-    defaults = {k: p.default for k, p in inspect.signature(api.distill).parameters.items()}
-    given = {
-        **defaults,
-        "out": str(out),
-        "resume": True,
-        "checkpoint_seconds": 7,
-        "checkpoint_steps": 3,
-        "teacher": tiny_network((6, 8), 0),
-        "student": tiny_network((3, 4), 1),
-    }
-    found = resume.resumed(api.defaults(api.distill), given)
-    assert (found["checkpoint_seconds"], found["checkpoint_steps"]) == (7, 3)
+    teacher, student = tiny_network((6, 8), 0), tiny_network((3, 4), 1)
+    given = DistillSettings(
+        teacher=teacher, student=student, out=str(out), resume=True, checkpoint_seconds=7, checkpoint_steps=3
+    )
+    found = resume.resumed(given)
+    assert (found.checkpoint_seconds, found.checkpoint_steps) == (7, 3)
+    assert (found.steps, found.seed, found.teacher, found.out) == (12, 0, teacher, str(out))  # all else is the run's
+
+
+def test_a_run_of_the_other_command_is_named(tmp_path, capsys):
+    out = stopped_training(tmp_path / "a")
+    assert cli.main(["distill", "--resume", "--out", str(out), "--quiet"]) == 2
+    assert "is of a run of dreamstill train: go on with it by dreamstill train --resume" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,13 +11,15 @@ import torch
 from dreamstill.commands import distill
 from dreamstill.engine import Hardware
 from dreamstill.methods.ddad import DDAD
+from dreamstill.runs.inputs import Inputs
+from dreamstill.runs.settings import DistillSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.networks import make_given, tiny_network
 
 torch.set_num_threads(1)
 
-ASKED = {"resume": False, "device": "cpu", "precision": "auto", "compile": "off", "seed": 0, "evaluations": 0}
+ASKED = DistillSettings(device="cpu", precision="auto", compile="off", evaluations=0)
 
 
 def main(folder, rank):
@@ -24,9 +27,9 @@ def main(folder, rank):
     method = DDAD(batch_size=16, nz=8, width=4)
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
     found = []
-    for budget in ({"minutes": 2.0, "steps": None, "dry_run": False}, {"minutes": None, "steps": 7, "dry_run": False}):
+    for budget in ({"minutes": 2.0}, {"steps": 7}):
         began = time.monotonic() - 50 * rank  # as if the second had taken that long to start
-        found.append(distill._budget({**ASKED, **budget}, method, given, None, began))
+        found.append(distill._budget(replace(ASKED, **budget), method, Inputs(given), began))
     (Path(folder) / f"{rank}.txt").write_text(repr(found))
 
 
