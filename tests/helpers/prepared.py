@@ -22,6 +22,7 @@ def prepared(cls, **settings):
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), x, y, x, x, torch.randn(50, 4))
     engine = Engine(given, device="cpu", steps=100)
     method = cls(**{k: v for k, v in {**SMALL, **settings}.items() if k in cls.__dataclass_fields__})
+    method.check(engine.task.name)
     method.setup(engine)
     engine.begin(0, 0.0)
     return method, engine

@@ -55,8 +55,8 @@ def train(name):
         labels = torch.randint(4, (50, 16, 32), dtype=torch.uint8, generator=draw)
         given = make_given(dense_network(6, 0), dense_network(3, 1), images, labels, images)
     engine = Engine(given, device="cpu", precision="64", seed=3, steps=20)
-    cls = methods.get(name.split()[0])
     settings = {**SMALL, **VARIANTS.get(name, {})}
+    cls = methods.get(name.split()[0]).variant_of(settings)
     method = cls(**{k: v for k, v in settings.items() if k in cls.__dataclass_fields__})
     method.setup(engine)
     run(method, engine, Checkpoints(Path(tempfile.mkdtemp())), Silent(), Cadence(log=5))

@@ -15,6 +15,7 @@ def prepared(
     method: Method, given: Given, hardware: Hardware, compile: bool = False, steps: int | None = None
 ) -> Engine:
     """An engine with the method set up in it, for a run of so many student steps."""
+    method.check(given.task.name)
     engine = Engine(given, device=hardware.device, precision=hardware.precision, compile=compile, steps=steps or STEPS)
     with warnings.catch_warnings():  # what methods warn of is in weights and images, and here these may be noise
         warnings.simplefilter("ignore", UserWarning)

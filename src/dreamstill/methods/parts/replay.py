@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from dreamstill.data.augment import crop_flip
 from dreamstill.data.bank import ImageBank, Stored
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
+
+
+def remember(engine: Engine, bank: ImageBank, images: Tensor, logits: Tensor, labels: Tensor | None = None) -> Stored:
+    """Store what a generator step has made (this rank's ``b c h w`` and ``b k``); returns it as it was made."""
+    every = None if labels is None else engine.gather(labels)
+    bank.add(engine.gather(images), every, engine.gather(logits))
+    labels = torch.full((len(images),), -1, device=images.device) if labels is None else labels
+    return Stored(images, labels, logits)
 
 
 def reused(engine: Engine, bank: ImageBank, newest: Stored, steps: int, batch_size: int) -> Iterator[Stored]:
@@ -29,6 +38,12 @@ def reused(engine: Engine, bank: ImageBank, newest: Stored, steps: int, batch_si
         yield bank.draw(engine.integers(len(bank), batch_size), engine.dtype)
 
 
+def replayed(engine: Engine, bank: ImageBank, batch_size: int, crop: int, flip: bool) -> Tensor:
+    """A batch of stored images, as :func:`shifted` returns them."""
+    images = bank.draw(engine.integers(len(bank), batch_size), engine.dtype).images
+    return shifted(engine, images, batch_size, crop, flip)
+
+
 def shifted(engine: Engine, images: Tensor, batch_size: int, crop: int, flip: bool) -> Tensor:
     """Images (``b c h w``), each padded, cropped back at its own offset and mirrored by its own coin.
 
@@ -43,11 +58,23 @@ def shifted(engine: Engine, images: Tensor, batch_size: int, crop: int, flip: bo
     return crop_flip(images, shift, engine.coins(batch_size) if flip else None, crop)
 
 
-def check_reuse(generator_steps: int) -> None:
-    """Make sure that there are generator steps whose images can be learned from.
+def check_reuse(generator_steps: int, task: str = "classification", moved: bool = False) -> None:
+    """Make sure that the generator's images, and what the teacher says of them, can be learned from again.
+
+    Args:
+        generator_steps: of an iteration.
+        task: of the teacher.
+        moved: whether the settings ask for stored images that are replayed, cropped or mirrored.
 
     Raises:
-        InputError: there are none.
+        InputError: they cannot; says why.
     """
     if generator_steps < 1:
         raise InputError(f"generator_steps is {generator_steps}, and reuse learns from their images: give 1 or more")
+    if moved:
+        raise InputError("reuse keeps the teacher's logits of whole images: leave out replay, crop and flip with it")
+    if task == "segmentation":
+        raise InputError(
+            "reuse stores the teacher's logits of whole images, and those of a segmentation teacher take many times "
+            "the images' memory: leave it out, or take replay, which stores images alone"
+        )
