@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.prior import balance, onehot
-from dreamstill.losses.soft_targets import activation, entropy, target_kl
+from dreamstill.losses.soft_targets import entropy, feature_size, target_kl
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.networks.probes import Moments
 
@@ -140,11 +140,11 @@ def test_targets_may_be_certain():
     assert target_kl(sure, vague, exchanged=True).item() < 0.7
 
 
-def test_activation_known_values():
+def test_feature_size_known_values():
     f = torch.tensor([[1.0, -3.0], [0.0, 0.0]])
-    assert activation(f).item() == -1.0
-    assert activation(f, "sum").item() == -2.0
-    assert activation(f.view(2, 2, 1, 1)).item() == -1.0
+    assert feature_size(f).item() == 1.0
+    assert feature_size(f, "sum").item() == 2.0
+    assert feature_size(f.view(2, 2, 1, 1)).item() == 1.0
 
 
 def test_total_variation_known_values():

@@ -15,11 +15,15 @@ from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.contrastive import supervised_contrast
 from dreamstill.losses.distillation import kl
-from dreamstill.methods import cpsc
-from dreamstill.methods.cpsc import CPSC, penultimate
+from dreamstill.methods import check_contract
+from dreamstill.methods.cpsc import CPSC
+from dreamstill.methods.parts import contrast
+from dreamstill.methods.parts.class_images import ClassImages
+from dreamstill.methods.parts.contrast import penultimate
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
+from dreamstill.runs.settings import build_method, method_spec
 
 SMALL = {"batch_size": 16, "nz": 8, "width": 4, "generator_steps": 2, "student_steps": 2, "warmup": 0.0}
 UNCONDITIONAL = {"condition": "none", "eta": 0.0, "gamma": 0.0}
@@ -28,7 +32,8 @@ UNCONDITIONAL = {"condition": "none", "eta": 0.0, "gamma": 0.0}
 def made(precision="32", student=(3, 4), given=None, **settings):
     given = given or make_given(tiny_network((6, 8), 0), tiny_network(student, 1))
     engine = Engine(given, device="cpu", precision=precision, seed=0, steps=100)
-    method = CPSC(**{**SMALL, **settings})
+    method = CPSC.variant_of(settings)(**{**SMALL, **settings})
+    method.check(engine.task.name)
     method.setup(engine)
     engine.begin(0, 0.0)
     return method, engine
@@ -42,7 +47,7 @@ def iterate(method, engine, iterations):
 
 def parts(method):
     """Generator, student, teacher and projection (or None), without the engine's wrappers."""
-    head = method.project.module if method.project is not None else None
+    head = method.contrast.project.module if method.contrast.project is not None else None
     return method.generator.module, method.network, method.teacher.module.network, head
 
 
@@ -207,9 +212,9 @@ def test_the_students_step_moves_the_student_only():
     assert all(torch.equal(v, state[k]) for k, v in teacher.state_dict().items())
     assert not any(moved(head, before[3]))
     method, engine = made(generator_steps=0, student_steps=1, gamma_s=1.0)
-    before = weights(method.project)
+    before = weights(method.contrast.project)
     method.step(engine)
-    assert all(moved(method.project, before))
+    assert all(moved(method.contrast.project, before))
 
 
 def image_gradients(method, stop_teacher=(), stop_student=()):
@@ -276,8 +281,12 @@ def test_detaching_the_teacher_in_the_kl_is_a_switch():
 @pytest.mark.parametrize("variant", ["repaired", "released"])
 def test_a_class_moves_its_own_rows_of_the_conditional_norms(variant):
     method, engine = made(variant=variant, student_steps=0)
-    y = torch.arange(16) % 2  # of four classes
-    method.draw = lambda e: (e.noise(16, 8), y)
+
+    class OfTwo(ClassImages):
+        def draw(self, engine):
+            return engine.noise(16, 8), torch.arange(16) % 2  # of four classes
+
+    method.source = OfTwo(method.generator, 16, 8)
     iterate(method, engine, 2)
     generator = parts(method)[0]
     for norm in (generator.norm0, generator.norm1, generator.norm2, generator.norm3):
@@ -318,7 +327,7 @@ def test_the_repaired_adam_remembers():
 
 @pytest.mark.parametrize(("k", "right", "wrong"), [(10, 1.4612, 2.4612), (100, 3.6222, 4.6222), (200, 4.3069, 5.3069)])
 def test_the_released_cross_entropy_is_that_of_a_softmax_of_a_softmax(k, right, wrong):
-    released, repaired = CPSC(variant="released"), CPSC()
+    released, repaired = (build_method({"name": "cpsc", "variant": v}) for v in ("released", "repaired"))
     sure, y = 100 * torch.eye(k)[:1], torch.tensor([0])
     assert released.cross_entropy(sure, y).item() == pytest.approx(right, abs=1e-4)
     assert released.cross_entropy(sure, y + 1).item() == pytest.approx(wrong, abs=1e-4)
@@ -334,7 +343,7 @@ def test_the_released_cross_entropy_is_that_of_a_softmax_of_a_softmax(k, right, 
 def terms_of(student=(3, 4), **settings):
     """Weighted terms of both losses on the same draw."""
     method, engine = made(student=student, **settings)
-    z, y = method.draw(engine)
+    z, y = method.source.draw(engine)
     with torch.no_grad():
         terms_g, _ = method.loss_g(z, y)
         images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -361,7 +370,7 @@ def test_the_projection(variant, monkeypatch):
     method, engine = made(variant=variant)
     views = []
     monkeypatch.setattr(
-        cpsc, "supervised_contrast", lambda v, y, tau: (views.append((v, tau)), supervised_contrast(v, y, tau))[1]
+        contrast, "supervised_contrast", lambda v, y, tau: (views.append((v, tau)), supervised_contrast(v, y, tau))[1]
     )
     head = parts(method)[3]
     assert [tuple(p.shape) for p in head.parameters()] == [(4, 4), (4,), (8, 4), (8,)]
@@ -382,12 +391,12 @@ def test_the_projection(variant, monkeypatch):
 
 
 def test_the_projection_is_there_only_where_it_is_needed():
-    assert made()[0].project is not None
+    assert made()[0].contrast.project is not None
     for settings in ({"student": (3, 8)}, {"gamma": 0.0}, {"views": "teacher"}):
         method, engine = made(**settings)
-        assert method.project is None
+        assert method.contrast.project is None
         assert "projection" not in engine.modules
-    assert made(gamma=0.0, gamma_s=1.0)[0].project is not None
+    assert made(gamma=0.0, gamma_s=1.0)[0].contrast.project is not None
 
 
 # ---------------------------------------------------------------- the terms
@@ -478,7 +487,7 @@ def test_the_generator_learns_to_make_the_class_it_is_told(digits_teacher):
     method, engine = made(given=given, adversarial=False, **settings)
 
     def obeyed():
-        z, y = method.draw(engine)
+        z, y = method.source.draw(engine)
         with torch.no_grad():
             return (method.teacher(method.generator(z, y)).logits.argmax(1) == y).float().mean().item()
 
@@ -499,13 +508,33 @@ def test_the_generator_learns_to_make_the_class_it_is_told(digits_teacher):
         ({**UNCONDITIONAL, "gamma_s": 0.1}, "condition is none"),
         ({"views": "teacher", "gamma_s": 0.1}, "views is teacher"),
         ({"adversarial": False, "beta": 0.0, "gamma": 0.0, "eta": 0.0}, "the generator has no loss"),
-        ({"warmup": 1.0}, "warmup is 1.0"),
-        ({"tau": 0.0}, "tau is 0.0"),
     ],
 )
 def test_settings_that_contradict_each_other(settings, message):
     with pytest.raises(InputError, match=message):
         made(**settings)
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"warmup": 1.0}, "below 1"), ({"tau": 0.0}, "above 0")])
+def test_numbers_out_of_range(settings, message):
+    with pytest.raises(InputError, match=message):
+        build_method({"name": "cpsc", **settings})
+
+
+@pytest.mark.parametrize("spec", [{"variant": "released"}, CPSC(variant="released")])
+def test_the_released_variant_is_a_class_of_its_own_and_keeps_the_methods_name(spec):
+    built = build_method({"name": "cpsc", **spec} if isinstance(spec, dict) else spec)
+    assert type(built) is CPSC.variant_of({"variant": "released"}) is not CPSC
+    assert method_spec(built) == method_spec(CPSC(variant="released"))
+    assert method_spec(built)["name"] == "cpsc"
+    assert build_method(method_spec(built)) == built  # as a resumed run does
+    assert type(build_method("cpsc")) is CPSC
+
+
+def test_the_released_variant_made_of_the_repaired_class_is_refused():
+    _, engine = made()
+    with pytest.raises(InputError, match="ask for ReleasedCPSC"):
+        check_contract(CPSC(variant="released"), engine, 10)
 
 
 def test_what_it_needs():
@@ -528,9 +557,9 @@ class HoldsItsClassifier(nn.Module):
 
 
 def test_the_features_are_what_enters_the_last_linear_layer():
-    assert penultimate(tiny_network((6, 8), 0), "teacher") == ("linear:input", 8)
+    assert penultimate(tiny_network((6, 8), 0), "teacher") == (["linear:input"], 8)
     own = Network(HoldsItsClassifier(), num_classes=4, image_size=8, channels=1)
-    assert penultimate(own, "student") == ("classifier.3:input", 7)
+    assert penultimate(own, "student") == (["classifier.3:input"], 7)
     method, engine = made(given=make_given(tiny_network((6, 8), 0), own))
     iterate(method, engine, 1)
     assert engine.read()["generator/contrast"] > 0

@@ -17,12 +17,14 @@ from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.soft_targets import entropy
 from dreamstill.methods.parts import soft_targets
-from dreamstill.methods.soft_target import Pixels, SoftTarget
+from dreamstill.methods.parts.optimised_images import Pixels
+from dreamstill.methods.soft_target import SoftTarget
 from dreamstill.networks import state_dicts
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_float
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.loop import Cadence, run
+from dreamstill.runs.settings import build_method, method_spec
 
 SMALL = {"batch_size": 16, "n_images": 32, "synthesis_batch": 16, "iterations": 4, "crop": 1, "tau": 5.0}
 pytestmark = pytest.mark.filterwarnings("ignore:the soft targets")
@@ -55,7 +57,8 @@ def made(network=None, seed=0, student=None, **settings):
     network = network or lenet()
     student = student or tiny_network((3, 4), 1, num_classes=network.num_classes)
     engine = Engine(make_given(network, student), device="cpu", seed=seed, steps=100)
-    method = SoftTarget(**{**SMALL, **settings})
+    method = SoftTarget.variant_of(settings)(**{**SMALL, **settings})
+    method.check(engine.task.name)
     method.setup(engine)
     return method, engine
 
@@ -76,8 +79,8 @@ def test_what_the_rest_is_given_has_the_covariance(sigma_is, variance):
     r = F.cosine_similarity(weight[:, None], weight[None], dim=2)
     assert r.shape == (32, 32)
     seen = []
-    method.rest = lambda a: seen.append(a) or a[:, :10]
-    method.draw(engine, 200_000)
+    method.targets.rest = lambda a: seen.append(a) or a[:, :10]
+    method.targets.draw(engine, 200_000)
     a = seen[0] - 0.3
     assert a.mean(0).abs().max() < 0.02
     assert (a.T @ a / len(a) - variance * r).abs().max() < 0.02 * max(variance, 1)
@@ -87,9 +90,9 @@ def test_what_the_rest_is_given_has_the_covariance(sigma_is, variance):
 def test_how_a_draw_enters(entry):
     method, engine = made(entry=entry, centre="off")
     seen = []
-    rest = method.rest
-    method.rest = lambda a: seen.append(a) or rest(a)
-    y = method.draw(engine, 500)
+    rest = method.targets.rest
+    method.targets.rest = lambda a: seen.append(a) or rest(a)
+    y = method.targets.draw(engine, 500)
     a = seen[0]
     if entry in ("rectified", "truncated"):
         assert a.min() >= 0
@@ -102,13 +105,13 @@ def test_how_a_draw_enters(entry):
 
 
 def test_through_the_layers_own_activation_is_rectified():
-    draws = [m.draw(e, 50) for m, e in (made(entry=entry) for entry in ("rectified", "through"))]
+    draws = [m.targets.draw(e, 50) for m, e in (made(entry=entry) for entry in ("rectified", "through"))]
     assert torch.allclose(*draws, atol=1e-6)
 
 
 def test_the_bias_is_added_on_request():
     method, engine = made(bias=True, sigma=0.0, mu=0.5, entry="raw")
-    y = method.draw(engine, 2)
+    y = method.targets.draw(engine, 2)
     body = engine.given.teacher.module
     expected = torch.softmax(body[6](0.5 + body[4].bias) / 5.0, 0)
     assert torch.allclose(y, expected.expand(2, -1), atol=1e-6)
@@ -117,11 +120,11 @@ def test_the_bias_is_added_on_request():
 def test_without_a_hidden_layer_the_filters_are_pooled_and_the_logits_centred():
     network = tiny_network((6, 8), 0)
     method, engine = made(network)
-    assert method.rows.shape == (8, 6 * 9)
+    assert method.targets.rows.shape == (8, 6 * 9)
     seen = []
-    rest = method.rest
-    method.rest = lambda a: seen.append(a) or rest(a)
-    y = method.draw(engine, 2000)
+    rest = method.targets.rest
+    method.targets.rest = lambda a: seen.append(a) or rest(a)
+    y = method.targets.draw(engine, 2000)
     assert seen[0].min() == 0
     logits = network.module.linear(seen[0])
     assert torch.allclose(y, torch.softmax((logits - logits.mean(0)) / 5.0, 1), atol=1e-6)
@@ -133,7 +136,7 @@ def test_without_a_hidden_layer_the_filters_are_pooled_and_the_logits_centred():
 def test_the_same_normal_on_the_logits():
     method, engine = made(space="softmax", sigma=2.0)
     weight = engine.given.teacher.module[6].weight.detach()
-    y = method.draw(engine, 100_000)
+    y = method.targets.draw(engine, 100_000)
     zeta = 5.0 * (y.log() - y.log().mean(1, keepdim=True))  # the softmax forgets a common shift
     rows = F.normalize(weight, dim=1)
     rows = rows - rows.mean(0)
@@ -142,18 +145,18 @@ def test_the_same_normal_on_the_logits():
 
 def test_the_other_axis_is_another_model_of_low_rank():
     method, engine = made(correlate="inputs")
-    assert method.rows.shape == (32, 10)
-    assert torch.linalg.matrix_rank(method.rows @ method.rows.T) <= 10
-    assert method.draw(engine, 5).shape == (5, 10)
+    assert method.targets.rows.shape == (32, 10)
+    assert torch.linalg.matrix_rank(method.targets.rows @ method.targets.rows.T) <= 10
+    assert method.targets.draw(engine, 5).shape == (5, 10)
     method, _ = made(correlate="inputs", layer="4")
-    assert method.rows.shape == (128, 32)
+    assert method.targets.rows.shape == (128, 32)
     with pytest.raises(InputError, match="no linear layer '0'"):
         made(correlate="inputs", layer="0")
 
 
 def test_one_class_after_the_other():
     method, engine = made(space="onehot")
-    assert torch.equal(method.draw(engine, 12), torch.eye(10)[[*range(10), 0, 1]])
+    assert torch.equal(method.targets.draw(engine, 12), torch.eye(10)[[*range(10), 0, 1]])
     assert replace(method, lambda_a=0.0).needed == {"input_gradient"}
     assert SoftTarget().needed == {"input_gradient", "linear_head"}
 
@@ -163,7 +166,7 @@ def test_draws_differ_between_batches_and_not_between_runs():
     drawn = []
     for at in (0, 0, 4):
         engine.begin(at, 0.0)
-        drawn.append(method.draw(engine, 16))
+        drawn.append(method.targets.draw(engine, 16))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert torch.allclose(drawn[0].sum(1), torch.ones(16))
@@ -320,9 +323,10 @@ def test_only_the_images_move_and_only_they_have_gradients():
 
 
 def terms_of(**settings):
-    method, engine = made(**settings)
+    """The terms where the images start: with a rate of 0 a step leaves them there."""
+    method, engine = made(lr_x=0.0, **settings)
     engine.begin(0, 0.0)
-    method.start(engine, 0)
+    method.synthesis_step(engine)
     with torch.no_grad():
         return {k: v.item() for k, v in method.loss_x(method.wanted).items()}
 
@@ -363,6 +367,18 @@ def test_targets_drawn_anew_each_time_are_the_ports_way():
         seen.append(method.wanted.clone())
     assert not torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[1], seen[2])
+
+
+def test_the_ports_ways_are_a_class_of_their_own_and_keep_the_methods_name():
+    ported = SoftTarget.variant_of({"exchanged": True})
+    assert ported is not SoftTarget
+    for settings in ({"exchanged": True}, {"redraw_targets": True}, {"correlate": "inputs"}):
+        built = build_method({"name": "soft_target", **settings})
+        assert type(built) is ported
+        assert method_spec(built) == method_spec(SoftTarget(**settings))
+        assert build_method(method_spec(built)) == built
+    off = {"exchanged": False, "redraw_targets": False, "correlate": "units", "jitter": True}
+    assert type(build_method({"name": "soft_target", **off})) is SoftTarget
 
 
 def test_an_unknown_layer_is_named():
@@ -459,14 +475,18 @@ def test_phases_and_the_set():
     assert method.stored.capacity == 48
     with pytest.raises(InputError, match="no batch of the transfer set is finished"):
         method.synthesise(engine, 4)
-    assert math.isclose(method.scale, math.sqrt(2.0))
+    assert math.isclose(method.targets.scale, math.sqrt(2.0))
 
 
 def test_the_students_images_are_warped_on_request():
     fed = []
     for warp in (0.0, 1.0):
         method, engine = made(crop=0, flip=False, noise=0.0, warp=warp)
-        method.stored.add(torch.rand(method.stored.capacity, *method.shape, generator=torch.Generator().manual_seed(0)))
+        method.stored.add(
+            torch.rand(
+                method.stored.capacity, *method.stored.pixels.shape[1:], generator=torch.Generator().manual_seed(0)
+            )
+        )
         method.loss_s = lambda images, t=None, loss=method.loss_s: (fed.append((images, t)), loss(images, t))[1]
         engine.begin(0, 0.0)
         method.step(engine)
@@ -481,12 +501,12 @@ def test_the_students_images_are_warped_on_request():
 def test_batches_smaller_than_the_classes_reach_all_of_them(space):
     method, engine = made(space=space, n_images=30, synthesis_batch=6, iterations=1, lambda_a=0.0)
     asked = []
-    draw = method.draw
-    method.draw = lambda e, n, first=0: asked.append(first) or draw(e, n, first)
+    draw = method.targets.draw
+    method.targets.draw = lambda e, n, first=0: asked.append(first) or draw(e, n, first)
     synthesise(method, engine, 5)
     assert asked == [0, 6, 12, 18, 24]
     if space == "onehot":
-        assert method.counts.tolist() == [3] * 10
+        assert method.account.counts.tolist() == [3] * 10
 
 
 def test_what_was_made_is_summed_up():

@@ -21,6 +21,7 @@ from dreamstill.methods.cpsc import CPSC
 from dreamstill.methods.ddad import DDAD
 from dreamstill.methods.hidfd import HiDFD
 from dreamstill.methods.parts.feature_pairs import maps
+from dreamstill.methods.parts.optimised_images import jitter
 from dreamstill.methods.parts.soft_targets import shares
 from dreamstill.methods.soft_target import SoftTarget
 
@@ -93,7 +94,7 @@ def test_soft_targets_mirror_only_on_request(flip):
     fed = fed_to(method)
     method.step(engine)
     assert bool(mirrored(fed[0][0]).any()) == flip
-    assert bool(method.jitters(engine)[1].any()) == flip
+    assert bool(jitter(engine, method.canvas.images.shape, flip)[1].any()) == flip
 
 
 def test_the_soft_targets_student_learns_along_a_cosine():
@@ -103,8 +104,8 @@ def test_the_soft_targets_student_learns_along_a_cosine():
 @pytest.mark.parametrize("centre", ["on", "off"])
 def test_centred_targets_do_not_favour_a_class_whose_mean_is_high(centre):
     method, engine = prepared(SoftTarget, space="softmax", centre=centre, tau=1.0)
-    method.mean = torch.tensor([9.0, 0, 0, 0])
-    assert bool(shares(method.draw(engine, 500))[0] > 0.9) == (centre == "off")
+    method.targets.mean = torch.tensor([9.0, 0, 0, 0])
+    assert bool(shares(method.targets.draw(engine, 500))[0] > 0.9) == (centre == "off")
 
 
 # ---------------------------------------------------------------- hidfd

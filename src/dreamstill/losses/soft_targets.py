@@ -5,6 +5,8 @@ Wang, AAAI 2021 (soft targeted transfer set synthesis); ZSKD, Nayak et al., arXi
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,10 +36,10 @@ def target_kl(logits: Tensor, targets: Tensor, tau: float = 1.0, exchanged: bool
     return (torch.xlogy(targets, targets) - targets * log_p).sum(1).mean()
 
 
-def activation(features: Tensor, reduction: str = "mean") -> Tensor:
-    """Minus the features' mean size, ``-mean |f|`` over all elements (``b ...``), <= 0 (DAFL eq. 4, arXiv:1904.01186).
+def feature_size(features: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """The features' mean size ``mean |f|`` over all elements (``b ...``), >= 0 (DAFL eq. 4, arXiv:1904.01186).
 
     ``sum`` sums over an image's elements and averages over images: d times as much.
     """
     sizes = features.flatten(1).abs()
-    return -(sizes.sum(1) if reduction == "sum" else sizes.mean(1)).mean()
+    return (sizes.sum(1) if reduction == "sum" else sizes.mean(1)).mean()

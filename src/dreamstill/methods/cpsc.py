@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD, Adam
 
-from dreamstill.data.bank import Stored
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import warm_cosine
 from dreamstill.errors import InputError
@@ -26,7 +25,7 @@ from dreamstill.methods import Method, Phase
 from dreamstill.methods.parts.class_images import ClassImages
 from dreamstill.methods.parts.contrast import Contrast
 from dreamstill.methods.parts.decay import decay
-from dreamstill.methods.parts.replay import check_reuse, reused
+from dreamstill.methods.parts.replay import check_reuse, remember, reused
 from dreamstill.networks.generators import Condition, Generator, Head
 from dreamstill.networks.network import Network
 from dreamstill.networks.probes import Observed
@@ -143,12 +142,12 @@ class CPSC(Method):
             z, y = self.source.draw(engine)
             images, t = engine.minimise(self.loss_g, self.opt_g, *self.contrast.learning(self.gamma), inputs=(z, y))
             if self.stored is not None:
-                self.stored.add(engine.gather(images), engine.gather(y), engine.gather(t))
+                newest = remember(engine, self.stored, images, t, y)
         # 2. Student: draw anew (with reuse take the images there are) and descend L_S, eq. (6).
         self.student.train()
         made: Iterable[tuple[Tensor, ...]] = (self.source.make(engine) for _ in range(self.student_steps))
         if self.stored is not None:
-            made = reused(engine, self.stored, Stored(images, y, t), self.student_steps, self.batch_size)
+            made = reused(engine, self.stored, newest, self.student_steps, self.batch_size)
         for batch in made:
             engine.minimise(self.loss_s, self.opt_s, *self.contrast.learning(self.gamma_s), inputs=batch)
 
@@ -217,4 +216,4 @@ class CPSC(Method):
         if self.reuse and self.gamma_s > 0:
             raise InputError("reuse stores no features, which the student's contrast needs: set gamma_s to 0")
         if self.reuse:
-            check_reuse(self.generator_steps)
+            check_reuse(self.generator_steps, task)

@@ -1,356 +1,198 @@
-"""Soft targeted transfer set synthesis. Wang, "Data-Free Knowledge Distillation with Soft Targeted Transfer Set
-Synthesis", AAAI 2021.
+"""Soft targeted transfer set synthesis, Wang, AAAI 2021. The equations have the numbers of docs/methods/soft_target.md.
 
-The paper's body could not be read; a summary of it gave the structure, sigma and lambda_a. ``second-hand`` below means
-from that summary. There is no code of the author for it; ``ZSKD code`` is the released code of its predecessor (Nayak
-et al., arXiv:1905.08114), ``port`` somebody's re-implementation, whose deviations are switches here, off by default.
+Its body could not be read: *second-hand* is from a summary, *ZSKD code* its predecessor's, *port* a re-implementation's.
+Recipe: recipes/soft_target_warped_mnist_lenet5.yaml, 98.4 +- 0.3 % (benchmarks/records/cpu).
 """
 
 from __future__ import annotations
 
-import math
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Adam
 
-from dreamstill.data.augment import crop_flip, roll_flip, warp
+from dreamstill.data.augment import roll_flip
 from dreamstill.data.bank import ImageBank
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
 from dreamstill.errors import InputError
 from dreamstill.losses.distillation import kl
 from dreamstill.losses.image import distance_from_mean, total_variation
-from dreamstill.losses.soft_targets import activation, entropy, target_kl
+from dreamstill.losses.soft_targets import feature_size, target_kl
 from dreamstill.methods import Method, Phase, Shows
-from dreamstill.methods.parts import soft_targets
+from dreamstill.methods.parts.moved import moved
+from dreamstill.methods.parts.optimised_images import Account, Init, Pixels, halved_twice, jitter
+from dreamstill.methods.parts.soft_targets import features
+from dreamstill.methods.parts.target_distributions import Normal, Targets, targets_of, warn_of_poor_targets
 from dreamstill.networks.network import Network
-from dreamstill.networks.pixels import to_float, to_uint8
-
-
-class Pixels(nn.Module):
-    """The images of one batch, as what is optimised."""
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.images = nn.Parameter(torch.zeros(shape))
-
-    def forward(self) -> Tensor:
-        """``n c h w``."""
-        return self.images
-
-    @torch.no_grad()
-    def settle(self, how: str) -> None:
-        """Bring them back to [0, 1] after a step: each value by itself, or the whole batch by its extremes."""
-        if how == "clamp":
-            self.images.clamp_(0, 1)
-        elif how == "rescale":
-            low, high = self.images.aminmax()
-            self.images.sub_(low).div_(high - low)
+from dreamstill.ranges import Batch, Count, Positive, Small, Weight, Whole
 
 
 @dataclass
 class SoftTarget(Method):
-    """``L_x = KL(y || p(T(x))) - lambda_a mean |f(x)|``, then ``L_S = tau^2 KL(p(T(x)) || p(S(x)))``.
+    """``L_x = tau^2 KL(y || p(T(x))) - lambda_a mean |f(x)|``, (4), then ``L_S = tau^2 KL(p(T(x)) || p(S(x)))``, (5).
 
     ``y = p(g(a))``, ``a ~ N(mu, sigma R)``, ``p(t) = softmax(t / tau)``. ``R_ij``: cosine of the incoming weights of
     units i and j of a layer; g: what of the teacher comes after that layer; f: features.
-
-    Attributes:
-        sigma: scale of the covariance (second-hand: best 1.5 on MNIST, 2.0 on CIFAR-10, alike from 0.5 to 3).
-        sigma_is: ``variance``: the covariance is ``sigma R`` (second-hand); ``deviation``: it is ``sigma^2 R``.
-        mu: mean of every unit (port: 0; the published value could not be read).
-        bias: add the layer's own bias to the mean (inferred: off).
-        space: what is modelled: ``layer`` (the paper's), ``softmax`` (the same normal on the logits, the paper's
-            comparison), ``dirichlet`` (ZSKD), ``onehot`` (the classes in turn, a control).
-        layer: dotted name of the modelled layer; without it the last hidden linear one (the paper's FC-2), or in a
-            network without one the last convolution, its filters pooled (inferred).
-        correlate: ``units``; ``inputs`` is the port's other axis, by default of the classifier: what enters is drawn.
-        entry: how a draw enters the layers after: ``raw``, ``rectified``, ``truncated`` (its size), or ``through`` the
-            modelled layer's own activation and norms; ``auto``: raw, for pooled filters rectified (inferred).
-        centre: subtract each logit's mean over the draws, or a few classes win where draws are not signed; ``auto``:
-            for all entries but raw (inferred).
-        tau: temperature of targets, synthesis and distillation (ZSKD code: 20; the published value could not be read).
-        tau_s: another temperature for the distillation; without it tau.
-        lambda_a: weight of the activation term (second-hand: 0.05 LeNet-5, 0.1 AlexNet).
-        activation: the tap whose features it reads; without it what enters the modelled linear layer, or the
-            classifier (inferred from DAFL).
-        reduction: over an image's features: ``mean`` (port) or ``sum``; the paper's could not be read.
-        tau_squared: what is multiplied by tau^2: only the ``distance``; ``both`` terms; ``none``. The paper's could not
-            be read; at tau 20 the activation term of the other two drowns the targets (tested here).
-        exchanged: the divergence's arguments exchanged (port's deviation).
-        redraw_targets: new targets in every iteration (port's deviation: an image can then learn only their mean).
-        jitter: roll by up to an eighth and, if ``flip`` is on, mirror while optimising (port).
-        w_tv: weight of the total variation, off: not part of the method.
-        w_norm: weight of the pixels' squared distance from the teacher's mean, off: not part of the method.
-        n_images: size of the transfer set, rounded up to whole batches (inferred, a small budget; ZSKD: 24,000 for
-            MNIST, 40,000 for CIFAR-10).
-        synthesis_batch: images optimised together (ZSKD code: 100; inferred: they are independent, so 256).
-        iterations: Adam steps a batch (inferred, a small budget; ZSKD code: 1,500).
-        lr_x: Adam on the pixels, in [0, 1] units, halved at 60 % and 80 % (inferred: in a few hundred iterations it
-            comes nearer than 0.01; ZSKD code: 1e-3).
-        init: the images' start: ``uniform`` in [0, 1] (ZSKD code); ``normal``, around the teacher's mean (port); or
-            ``mean``, close around it (inferred: what the optimisation does not touch of white noise stays in the image,
-            and the student has to learn to look past it).
-        pixels: after a step ``clamp`` to [0, 1]; ``rescale`` the whole batch by its extremes (ZSKD code); or ``free``.
-        batch_size: images a student step (inferred: 256).
-        student_optimiser: ``adam`` (the author's later code, ZSKD code), or ``sgd`` with momentum 0.9 and weight decay
-            5e-4 (inferred; with much moved images measured better, at lr_s 0.05).
-        lr_s: of the student, along a cosine (the author's later code: 5e-3, on LeNet 1e-3; ZSKD code: 1e-3).
-        crop: pad-and-crop shift in pixels of the student's images (inferred: 4, for 32x32).
-        flip: mirror them at random; the teacher says anew what it sees.
-        warp: turn, stretch and shear them; 1: by up to 15 degrees, 15 % and 0.2 (ranges: inferred; ZSKD code
-            turns and scales too; off, as the paper could not be read).
-        noise: standard deviation of the noise on them, in [0, 1] units (inferred: 0.1). Without crop, flip, warp and
-            noise the stored logits are learnt from.
     """
 
     paper: ClassVar[str] = "Wang, Data-Free Knowledge Distillation with Soft Targeted Transfer Set Synthesis, AAAI 2021"
     needs: ClassVar[frozenset[str]] = frozenset({"input_gradient", "linear_head"})
-    outside: ClassVar[tuple[str, ...]] = ()
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     shows: ClassVar[Shows] = "stored"
+    kept_apart: ClassVar[Mapping[str, Any]] = {"correlate": "units", "exchanged": False, "redraw_targets": False}
 
-    sigma: float = 2.0
+    # the soft targets
+    sigma: Weight = 2.0
+    """Scale of the covariance (second-hand: best 1.5 on MNIST, 2.0 on CIFAR-10, as good from 0.5 to 3)."""
     sigma_is: Literal["variance", "deviation"] = "variance"
+    """``variance``: the covariance is sigma R (second-hand); ``deviation``: it is sigma^2 R (inferred)."""
     mu: float = 0.0
+    """Mean of every unit (port: 0; the published value could not be read)."""
     bias: bool = False
+    """Add the layer's own bias to the mean (inferred: no)."""
     space: Literal["layer", "softmax", "dirichlet", "onehot"] = "layer"
+    """What is modelled: a ``layer`` (paper), the logits (``softmax``), ``dirichlet`` (ZSKD), or nothing (ours)."""
     layer: str | None = None
+    """Name of the layer; else the last hidden linear one (the paper's FC-2), or the last convolution (inferred)."""
     correlate: Literal["units", "inputs"] = "units"
+    """The axis of the weights (second-hand: units); ``inputs``, the port's: methods/released/soft_target.py."""
     entry: Literal["auto", "raw", "rectified", "truncated", "through"] = "auto"
+    """What of a draw enters g (port: raw; inferred: rectified for pooled filters, or through the layer's own ReLU)."""
     centre: Literal["auto", "on", "off"] = "auto"
-    tau: float = 20.0
-    tau_s: float | None = None
-    lambda_a: float = 0.05
+    """Subtract each logit's mean over the draws, lest a few classes win (inferred: for all entries but raw)."""
+    tau: Positive = 20.0
+    """Temperature of targets, images and student (ZSKD code; the published value could not be read)."""
+    # the images
+    lambda_a: Weight = 0.05
+    """Weight of the activation term (second-hand: 0.05 for LeNet-5, 0.1 for AlexNet)."""
     activation: str | None = None
+    """Tap of its features; else what enters the last hidden linear layer, or the classifier (inferred from DAFL)."""
     reduction: Literal["mean", "sum"] = "mean"
+    """Over the features of an image (port: mean; the paper's could not be read)."""
     tau_squared: Literal["both", "none", "distance"] = "distance"
+    """Which terms are multiplied by tau^2 (inferred: at tau 20 the activation drowns the targets in the others)."""
     exchanged: bool = False
+    """The divergence's arguments exchanged (port): methods/released/soft_target.py."""
     redraw_targets: bool = False
+    """New targets in every iteration (port): methods/released/soft_target.py."""
     jitter: bool = False
-    w_tv: float = 0.0
-    w_norm: float = 0.0
-    n_images: int = 4096
-    synthesis_batch: int = 256
-    iterations: int = 500
-    lr_x: float = 0.03
-    init: Literal["uniform", "normal", "mean"] = "uniform"
+    """Roll by up to an eighth and, if ``flip`` is on, mirror while optimising (port)."""
+    w_tv: Weight = 0.0
+    """Weight of the total variation (ours: not part of the method)."""
+    w_norm: Weight = 0.0
+    """Weight of the pixels' squared distance from the teacher's mean (ours: not part of the method)."""
+    lr_x: Weight = 0.03
+    """Adam on the pixels, in [0, 1], halved at 60 and 80 % of a batch (inferred: nearer than 0.01; ZSKD code: 1e-3)."""
+    init: Init = "uniform"
+    """The images' start: ``uniform`` in [0, 1] (ZSKD code); ``normal`` (port) or close (ours) around the ``mean``."""
     pixels: Literal["clamp", "rescale", "free"] = "clamp"
-    batch_size: int = 256
+    """After a step: each to [0, 1] (inferred), the whole batch by its extremes (ZSKD code), or as they are (port)."""
+    # the student, and how much of everything
+    batch_size: Annotated[Count, Batch(), Small(16)] = 256
+    """Images a student step (inferred)."""
+    synthesis_batch: Annotated[Count, Batch(), Small(16)] = 256
+    """Images optimised together (ZSKD code: 100; inferred: they are independent of each other)."""
+    n_images: Annotated[Count, Small(32)] = 4096
+    """Size of the transfer set, in whole batches (inferred, small; ZSKD: 24,000 for MNIST, 40,000 for CIFAR-10)."""
+    iterations: Annotated[Count, Small(3)] = 500
+    """Adam's steps a batch (inferred, small; ZSKD code: 1,500)."""
+    tau_s: Positive | None = None
+    """Another temperature for the student; without it tau."""
     student_optimiser: Literal["adam", "sgd"] = "adam"
-    lr_s: float = 5e-3
-    crop: int = 4
+    """Adam (the author's later code, ZSKD code), or SGD with momentum 0.9 and weight decay 5e-4 (ours)."""
+    lr_s: Weight = 5e-3
+    """Its learning rate, along a cosine (the author's later code: 5e-3, on LeNet 1e-3; ZSKD code: 1e-3)."""
+    crop: Whole = 4
+    """Pad-and-crop shift of the student's images, in pixels (inferred: 4, for 32x32)."""
     flip: bool = True
-    warp: float = 0.0
-    noise: float = 0.1
+    """Mirror them at random; the teacher says anew what it sees (inferred)."""
+    warp: Weight = 0.0
+    """Turn, stretch and shear them; 1: by up to 15 degrees, 15 % and 0.2 (ours; ZSKD code turns and scales too)."""
+    noise: Weight = 0.1
+    """Standard deviation of noise on them (inferred). With none of the four the stored logits are learnt from."""
 
-    @property
-    def needed(self) -> frozenset[str]:
-        """What these settings need of the teacher: nothing of its classifier where neither targets nor features do."""
-        features = self.lambda_a > 0 and self.activation is None
-        return self.needs - {"linear_head"} if self.space == "onehot" and not features else self.needs
+    def setup(self, engine: Engine) -> None:
+        """The frozen teacher, the targets' distribution, the pixels, the set they are kept in, the student."""
+        network, n, batches = engine.given.teacher, self.synthesis_batch, self.batches
+        self.level, self.mine, self.divergence = network.mean, engine.mine, partial(target_kl, tau=self.tau)
+        self.tap = (self.activation or features(network)) if self.lambda_a > 0 else None
+        self.teacher = engine.frozen(network, taps=[self.tap] if self.tap else [])
+        self.canvas, course = Pixels(n, network.channels, *network.image_size), halved_twice(batches, self.iterations)
+        self.made, self.opt_x = engine.own("images", self.canvas, partial(Adam, lr=self.lr_x), course)
+        self.wanted = engine.buffer("targets", torch.zeros(n, network.num_classes, dtype=engine.dtype))
+        self.stored = engine.bank("transfer", batches * n, logits=True)
+        self.account = Account(engine, self.stored)
+        sgd, adam = partial(SGD, lr=self.lr_s, momentum=0.9, weight_decay=5e-4), partial(Adam, lr=self.lr_s)
+        self.network, make_opt = engine.given.student, sgd if self.student_optimiser == "sgd" else adam
+        self.student, self.opt_s = engine.own("student", self.network, make_opt, cosine)
+        how = Normal(self.mu, self.sigma, self.sigma_is, self.bias, self.entry, self.centre, self.tau)
+        self.targets = self.model(engine, how)
+        warn_of_poor_targets(engine, self.targets, n, self.sigma, self.tau)
+
+    def model(self, engine: Engine, how: Normal) -> Targets:
+        """What the targets are drawn from, read off the teacher's weights, eq. (1)."""
+        return targets_of(engine, self.space, self.layer, how)
 
     @property
     def batches(self) -> int:
         """How many batches the transfer set is made in."""
         return -(-self.n_images // self.synthesis_batch)
 
-    def setup(self, engine: Engine) -> None:
-        """The frozen teacher, the distribution of the targets, the pixels, the set they are kept in, the student."""
-        network, n = engine.given.teacher, self.synthesis_batch
-        self.k, self.shape, self.whole = network.num_classes, (network.channels, *network.image_size), engine.mine
-        self.tap = (self.activation or soft_targets.features(network)) if self.lambda_a > 0 else None
-        self.teacher = engine.frozen(network, taps=[self.tap] if self.tap else [])
-        self.canvas, self.level = Pixels(n, *self.shape), network.mean
-        self.made, self.opt_x = engine.own("images", self.canvas, partial(Adam, lr=self.lr_x), self.decay)
-        self.wanted = engine.buffer("targets", torch.zeros(n, self.k, dtype=engine.dtype))
-        self.stored = engine.bank("transfer", self.batches * n, logits=True)
-        self.sums = engine.buffer("sums", torch.zeros(4, dtype=engine.dtype))  # of each batch's means
-        self.counts = engine.buffer("counts", torch.zeros(self.k, dtype=torch.int64))
-        self.network = engine.given.student
-        sgd = partial(SGD, lr=self.lr_s, momentum=0.9, weight_decay=5e-4)
-        make_opt = sgd if self.student_optimiser == "sgd" else partial(Adam, lr=self.lr_s)
-        self.student, self.opt_s = engine.own("student", self.network, make_opt, cosine)
-        self.model(engine, network)
-        self.look(engine)
-
     def phases(self, steps: int) -> list[Phase]:
         """The images, batch after batch; then one student step an iteration."""
-        synthesis = Phase("synthesise", self.batches * self.iterations, self.synthesis_step)
-        return [synthesis, Phase("distil", steps, self.step)]
-
-    # ---------------------------------------------------------------- 1. soft targets
-
-    def model(self, engine: Engine, network: Network) -> None:
-        """Read the distribution off the teacher's weights: unit rows, so that ``rows @ noise`` is N(0, R)."""
-        self.signed = True
-        if self.space == "onehot":
-            return
-        head = soft_targets.classifier(network)
-        weight: Tensor = soft_targets.linear(network, head).weight
-        if self.space == "dirichlet":
-            self.similar = soft_targets.concentrations(weight)
-            return
-        offset = weight.new_zeros(())
-        if self.space == "layer" and self.correlate == "inputs":
-            name = self.layer or head
-            weight = soft_targets.linear(network, name).weight.T
-            self.rest = engine.rest(network, f"{name}:input")
-        elif self.space == "layer":
-            found = soft_targets.modelled_layer(network, self.layer)
-            weight = found.module.weight
-            self.rest = engine.rest(network, found.name if self.entry == "through" else f"{found.next}:input")
-            if found.pooled and self.entry == "through":
-                raise InputError(
-                    f"entry is through, and {found.name} is a convolution, whose filters are drawn as their averages "
-                    "over the map: take entry rectified, truncated or raw, or name a linear layer"
-                )
-            self.signed = not found.pooled
-            if self.bias and found.module.bias is not None:
-                offset = found.module.bias.detach()
-        self.rows, self.mean = soft_targets.unit_rows(weight), self.mu + offset
-        self.scale = self.sigma if self.sigma_is == "deviation" else math.sqrt(self.sigma)
-
-    @torch.no_grad()
-    def draw(self, engine: Engine, n: int, first: int = 0) -> Tensor:
-        """``n`` soft targets (``n k``, probabilities) after ``first`` others, the same on all ranks."""
-        if self.space == "onehot":
-            index = torch.arange(first, first + n, device=self.wanted.device)
-            return F.one_hot(index % self.k, self.k).to(self.wanted.dtype)
-        with engine.alike():
-            if self.space == "dirichlet":
-                return soft_targets.dirichlet_targets(self.similar, n, first)[0]
-            noise = self.rows.new_empty(n, self.rows.shape[1]).normal_()
-        a = self.mean + self.scale * noise @ self.rows.T
-        entry = self.entry if self.entry != "auto" else "raw" if self.signed else "rectified"
-        if self.space == "layer":
-            zeta = self.rest(a.relu() if entry == "rectified" else a.abs() if entry == "truncated" else a)
-        else:
-            zeta, entry = a, "raw"
-        if self.centre == "on" or (self.centre == "auto" and entry != "raw"):
-            zeta = zeta - zeta.mean(0)
-        return F.softmax(zeta / self.tau, dim=1)
-
-    def look(self, engine: Engine) -> None:
-        """Warn of targets that say nothing, or that are nearly all of a few classes: no image can mend that."""
-        n = min(max(100 * self.k, 1000), 10_000)
-        starts = range(0, n, self.synthesis_batch)
-        drawn = torch.cat([self.draw(engine, self.synthesis_batch, start) for start in starts])
-        share, most, nats = soft_targets.shares(drawn), math.log(self.k), float(entropy(drawn))
-        if nats > 0.98 * most:
-            warnings.warn(
-                f"the soft targets' mean entropy is {nats:.3f} of at most {most:.3f} nats, so they hardly differ: "
-                f"raise sigma ({self.sigma}) or lower tau ({self.tau})",
-                stacklevel=2,
-            )
-        if float(share.min()) < 0.3 / self.k or float(share.max()) > 2.5 / self.k:
-            warnings.warn(
-                f"the soft targets' classes are drawn unevenly, from {float(share.min()):.1%} to "
-                f"{float(share.max()):.1%} where {1 / self.k:.1%} would be even: set centre on, or another entry",
-                stacklevel=2,
-            )
-
-    # ---------------------------------------------------------------- 2. images
+        synthesis = self.batches * self.iterations
+        return [Phase("synthesise", synthesis, self.synthesis_step), Phase("distil", steps, self.step)]
 
     def synthesis_step(self, engine: Engine) -> None:
-        """Algorithm: draw targets and noise images, bring the images to the targets, keep them with their logits."""
-        before, at = divmod(engine.iteration, self.iterations)
-        first = before * self.synthesis_batch
+        """The algorithm, an iteration of one batch: draw targets, and bring noise images to them."""
+        (before, at), n, pixels = divmod(engine.iteration, self.iterations), self.synthesis_batch, self.canvas.images
         if at == 0:
-            self.start(engine, first)
-        elif self.redraw_targets:
-            self.wanted.copy_(self.draw(engine, self.synthesis_batch, first))
-        moved = self.jitters(engine) if self.jitter else ()
-        engine.minimise(self.loss_x, self.opt_x, inputs=(engine.mine(self.wanted), *moved))
+            # 1. Soft targets of a new batch: draw a ~ N(mu, sigma R), eq. (2), and let g say y = p(g(a)), eq. (3).
+            self.canvas.start(engine.gather(engine.noise(n, *pixels.shape[1:])), self.init, engine.given.teacher)
+            engine.restart(self.opt_x)
+            self.wanted.copy_(self.targets.draw(engine, n, before * n))
+            self.account.begin(engine, self.wanted)
+        # 2. Pseudo samples: descend L_x, eq. (4), on the pixels; the targets stay.
+        by = jitter(engine, pixels.shape, self.flip) if self.jitter else ()
+        engine.minimise(self.loss_x, self.opt_x, inputs=(engine.mine(self.wanted), *by))
         self.canvas.settle(self.pixels)
         if at == self.iterations - 1:
-            self.keep(engine)
-
-    def start(self, engine: Engine, first: int) -> None:
-        """A new batch after ``first`` images: noise images, an optimiser without memory, targets that stay."""
-        network, z = engine.given.teacher, engine.gather(engine.noise(self.synthesis_batch, *self.shape))
-        with torch.no_grad():  # the normal distribution's own function makes normal noise uniform
-            spread = 0.05 if self.init == "mean" else network.std
-            images = torch.special.ndtr(z) if self.init == "uniform" else z * spread + network.mean
-            self.canvas.images.copy_(images.clamp(0, 1) if self.init == "mean" else images)
-        engine.restart(self.opt_x)
-        self.wanted.copy_(self.draw(engine, self.synthesis_batch, first))
-        share = soft_targets.shares(self.wanted)
-        seen = {"entropy": entropy(self.wanted), "largest_class": share.max(), "smallest_class": share.min()}
-        engine.observe("targets", seen)
+            self.account.keep(engine, pixels, self.wanted, self.teacher, self.tau)
 
     def loss_x(self, y: Tensor, shift: Tensor | None = None, flip: Tensor | None = None) -> Terms:
-        """Images: the teacher says the targets of them, with strong features."""
-        images = self.whole(self.made())
+        """Eq. (4): the teacher says the targets of the images, with strong features."""
+        images = self.mine(self.made())
         if shift is not None and flip is not None:
             images = roll_flip(images, shift, flip)
-        seen = self.teacher(images)
-        square = self.tau**2
-        terms = {"distance": target_kl(seen.logits, y, self.tau, self.exchanged)}
-        if self.tau_squared != "none":
-            terms["distance"] = square * terms["distance"]
+        seen, square = self.teacher(images), 1.0 if self.tau_squared == "none" else self.tau**2
+        terms = {"distance": square * self.divergence(seen.logits, y)}
         if self.tap:
             weight = self.lambda_a * (square if self.tau_squared == "both" else 1.0)
-            terms["activation"] = weight * activation(seen.taps[self.tap], self.reduction)
+            terms["activation"] = -weight * feature_size(seen.taps[self.tap], self.reduction)
         if self.w_tv > 0:
             terms["tv"] = self.w_tv * total_variation(images)
         if self.w_norm > 0:
             terms["norm"] = self.w_norm * distance_from_mean(images, self.level)
         return terms
 
-    def jitters(self, engine: Engine) -> tuple[Tensor, Tensor]:
-        """How far each image is rolled, up to an eighth of its sides, and whether it is mirrored, if ``flip`` is on."""
-        n, reach = self.synthesis_batch, max(1, min(self.shape[1:]) // 8)
-        coins = engine.coins(n)
-        return engine.integers(2 * reach + 1, n, 2) - reach, coins if self.flip else torch.zeros_like(coins)
-
-    @torch.no_grad()
-    def keep(self, engine: Engine) -> None:
-        """Store the batch as it will be read back, with what the teacher says of just that."""
-        images = to_float(to_uint8(self.canvas.images), engine.dtype)
-        logits, y = self.teacher(engine.mine(images)).logits, engine.mine(self.wanted)
-        seen = {
-            "agreement": (logits.argmax(1) == y.argmax(1)).to(logits.dtype).mean(),
-            "confidence": F.softmax(logits, dim=1).amax(1).mean(),
-            "gap": target_kl(logits, y, self.tau),
-        }
-        engine.observe("images", seen)
-        self.stored.add(images, logits=engine.gather(logits))
-        self.sums += torch.stack([entropy(self.wanted), *(engine.average(v) for v in seen.values())])
-        self.counts += torch.bincount(self.wanted.argmax(1), minlength=self.k)
-
-    # ---------------------------------------------------------------- 3. student
-
     def step(self, engine: Engine) -> None:
-        """Imitate the teacher on the set: on moved and noisy images by asking it anew, else by its stored logits."""
+        """The algorithm's last part: imitate the teacher on the set."""
+        # 3. Distillation: descend L_S, eq. (5); of moved and noisy images the teacher is asked anew.
         kept = self.stored.draw(engine.integers(self.stored.capacity, self.batch_size), engine.dtype)
         if not (self.crop or self.flip or self.warp or self.noise):
             return engine.minimise(self.loss_s, self.opt_s, inputs=(kept.images, kept.logits))
-        shift = engine.integers(2 * self.crop + 1, self.batch_size, 2)
-        images = crop_flip(kept.images, shift, engine.coins(self.batch_size) if self.flip else None, self.crop)
-        if self.warp:
-            images = warp(images, engine.uniform(self.batch_size, 4), self.warp)
-        if self.noise > 0:
-            images = images + self.noise * engine.noise(self.batch_size, *self.shape, images=False)
-        engine.minimise(self.loss_s, self.opt_s, inputs=(images.clamp(0, 1),))
+        images = moved(engine, kept.images, self.batch_size, self.crop, self.flip, self.warp, self.noise)
+        engine.minimise(self.loss_s, self.opt_s, inputs=(images,))
 
     def loss_s(self, images: Tensor, t: Tensor | None = None) -> Terms:
-        """Student: agree with the teacher, whose logits may be known."""
-        if t is None:
-            with torch.no_grad():
-                t = self.teacher(images).logits
+        """Eq. (5): agree with the teacher, whose logits may be known."""
+        with torch.no_grad():
+            t = self.teacher(images).logits if t is None else t
         return {"kl": kl(self.student(images), t, self.tau if self.tau_s is None else self.tau_s)}
-
-    def decay(self, progress: float) -> float:
-        """The pixels' learning rate, halved at 60 % and 80 % of each batch; ``progress`` is the whole phase's."""
-        at = round(progress * self.batches * self.iterations) % self.iterations
-        return 0.5 ** sum(at >= m * self.iterations for m in (0.6, 0.8))
 
     def deliver(self) -> Network:
         """The student."""
@@ -361,25 +203,17 @@ class SoftTarget(Method):
         return self.stored
 
     def facts(self) -> dict[str, Any]:
-        """The whole transfer set: its targets' entropy and classes, and how near the images came to them."""
-        made = max(len(self.stored) // self.synthesis_batch, 1)
-        nats, agreement, confidence, gap = (self.sums / made).tolist()
-        return {
-            "transfer_set": {
-                "images": len(self.stored),
-                "target_entropy": nats,
-                "target_entropy_at_most": math.log(self.k),
-                "target_classes": self.counts.tolist(),
-                "agreement": agreement,
-                "confidence": confidence,
-                "gap": gap,
-            }
-        }
+        """The account of the whole transfer set."""
+        return {"transfer_set": self.account.facts(self.synthesis_batch)}
 
     def synthesise(self, engine: Engine, n: int) -> Tensor:
         """A draw from the transfer set."""
         if len(self.stored) == 0:
-            raise InputError(
-                f"no batch of the transfer set is finished, which takes {self.iterations} iterations: resume the run"
-            )
+            raise InputError(f"no batch of the transfer set is finished ({self.iterations} iterations): resume the run")
         return self.stored.draw(engine.integers(len(self.stored), n), engine.dtype).images
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """What these settings need of the teacher: nothing of its classifier where neither targets nor features do."""
+        rewarded = self.lambda_a > 0 and self.activation is None
+        return self.needs - {"linear_head"} if self.space == "onehot" and not rewarded else self.needs
