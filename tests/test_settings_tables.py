@@ -26,7 +26,10 @@ def test_every_method_has_a_table():
 
 def test_a_table_says_name_default_range_and_meaning():
     rows = TABLES["table"]("ddad").splitlines()
-    assert "| `alpha` | 1 | at least 0 or auto | Weight of L_BN, the mean over the layers (inferred). 0 is DFAD. " in rows[2]
+    assert (
+        "| `alpha` | 1 | at least 0 or auto | Weight of L_BN, the mean over the layers (inferred). 0 is DFAD. "
+        in rows[2]
+    )
     assert "| `weight_decay` | 0.0005 | at least 0 |" in TABLES["table"]("noise")
     old = "a\n<!-- settings: noise -->\n| stale |\n<!-- end of settings -->\nb\n"
     assert TABLES["filled"](old) == old.replace("| stale |\n", TABLES["table"]("noise"))
