@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamstill.errors import InputError
-from dreamstill.ranges import Batch, Below1, Count, Positive, Range, Share, Small, Weight, check_ranges, marked
+from dreamstill.ranges import (
+    Batch,
+    Below1,
+    Count,
+    Positive,
+    Range,
+    Share,
+    Small,
+    Weight,
+    check_ranges,
+    in_words,
+    marked,
+)
 
 
 @dataclass
@@ -50,6 +62,14 @@ def test_an_open_end_does_not_belong_to_a_range_and_a_closed_one_does(low, high,
     closed, opened = Range(low, high), Range(low, high, True, True)
     assert (value in closed) == (low <= value <= high)
     assert (value in opened) == (low < value < high)
+
+
+def test_a_range_is_said_in_words():
+    found = in_words(Settings)
+    assert found["alpha"] == "at least 0 or auto"
+    assert found["clip"] == "above 0 or null"
+    assert found["replay"] == "at least 0 and below 1"
+    assert (found["mu"], found["flip"]) == ("a number", "true, false")
 
 
 def test_marks_are_found_by_field():

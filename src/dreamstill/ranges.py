@@ -62,7 +62,7 @@ def check_ranges(settings: Any) -> None:
     Raises:
         InputError: one is not, or is not a number; names it, its value and the range.
     """
-    hints = _hints(type(settings))
+    hints = types_of(type(settings))
     for field in fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -74,13 +74,13 @@ def check_ranges(settings: Any) -> None:
 
 def marked(settings: type, kind: type[Mark]) -> dict[str, Mark]:
     """The marks of one kind in a dataclass of settings, by field, in the order of the fields."""
-    hints = _hints(settings)
+    hints = types_of(settings)
     return {name: found[0] for name, hint in hints.items() if (found := _found(hint, kind))}
 
 
 def in_words(settings: type) -> dict[str, str]:
     """What each field of a dataclass of settings may be: its range, or its choices."""
-    return {name: _words(hint) for name, hint in _hints(settings).items()}
+    return {name: _words(hint) for name, hint in types_of(settings).items()}
 
 
 def _words(hint: Any) -> str:
@@ -98,8 +98,9 @@ def _words(hint: Any) -> str:
     return named.get(hint, str(hint))
 
 
-def _hints(settings: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, marks included. Its other annotations may name what only a checker imports."""
+def types_of(settings: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, marks included, each with the names of the module that it was written in."""
+    # Not get_type_hints of the class: its other annotations may name what only a type checker imports.
     names = [f.name for f in fields(settings)]
     found: dict[str, Any] = {}
     for cls in reversed(settings.__mro__):

@@ -13,12 +13,13 @@ from helpers.small import small
 from dreamstill import methods
 from dreamstill.commands.methods import settings_of
 from dreamstill.engine import Engine, Hardware
-from dreamstill.errors import DivergedError
+from dreamstill.errors import DivergedError, InputError
 from dreamstill.networks.network import Network
-from dreamstill.ranges import Batch, Small, check_ranges, marked
+from dreamstill.ranges import Batch, Small, check_ranges, marked, types_of
 from dreamstill.runs import budget
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.loop import Cadence, run
+from dreamstill.runs.settings import build_method
 from dreamstill.runs.synthetic_images import obeyed
 
 # A tiny untrained teacher's soft targets hardly differ, and the method says so.
@@ -243,6 +244,13 @@ def test_what_it_says_of_itself(name):
     for setting in settings_of(cls):
         # The second form: until the last method has its docstrings under the fields.
         assert setting.meaning or f"{setting.name}:" in cls.__doc__, f"{name}: nothing explains {setting.name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_of_another_type_is_refused(name):
+    for setting in types_of(methods.get(name)):
+        with pytest.raises(InputError, match=setting):
+            build_method({"name": name, setting: "nonsense"})
 
 
 @pytest.mark.parametrize("name", NAMES)

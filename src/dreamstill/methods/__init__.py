@@ -169,6 +169,9 @@ def _foreign(name: str) -> type[Any]:
         raise InputError(f"method {name!r} could not be imported ({error}): give package.module:Class") from error
     if not _is_method(found):
         raise InputError(f"{name} is no method: expected a dataclass that subclasses dreamstill.methods.Method")
+    owed = ("setup", "phases", "deliver", "synthesise")
+    if absent := [step for step in owed if getattr(found, step) is getattr(Method, step)]:
+        raise InputError(f"the method {name} has no {', '.join(absent)}: write what dreamstill.methods.Method asks for")
     return found
 
 

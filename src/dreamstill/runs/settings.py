@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from dreamstill.errors import InputError
-from dreamstill.ranges import Below1, Count, Positive, Range, Share, Weight, Whole, check_ranges
+from dreamstill.ranges import Below1, Count, Positive, Range, Share, Weight, Whole, check_ranges, types_of
 
 Precision = Literal["auto", "32", "bf16", "64"]
 Compile = Literal["auto", "on", "off"]
@@ -205,7 +205,7 @@ def method_spec(method: Any) -> dict[str, Any]:
 
 def build_method(method: Any) -> Any:
     """The method object for a spec; its hyper-parameters are typed (``"2e-3"`` is a number) and unknown ones errors."""
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentError, ArgumentParser
 
     from dreamstill.methods import get
 
@@ -215,11 +215,13 @@ def build_method(method: Any) -> Any:
     unknown = sorted(set(spec) - set(known))
     if unknown:
         raise InputError(f"the method {cls.__name__} has no {', '.join(unknown)}: it has {', '.join(known)}")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, as_group=False)
+    # Not add_class_arguments: it reads the types of the class and its bases with the names of one module, and takes
+    # anything where it finds that a name is missing.
+    for name, hint in types_of(cls).items():
+        parser.add_argument(f"--{name}", type=hint)
     try:
-        values = parser.parse_object(spec)
+        values = parser.parse_object(spec, defaults=False)
     except ArgumentError as error:
         raise InputError(f"the method {cls.__name__}: {one_sentence(str(error), 'method.')}") from error
     built = cls(**values.as_dict())
