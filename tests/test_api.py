@@ -56,7 +56,7 @@ def test_a_function_hands_every_argument_on(function, kind, monkeypatch):
         (api.synthesize, ["run"]),
         (api.evaluate, ["run"]),
         (api.doctor, ["teacher"]),
-        (api.methods, []),
+        (api.methods, ["name"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -159,8 +159,8 @@ class TestMethodSettings:
                 "--method.bn_form expects one of norm, gaussian_kl, squared, got 'maha'",
             ),
             ({"name": "ddad", "alpha": "much"}, "--method.alpha expects a number or auto, got 'much'"),
-            ({"name": "ddad", "batch_size": 0}, "positive"),
-            ({"name": "ddad", "lr_s": -1.0}, "not negative"),
+            ({"name": "ddad", "batch_size": 0}, "at least 1"),
+            ({"name": "ddad", "lr_s": -1.0}, "at least 0"),
             ({"name": "ddad", "alpha": float("nan")}, "alpha"),
             (7, "method is 7"),
         ],
@@ -248,5 +248,5 @@ def test_what_is_divided_by_is_not_zero():
     ]
     assert ("random_generator", "every") in known
     for name, field in known:
-        with pytest.raises(InputError, match=f"{field} is 0.*must be positive"):
+        with pytest.raises(InputError, match=rf"{field} is 0.*must be (above 0|at least 1)"):
             build_method({"name": name, field: 0})

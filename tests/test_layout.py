@@ -14,6 +14,10 @@ SOURCES = sorted((ROOT / "src" / "dreamstill").rglob("*.py"))
 HARDWARE = re.compile(r"autocast|torch\.compile\(|\.cuda\(\)|all_reduce|torch\.distributed|lightning|manual_seed_all")
 
 
+# What is longer than it should be. No file may be added, and no number raised.
+LONG = {"api.py": 470, "engine/core.py": 345, "methods/hidfd.py": 323, "report/sections.py": 304}
+
+
 def name(path):
     return str(path.relative_to(ROOT / "src" / "dreamstill"))
 
@@ -35,7 +39,7 @@ def test_only_the_engine_knows_the_hardware(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_files_and_functions_stay_readable(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 400, "split it"
+    assert len(text.splitlines()) <= LONG.get(name(path), 300), "split it"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             doc = ast.get_docstring(node) or ""

@@ -25,7 +25,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below  # not a number is in no range
+        return above and below and math.isfinite(value)  # infinity and what is no number are in no range
 
     def __str__(self) -> str:
         ends = []

@@ -251,7 +251,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
         ({"checkpoint_steps": -1}, "checkpoint_steps is -1"),
         ({"split": "train"}, "--split is train and nothing uses it"),
         ({"method": {"name": "soft_target", "tau_s": 0}}, "tau_s is 0.* must be above 0"),
-        ({"method": {"name": "hidfd", "gan": 0}}, "gan is 0.* must be at least 1"),
+        ({"method": {"name": "hidfd", "gan": 0}}, "gan is 0.* must be above 0"),
         ({"data_root": "somewhere"}, "--data-root is somewhere and nothing uses it"),
     ],
 )

@@ -379,7 +379,8 @@ def test_a_network_of_ones_own_is_loaded_into_its_kind(tmp_path):
     again = load_network(tmp_path / "s.safetensors", student.module)
     x = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
-        assert torch.equal(again(x), method.deliver().eval()(x))
+        # In another memory format, so to rounding.
+        assert torch.allclose(again(x), method.deliver().eval()(x), atol=1e-5)
 
 
 def test_a_file_may_not_choose_code_by_the_base_either(tmp_path):

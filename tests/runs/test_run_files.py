@@ -13,7 +13,7 @@ from dreamstill.data.bank import ImageBank
 from dreamstill.errors import InputError
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.folder import RunFolder, new_folder
-from dreamstill.runs.manifest import _commit, manifest
+from dreamstill.runs.manifest import Weights, _commit, manifest
 
 # ---------------------------------------------------------------- the folder
 
@@ -307,7 +307,7 @@ def test_where_no_folder_can_be(tmp_path):
 
 def test_the_manifest_says_what_is_needed_to_do_it_again(monkeypatch):
     monkeypatch.setattr("sys.argv", ["dreamstill", "distill", "--out", "my runs/1"])
-    got = manifest(["class counts"], {"sha256": "ab12", "file": "t.pt"}, 7, {"cpu": "x"})
+    got = manifest(["class counts"], Weights("t.pt", "ab12"), 7, {"cpu": "x"})
     assert got["schema"] == 1
     assert got["command"] == "dreamstill distill --out 'my runs/1'"
     assert got["versions"].keys() == {"python", "dreamstill", "torch", "lightning", "numpy", "safetensors"}

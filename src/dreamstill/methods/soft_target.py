@@ -1,6 +1,6 @@
 """Soft targeted transfer set synthesis, Wang, AAAI 2021. The equations have the numbers of docs/methods/soft_target.md.
 
-Its body could not be read: *second-hand* is from a summary, *ZSKD code* its predecessor's, *port* a re-implementation's.
+Its body could not be read: *second-hand* is from a summary, *ZSKD code* its predecessor's, *port* a re-implementation.
 Recipe: recipes/soft_target_warped_mnist_lenet5.yaml, 98.4 +- 0.3 % (benchmarks/records/cpu).
 """
 
