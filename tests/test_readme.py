@@ -10,13 +10,13 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = """
-from dreamstill import models
+from dreamstill.networks import builtin
 
 def Teacher():
-    return models.build("convnet", num_classes=10, channels=3, image_size=32, widths=(4, 8, 8))
+    return builtin.build("convnet", num_classes=10, channels=3, image_size=32, widths=(4, 8, 8))
 
 def Student():
-    return models.build("convnet", num_classes=10, channels=3, image_size=32, widths=(2, 4, 4))
+    return builtin.build("convnet", num_classes=10, channels=3, image_size=32, widths=(2, 4, 4))
 """
 
 
