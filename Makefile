@@ -13,10 +13,11 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH is $(TORCH): write TORCH=cpu, or leave it out for the locked build)
 endif
 
-.PHONY: demo test lint docs settings-tables release-check clean help
+.PHONY: demo test test-fast lint docs settings-tables release-check clean help
 help:
 	@echo "make demo           distil a handwritten-digit teacher into a small student, without its data, and look at the result"
 	@echo "make test           run the tests"
+	@echo "make test-fast      the tests without the slow ones and those of the documentation"
 	@echo "make lint           style and types"
 	@echo "make docs           build the documentation into docs/_build/html"
 	@echo "make settings-tables  write the tables of settings in docs/methods/ from the methods themselves"
@@ -42,6 +43,9 @@ endif
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 $(TESTARGS)
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore tests/test_docs.py $(TESTARGS)
 
 demo: $(READY)
 	$(BIN)/dreamstill demo $(DEMOARGS)
