@@ -231,7 +231,7 @@ def distil(args: argparse.Namespace, method: str, k: str) -> dict[str, Any]:
     if args.mini and method == "random_generator":
         settings = {"name": method, "batch_size": 16}
     data = {"data": "digits"} if args.mini else {"data": "cifar" + k, "data_root": args.data_root}
-    teacher = os.environ.get("DREAMSTILL_DAY_TEACHER") or str(args.out / f"run_teacher{k}")
+    teacher = str(args.out / f"run_teacher{k}")
     distill(
         student="wrn_16_1", teacher_checkpoint=teacher, method=settings,
         steps=24 if args.mini else args.steps, device=args.device, precision="32" if args.mini else "bf16",
