@@ -121,8 +121,6 @@ def house(tmp_path_factory):
     torch.save(
         builtin.build("lenet5_bn", num_classes=10, channels=1, image_size=32).state_dict(), folder / "teacher.pt"
     )
-    lraspp = builtin.build("lraspp_mobilenet_v3_large", num_classes=11, channels=3, image_size=(88, 120))
-    torch.save(lraspp.state_dict(), folder / "lraspp.pt")
     (folder / "photographs").mkdir()
     for i, image in enumerate(load_digits().images[:160]):
         Image.fromarray((image * 15).astype(np.uint8)).save(folder / "photographs" / f"{i}.png")
