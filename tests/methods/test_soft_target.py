@@ -482,11 +482,8 @@ def test_the_students_images_are_warped_on_request():
     fed = []
     for warp in (0.0, 1.0):
         method, engine = made(crop=0, flip=False, noise=0.0, warp=warp)
-        method.stored.add(
-            torch.rand(
-                method.stored.capacity, *method.stored.pixels.shape[1:], generator=torch.Generator().manual_seed(0)
-            )
-        )
+        shape = method.stored.pixels.shape
+        method.stored.add(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
         method.loss_s = lambda images, t=None, loss=method.loss_s: (fed.append((images, t)), loss(images, t))[1]
         engine.begin(0, 0.0)
         method.step(engine)
