@@ -14,10 +14,6 @@ SOURCES = sorted((ROOT / "src" / "dreamstill").rglob("*.py"))
 HARDWARE = re.compile(r"autocast|torch\.compile\(|\.cuda\(\)|all_reduce|torch\.distributed|lightning|manual_seed_all")
 
 
-# What is longer than it should be. No file may be added, and no number raised.
-LONG = {"api.py": 470, "engine/core.py": 345, "methods/hidfd.py": 323, "report/sections.py": 304}
-
-
 def name(path):
     return str(path.relative_to(ROOT / "src" / "dreamstill"))
 
@@ -36,15 +32,29 @@ def test_only_the_engine_knows_the_hardware(path):
     ]  # it records the version
 
 
+FILE_LINES, FUNCTION_LINES = 300, 50
+# Longer files. The list may only shrink: no file may be added, and no number raised.
+LONG_FILES = {
+    "api.py": 468,  # the signatures and the help of all commands
+    "engine/core.py": 344,
+    "methods/hidfd.py": 323,
+}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_files_and_functions_stay_readable(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= LONG.get(name(path), 300), "split it"
+    assert len(text.splitlines()) <= LONG_FILES.get(name(path), FILE_LINES), "split it"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             doc = ast.get_docstring(node) or ""
             body = node.end_lineno - node.body[0].lineno + 1 - len(doc.splitlines())
-            assert body <= 70, f"{node.name} has {body} lines"
+            assert body <= FUNCTION_LINES, f"{node.name} has {body} lines"
+
+
+def test_no_file_is_allowed_more_lines_than_it_has():
+    lines = {name(path): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {file: lines.get(file) for file in LONG_FILES} == LONG_FILES, "lower the number, or take the file off"
 
 
 @pytest.mark.parametrize("folder", ["methods", "methods/controls"])

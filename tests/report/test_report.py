@@ -12,6 +12,7 @@ import yaml
 from dreamstill.errors import InputError
 from dreamstill.report import numbers, plots, write_report
 from dreamstill.report.dense import class_table
+from dreamstill.runs.duration import duration
 from dreamstill.tasks.sample_grid import sample_grid
 
 MACHINE = {
@@ -450,7 +451,7 @@ def test_counts(value, text):
      (7512, "2 h 5 min"), (90_000, "1 d 1 h")],
 )  # fmt: skip
 def test_durations(seconds, text):
-    assert numbers.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.0000919, "0.0919 ms"), (0.0832, "83.2 ms"), (1.6493, "1,649 ms")])

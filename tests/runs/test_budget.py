@@ -17,6 +17,7 @@ from dreamstill.methods.ddad import DDAD
 from dreamstill.methods.hidfd import HiDFD
 from dreamstill.methods.soft_target import SoftTarget
 from dreamstill.runs import budget
+from dreamstill.runs.duration import duration
 from dreamstill.runs.settings import build_method
 
 
@@ -50,7 +51,9 @@ def test_several_fixed_phases():
 
 
 def test_a_run_without_a_fixed_phase_is_too_short_by_its_iterations():
-    with pytest.raises(InputError, match=r"leaves 1 s for training, and an iteration takes 0.5 s: that is too short"):
+    with pytest.raises(
+        InputError, match=r"leaves 1\.0 s for training, and an iteration takes 0.5 s: that is too short"
+    ):
         budget.steps_for(1.0, trial(distil=0.5), DDAD())
     # A short phase of weighing before is none of the reason.
     with pytest.raises(InputError, match="an iteration takes"):
@@ -96,10 +99,10 @@ def test_what_a_dry_run_says_is_what_was_measured():
     measured.seconds = {p.name: 0.5 for p in method.phases(7200)}
     said = budget.describe(measured, method, 7200)
     seconds = measured.total(method, 7200) + 60 + budget.FINISHING_SECONDS
-    assert f"about {budget.clock(seconds)}, of it 1 min 0 s evaluation" in said
+    assert f"about {duration(seconds)}, of it 1 min 0 s evaluation" in said
     assert "memory       about 3 GiB" in said
     assert "disk         about 145 MiB" in said  # two checkpoints, the bank, and 5 MB beside
-    assert budget.clock(7384) == "2 h 3 min"
+    assert duration(7384) == "2 h 3 min"
 
 
 def test_a_trial_leaves_the_networks_as_they_were_and_counts_first_iterations():

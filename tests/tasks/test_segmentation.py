@@ -1,5 +1,7 @@
 """What an output a pixel changes: the figures, the losses, what moves with the image."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -140,6 +142,16 @@ def test_a_task_follows_from_the_output():
     odd = Network(torch.nn.Flatten(0), num_classes=4, image_size=8, channels=1)
     with pytest.raises(InputError, match="returns 128 for 2 images"):
         tasks.task_of(odd)
+
+
+def test_the_task_is_found_once_and_kept_by_copies():
+    calls = []
+    network = dense_network(4, 0)
+    network.register_forward_pre_hook(lambda *_: calls.append(1))
+    first, again = tasks.task_of(network), tasks.task_of(network)
+    of_a_copy = tasks.task_of(copy.deepcopy(network))
+    assert all(isinstance(task, Segmentation) for task in (first, again, of_a_copy))
+    assert len(calls) == 1
 
 
 def test_finding_the_task_changes_nothing():

@@ -17,6 +17,7 @@ from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.networks.network import Network
 from dreamstill.report import write_report
 from dreamstill.runs import budget
+from dreamstill.runs.duration import duration
 from dreamstill.runs.inputs import Inputs, check_used, distillation_inputs
 from dreamstill.runs.plan import Finished, Plan, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams
@@ -143,5 +144,5 @@ def table(out: Path) -> str:
         rows.append(("agreement on synthetic images", "", f"{summary['agreement_synthetic']:.2%}"))
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
-    took = budget.clock(summary["wall_seconds"])
+    took = duration(summary["wall_seconds"])
     return "\n".join([*lines, f"{summary['steps']} steps in {took}; {out / 'report.html'}"])

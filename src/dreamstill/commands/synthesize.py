@@ -28,7 +28,6 @@ from dreamstill.runs.inputs import gather_images, resolve_student, resolve_teach
 from dreamstill.runs.manifest import read_manifest
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.settings import DistillSettings, build_method, check_seed, method_spec
-from dreamstill.tasks import task_of
 
 DEFAULT_IMAGES = 1000
 
@@ -47,7 +46,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     bank = method.transfer_set()
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
     about = {"run": folder.name, "seed": seed, **teacher.description()}
-    task = task_of(teacher)
+    task = engine.given.task
     if path.suffix == ".parquet" and task.name == "segmentation":
         raise InputError(
             f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "

@@ -27,13 +27,8 @@ from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import ClassWeights, TrainSettings
 from dreamstill.runs.summary import write_results
 
-PHOTOGRAPHS = {
-    "cifar10",
-    "cifar100",
-    "caltech101",
-    "collected32",
-    "camvid",
-}  # sets in which a mirrored image is as good
+# Sets in which a mirrored image is as good.
+PHOTOGRAPHS = {"cifar10", "cifar100", "caltech101", "collected32", "camvid"}
 
 
 @dataclass

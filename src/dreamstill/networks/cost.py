@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from dreamstill.networks.network import plain_copy
 
 
 class Cost(NamedTuple):
@@ -20,7 +21,7 @@ class Cost(NamedTuple):
 
 def count(network: nn.Module, channels: int, image_size: tuple[int, int]) -> Cost:
     """Count on a copy, in eval mode, so that the network's state is untouched."""
-    copied = copy.deepcopy(network).cpu().float().eval()
+    copied = plain_copy(network)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         copied(torch.zeros(1, channels, *image_size))
     tensors = [*copied.parameters(), *copied.buffers()]

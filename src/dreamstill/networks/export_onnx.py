@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import json
 import logging
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dreamstill import extras
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line
 from dreamstill.files import atomic_write
-from dreamstill.networks.network import Network
+from dreamstill.networks.network import Network, plain_copy
 
 METADATA_KEY = "dreamstill"
 _BATCHES = (1, 7, 32)
@@ -46,7 +45,7 @@ def export_onnx(network: Network, path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     extras.require("onnx", "the export to ONNX")
-    copied = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    copied = plain_copy(network)
     # Random streams: tracing runs the network.
     with _quiet(), torch.random.fork_rng(devices=[]):
         try:
@@ -132,8 +131,7 @@ def _reason(error: Exception) -> str:
     """First line of what lies at the bottom: the exporter wraps the reason in pages of advice."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    return first_line(error)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from dreamstill.errors import InputError
 from dreamstill.networks.channel_moments import channelwise
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class Network(nn.Module):
@@ -68,6 +70,7 @@ class Network(nn.Module):
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size: tuple[int, int] = (int(height), int(width))
         self.channels = channels
+        self.task_name: str | None = None  # found once by dreamstill.tasks.task_of, and kept
         self.name = name or type(module).__name__
         try:  # as the student's file will have them: known now, or training would be for nothing
             self.kwargs: dict[str, Any] = json.loads(json.dumps(kwargs or {}))
@@ -139,6 +142,6 @@ def noise_images(network: Network, n: int) -> Tensor:
     return drawn * network.std.cpu().float() + network.mean.cpu().float()
 
 
-def plain_copy(network: Network) -> Network:
+def plain_copy(network: AnyModule) -> AnyModule:
     """A frozen copy in float32 on the CPU, in eval mode."""
     return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)

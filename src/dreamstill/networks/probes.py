@@ -6,7 +6,6 @@ compiled call never fires. It returns what it saw; it keeps nothing between call
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dreamstill.errors import InputError
 from dreamstill.networks.channel_moments import moments
-from dreamstill.networks.network import Network
+from dreamstill.networks.network import Network, plain_copy
 
 
 class Moments(NamedTuple):
@@ -104,7 +103,7 @@ def single_valued_bn(network: Network) -> list[str]:
 
 
 def _single_valued(network: Network) -> tuple[list[str], bool]:
-    copied = copy.deepcopy(network).cpu().float().eval()
+    copied = plain_copy(network)
     without_probes(copied)
     found: list[str] = []
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line
 
 NETWORK_SCHEMA = 1
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -81,11 +81,11 @@ def _load_torch(path: Path, unsafe: bool) -> Any:
     except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, struct.error, AssertionError, ...
         if unsafe and isinstance(error, AttributeError | ImportError):
             raise InputError(
-                f"checkpoint {path} needs code that is not here ({_first_line(error)}): make it importable, or save "
+                f"checkpoint {path} needs code that is not here ({first_line(error)}): make it importable, or save "
                 "the state_dict() where it is"
             ) from error
         # What an unpickler stumbles over in damaged bytes ("pop from empty list") tells nobody anything.
-        said = "" if isinstance(error, IndexError | KeyError | AttributeError) else f" ({_first_line(error)})"
+        said = "" if isinstance(error, IndexError | KeyError | AttributeError) else f" ({first_line(error)})"
         raise InputError(f"checkpoint {path} is corrupt or cut short{said}: fetch it again") from error
 
 
@@ -115,10 +115,6 @@ def _called_by(path: Path) -> str | None:
     except Exception:  # no pickle, or a damaged one: what reads it next says so
         return None
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:160]
 
 
 def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamstill.report.numbers import count, duration, listing, percent, points, times, unit
+from dreamstill.report.numbers import count, listing, percent, points, times, unit
+from dreamstill.runs.duration import duration
 
 Summary = dict[str, Any]
 _HEADLINES = {"accuracy": "accuracy", "miou": "mean IoU"}
@@ -24,9 +25,8 @@ def head(summary: Summary) -> dict[str, Any]:
         for key, name in _HEADLINES.items():
             if key in student:
                 figures.insert(0, (percent(student[key]), name, summary.get("data", "")))
-        sentence = (
-            f"{student['name']}, a network of {count(student['params'])} parameters, was trained on labelled images."
-        )
+        network = f"{student['name']}, a network of {count(student['params'])} parameters,"
+        sentence = f"{network} was trained on labelled images."
         return {"title": student["name"], "sentence": sentence, "figures": figures, "square": None} | _origin(summary)
     known = (_quality(student, teacher), _agreement(summary), _size(student, teacher))
     return {
@@ -42,17 +42,15 @@ def _origin(summary: Summary) -> dict[str, str]:
 
 
 def _sentence(summary: Summary, student: Summary, teacher: Summary) -> str:
-    names = (
-        f"{student['name']} ({count(student['params'])} parameters)",
-        f"{teacher['name']} ({count(teacher['params'])})",
-    )
+    mine = f"{student['name']} ({count(student['params'])} parameters)"
+    theirs = f"{teacher['name']} ({count(teacher['params'])})"
     size = _relative(student["params"], teacher["params"])
     how = f"is {size} {'as' if size == 'as large' else 'than'} its" if size else "has the"
     outside = summary["outside_information"]
     images = "real" if summary.get("images_are") == "real" else "synthetic"
     lessons = f"It learnt from {images} images in {_count(summary['steps'], 'step')}"
     used = f"with outside information: {listing(outside)}" if outside else "without any of the data behind the teacher"
-    return f"The student {names[0]} {how} teacher {names[1]}. {lessons}, {used}."
+    return f"The student {mine} {how} teacher {theirs}. {lessons}, {used}."
 
 
 def _relative(mine: float, theirs: float) -> str:
@@ -266,10 +264,8 @@ def cost(summary: Summary) -> dict[str, Any]:
     if training := summary["seconds"].get("training"):
         facts.append(("Achieved while training", unit(summary["total_flops"] / training, "FLOP/s")))
     compiled = "compiled" if summary["compile"] else "not compiled"
-    facts += [
-        ("Peak memory", _bytes(summary["peak_memory_bytes"])),
-        ("Device", f"{summary['device']}, precision {summary['precision']}, {compiled}"),
-    ]
+    facts.append(("Peak memory", _bytes(summary["peak_memory_bytes"])))
+    facts.append(("Device", f"{summary['device']}, precision {summary['precision']}, {compiled}"))
     if summary.get("processes", 1) > 1:
         facts.append(("Processes", f"{summary['processes']}"))
     return {"parts": parts, "facts": facts + _machine(summary["machine"])}

@@ -18,6 +18,7 @@ from dreamstill.engine.launch import launch
 from dreamstill.errors import InputError
 from dreamstill.methods import Method, Phase
 from dreamstill.networks.cost import count
+from dreamstill.runs.duration import duration
 from dreamstill.runs.machine import peak_memory
 
 FINISHING_SECONDS = 12.0  # samples, export and report, measured on two cores
@@ -127,7 +128,7 @@ def steps_for(seconds: float, trial: Trial, method: Method) -> int:
 
 def _too_short(seconds: float, trial: Trial, method: Method) -> str:
     """Why a budget does not do: for each phase that no number of steps shortens, its time and what would shorten it."""
-    leaves = f"the budget leaves {clock(max(seconds, 0.0))} for training"
+    leaves = f"the budget leaves {duration(max(seconds, 0.0))} for training"
     needed = trial.total(method, LEAST_STEPS)
     fixed = [p for p in fixed_phases(method) if p.iterations * trial.seconds[p.name] > needed / 10]
     if not fixed:
@@ -140,13 +141,13 @@ def _too_short(seconds: float, trial: Trial, method: Method) -> str:
     for phase in fixed:
         each = trial.seconds[phase.name]
         takes.append(
-            f"the phase {phase.name} takes about {clock(phase.iterations * each)} of that however few the steps "
+            f"the phase {phase.name} takes about {duration(phase.iterations * each)} of that however few the steps "
             f"({phase.iterations} iterations of {each:.2g} s)"
         )
         lower += [name for name in shortening(method, phase) if name not in lower]
     ways = f", or a lower {' or '.join(lower)} of the method" if lower else ""
     return (
-        f"{leaves}, and {LEAST_STEPS} student steps need {clock(needed)}: {' and '.join(takes)}; give more "
+        f"{leaves}, and {LEAST_STEPS} student steps need {duration(needed)}: {' and '.join(takes)}; give more "
         f"--minutes{ways}"
     )
 
@@ -178,15 +179,8 @@ def describe(trial: Trial, method: Method, steps: int) -> str:
         each = trial.seconds[phase.name]
         lines.append(f"phase        {phase.name}: {phase.iterations} iterations of {each * 1e3:.3g} ms")
     total = trial.total(method, steps) + trial.watching + FINISHING_SECONDS
-    lines.append(f"time         about {clock(total)}, of it {clock(trial.watching)} evaluation")
+    lines.append(f"time         about {duration(total)}, of it {duration(trial.watching)} evaluation")
     lines.append(f"memory       about {trial.memory / 2**30:.2g} GiB")
     # Two checkpoints exist for a moment while one replaces the other.
     lines.append(f"disk         about {(2 * trial.checkpoint + trial.bank + 5_000_000) / 2**20:.3g} MiB")
     return "\n".join(lines)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

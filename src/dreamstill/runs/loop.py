@@ -88,26 +88,10 @@ def run(
     ema = Ema(method.deliver(), phases[-1].iterations)
     at = Progress()
     if resume:
-        if (state := checkpoints.load(engine.banks)) is not None:
-            engine.load(state["engine"])
-            ema.network.load_state_dict(state["ema"])
-            at = Progress(**state["progress"])
-            ema.updates = at.ema_updates
+        at = _restored(engine, checkpoints, ema)
         log.cut(at.iteration)
-    every = cadence.log or max(1, total // 100)
-    evaluations = {round(total * (i + 1) / cadence.evaluations) for i in range(cadence.evaluations)}
-    started, saved = time.monotonic() - at.seconds, time.monotonic()
-    last: dict[str, float] = {}
-
-    def save() -> None:
-        at.ema_updates = ema.updates
-        at.seconds = time.monotonic() - started
-        if engine.rank == 0:
-            state = {"engine": engine.state(), "ema": ema.network.state_dict(), "progress": vars(at).copy()}
-            checkpoints.save(at.iteration, state, engine.banks)
-        engine.barrier()
-
     with _Signals() as signals:
+        watch = _Watch(engine, ema, checkpoints, log, cadence, signals, evaluate, at, total)
         first = 0
         for phase in phases:
             for i in range(max(at.iteration - first, 0), phase.iterations):
@@ -117,49 +101,103 @@ def run(
                 else:
                     phase.step(engine)
                 ema.update(method.deliver())
-                at.iteration = first + i + 1
-                now = time.monotonic()
-                at.seconds = now - started
-                finished = at.iteration == total
-                if at.iteration % every == 0 or finished:
-                    last = engine.read()
-                    log.log(at.iteration, {"seconds": at.seconds, **last})
-                log.progress(at.iteration, last)
-                if evaluate is not None and at.iteration in evaluations:
-                    log.log(at.iteration, evaluate(ema))
-                    at.evaluation_seconds += time.monotonic() - now
-                    at.seconds = time.monotonic() - started
-                # Steps are alike on all ranks; of clocks and signals the others are asked, which waits: not each time.
-                ask = engine.ranks == 1 or at.iteration % every == 0
-                due = _due_by_steps(cadence, at.iteration) or (ask and engine.any_rank(_late(cadence, now - saved)))
-                stop = ask and engine.any_rank(signals.caught is not None)
-                if due or stop or finished:
-                    _check(engine, log, at, last)
-                    save()
-                    saved = time.monotonic()
-                if stop and not finished:
-                    raise Stopped(
-                        f"stopped by {signals.caught or 'another process'} after {at.iteration} of {total} iterations: "
-                        "a checkpoint is written, --resume goes on from it"
-                    )
+                watch.after(first + i + 1)
             first += phase.iterations
-    return Outcome(ema, total, time.monotonic() - started, at.flops, at.evaluation_seconds)
+    return Outcome(ema, total, watch.seconds(), at.flops, at.evaluation_seconds)
 
 
-def _due_by_steps(cadence: Cadence, iteration: int) -> bool:
-    return cadence.checkpoint_steps > 0 and iteration % cadence.checkpoint_steps == 0
+def _restored(engine: Engine, checkpoints: Checkpoints, ema: Ema) -> Progress:
+    """Put the last checkpoint back, if there is one, and say how far it is."""
+    state = checkpoints.load(engine.banks)
+    if state is None:
+        return Progress()
+    engine.load(state["engine"])
+    ema.network.load_state_dict(state["ema"])
+    at = Progress(**state["progress"])
+    ema.updates = at.ema_updates
+    return at
 
 
-def _late(cadence: Cadence, seconds: float) -> bool:
-    return cadence.checkpoint_steps == 0 and seconds > cadence.checkpoint_seconds
+@dataclass
+class _Watch:
+    """What happens after an iteration: readings, scores, checkpoints, and the end when a signal came."""
 
+    engine: Engine
+    ema: Ema
+    checkpoints: Checkpoints
+    log: Log
+    cadence: Cadence
+    signals: _Signals
+    evaluate: Callable[[Ema], dict[str, float]] | None
+    at: Progress
+    total: int
 
-def _check(engine: Engine, log: Log, at: Progress, last: dict[str, float]) -> None:
-    """Never write a checkpoint over a good one before weights and losses were seen to be finite."""
-    if values := engine.read():  # first: a loss that is not says more of the cause
-        last.update(values)
-        log.log(at.iteration, {"seconds": at.seconds, **values})
-    check_finite(engine.modules, at.iteration)
+    def __post_init__(self) -> None:
+        self.started, self.saved = time.monotonic() - self.at.seconds, time.monotonic()
+        self.every = self.cadence.log or max(1, self.total // 100)
+        times = self.cadence.evaluations
+        self.evaluations = {round(self.total * (i + 1) / times) for i in range(times)}
+        self.last: dict[str, float] = {}
+
+    def seconds(self) -> float:
+        """Of the run so far, those before it was resumed included."""
+        return time.monotonic() - self.started
+
+    def after(self, iteration: int) -> None:
+        """Do what is due after an iteration; the first is 1.
+
+        Raises:
+            DivergedError: a loss term or a weight is NaN or infinite.
+            Stopped: a signal came; a checkpoint was written.
+        """
+        self.at.iteration, self.at.seconds, now = iteration, self.seconds(), time.monotonic()
+        finished = iteration == self.total
+        if iteration % self.every == 0 or finished:
+            self.last = self.engine.read()
+            self.log.log(iteration, {"seconds": self.at.seconds, **self.last})
+        self.log.progress(iteration, self.last)
+        if self.evaluate is not None and iteration in self.evaluations:
+            self.log.log(iteration, self.evaluate(self.ema))
+            self.at.evaluation_seconds += time.monotonic() - now
+            self.at.seconds = self.seconds()
+        # Steps are alike on all ranks; of clocks and signals the others are asked, which waits: not each time.
+        ask = self.engine.ranks == 1 or iteration % self.every == 0
+        due = self._due_by_steps() or (ask and self.engine.any_rank(self._late(now)))
+        stop = ask and self.engine.any_rank(self.signals.caught is not None)
+        if due or stop or finished:
+            self._check()
+            self._save()
+        if stop and not finished:
+            raise Stopped(
+                f"stopped by {self.signals.caught or 'another process'} after {iteration} of {self.total} iterations: "
+                "a checkpoint is written, --resume goes on from it"
+            )
+
+    def _due_by_steps(self) -> bool:
+        every = self.cadence.checkpoint_steps
+        return every > 0 and self.at.iteration % every == 0
+
+    def _late(self, now: float) -> bool:
+        return self.cadence.checkpoint_steps == 0 and now - self.saved > self.cadence.checkpoint_seconds
+
+    def _check(self) -> None:
+        """Never write a checkpoint over a good one before weights and losses were seen to be finite."""
+        if values := self.engine.read():  # first: a loss that is not says more of the cause
+            self.last.update(values)
+            self.log.log(self.at.iteration, {"seconds": self.at.seconds, **values})
+        check_finite(self.engine.modules, self.at.iteration)
+
+    def _save(self) -> None:
+        self.at.ema_updates, self.at.seconds = self.ema.updates, self.seconds()
+        if self.engine.rank == 0:
+            state = {
+                "engine": self.engine.state(),
+                "ema": self.ema.network.state_dict(),
+                "progress": vars(self.at).copy(),
+            }
+            self.checkpoints.save(self.at.iteration, state, self.engine.banks)
+        self.engine.barrier()
+        self.saved = time.monotonic()
 
 
 def _counted(engine: Engine, step: Callable[[Engine], None]) -> float:

@@ -6,7 +6,6 @@ little: the generator's adversarial term and the loss of hard labels. Everything
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from dreamstill.data.image_set import ImageSet
 from dreamstill.errors import InputError
-from dreamstill.networks.network import Network
+from dreamstill.networks.network import Network, plain_copy
 from dreamstill.tasks.classification import Classification
 from dreamstill.tasks.segmentation import Segmentation
 
@@ -65,22 +64,32 @@ class Task(Protocol):
         """A PNG of some labelled images beside what named networks make of them; None where figures say it all."""
 
 
+_TASKS: dict[str, type[Classification] | type[Segmentation]] = {
+    task.name: task for task in (Classification, Segmentation)
+}
+
+
 def task_of(network: Network) -> Task:
-    """The task of a network, by the shape of what it returns for two blank images.
+    """The task of a network, by the shape of what it returns for two blank images, which is found out once.
 
     Args:
-        network: left as it is; a copy runs on the CPU in eval mode.
+        network: left as it is but for its ``task_name``; a copy runs on the CPU in eval mode.
 
     Raises:
         InputError: its output is neither one row of logits an image nor one map of logits an image.
     """
-    copied = copy.deepcopy(network).cpu().float().eval()
+    if network.task_name is None:
+        network.task_name = _task_name(network)
+    return _TASKS[network.task_name]()
+
+
+def _task_name(network: Network) -> str:
     with torch.no_grad():
-        outputs = copied(torch.zeros(2, network.channels, *network.image_size))
-    tasks: dict[int, Task] = {2: Classification(), 4: Segmentation()}
-    if outputs.dim() not in tasks:
+        outputs = plain_copy(network)(torch.zeros(2, network.channels, *network.image_size))
+    names = {2: Classification.name, 4: Segmentation.name}
+    if outputs.dim() not in names:
         raise InputError(
             f"{network.name} returns {' x '.join(str(d) for d in outputs.shape)} for 2 images: expected one row of "
             "logits an image (b k) or a map of them (b k h w)"
         )
-    return tasks[outputs.dim()]
+    return names[outputs.dim()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 
 from dreamstill.data.image_set import VOID, WHOLE, ImageSet
 from dreamstill.data.load import load_images
-from dreamstill.errors import InputError
-from dreamstill.networks.network import Network, sides
+from dreamstill.errors import InputError, first_line
+from dreamstill.networks.network import Network, plain_copy, sides
 from dreamstill.networks.probes import single_valued_bn
 from dreamstill.tasks import metrics, task_of
 
@@ -85,14 +84,14 @@ def check_size(network: Network, size: tuple[int, int]) -> None:
     """
     if size == network.image_size:
         return
-    copied = copy.deepcopy(network).cpu().float().eval()
+    copied = plain_copy(network)
     try:
         with torch.no_grad():
             copied(torch.zeros(1, network.channels, *size))
     except Exception as error:  # whatever somebody's forward() raises
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{network.name} fails on images of {size[0]}x{size[1]}, which set_size brings the set to, with {said!r}: "
+            f"{network.name} fails on images of {size[0]}x{size[1]}, which set_size brings the set to, with "
+            f"{first_line(error)!r}: "
             "give a set_size that it takes, or leave it out"
         ) from error
 

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from dreamstill.commands.bench.suite import Row, Table
-from dreamstill.report.numbers import duration, unit
+from dreamstill.report.numbers import unit
+from dreamstill.runs.duration import duration
 
 Record = Mapping[str, Any]
 

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from dreamstill.commands.profiling.faster import TOLERANCE, sentence
 from dreamstill.files import atomic_write
 from dreamstill.report import plots
-from dreamstill.report.numbers import duration, listing, milliseconds, percent, plain, unit
+from dreamstill.report.numbers import listing, milliseconds, percent, plain, unit
+from dreamstill.runs.duration import duration
 
 
 def write_profile(folder: Path, found: dict[str, Any]) -> Path:

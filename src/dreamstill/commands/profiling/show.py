@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamstill.commands.profiling.faster import TOLERANCE, sentence
-from dreamstill.report.numbers import duration, listing, percent
+from dreamstill.report.numbers import listing, percent
+from dreamstill.runs.duration import duration
 
 
 def show(found: dict[str, Any], out: Path) -> None:
