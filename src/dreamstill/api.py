@@ -28,7 +28,7 @@ def distill(
     teacher_args: dict[str, Any] | None = None,
     student_checkpoint: str | None = None,
     student_args: dict[str, Any] | None = None,
-    method: str | dict[str, Any] = "ddad",
+    method: str | dict[str, Any] = "auto",
     num_classes: int | None = None,
     image_size: int | list[int] | None = None,
     channels: int | None = None,
@@ -40,6 +40,7 @@ def distill(
     precision: Precision = "auto",
     compile: Compile = "auto",
     device: str = "auto",
+    threads: int | None = None,
     data: str | None = None,
     split: str = "test",
     set_size: int | list[int] | None = None,
@@ -71,19 +72,22 @@ def distill(
         teacher_args: arguments for building the teacher, as {width: 0.5}.
         student_checkpoint: weights for the student to start from; fresh ones without it.
         student_args: arguments for building the student.
-        method: the method's name, or {name: ddad, alpha: 0.1}; on the command line --method ddad --method.alpha 0.1.
-            dreamstill methods ddad lists its settings.
+        method: auto chooses method and settings by the teacher, the images given and the budget. Or a method's name,
+            or {name: ddad, alpha: 0.1}; on the command line --method ddad --method.alpha 0.1. dreamstill methods ddad
+            lists its settings.
         num_classes: how many classes the teacher tells apart.
         image_size: side of the images, or [height, width].
         channels: channels of the images; 3 if neither you nor the checkpoint says.
         mean: per channel, what the teacher's training subtracted, in [0, 1] units.
         std: per channel, what the teacher's training divided by, in [0, 1] units.
-        steps: budget in optimiser steps of the student; 5000 when neither steps nor minutes is given.
-        minutes: budget in minutes; the step is measured first and the whole schedule laid into the time.
+        steps: budget in optimiser steps of the student.
+        minutes: budget in minutes, all included; the steps are measured first, and on the way again. Without either
+            budget auto takes 10 minutes, and a named method 5,000 steps.
         seed: of everything random; the same seed on the same CPU gives the same student, bit for bit.
         precision: 32, bf16 (mixed), 64 (exact, slow), or auto.
         compile: whether to compile the steps with torch.compile: on, off or auto.
         device: cpu, cuda, mps or auto.
+        threads: of the CPU; without it, where there is a budget of minutes, what is faster now: all of them or one.
         data: a labelled set to score teacher and student on; never used for training or for choosing weights.
         split: which split of it: settings that are chosen by their scores are best chosen on another than test.
         set_size: sides that the images of --data and --real are brought to if not to image_size: larger ones, whose
@@ -125,6 +129,7 @@ def distill(
         precision=precision,
         compile=compile,
         device=device,
+        threads=threads,
         data=data,
         split=split,
         set_size=set_size,

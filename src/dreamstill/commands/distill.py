@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from dreamstill.data.bank import ImageBank
-from dreamstill.data.image_set import ImageSet
 from dreamstill.data.transfer_set import kept, write_set
-from dreamstill.engine import Given, Hardware, choose
 from dreamstill.errors import InputError
-from dreamstill.methods import Method
 from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.networks.network import Network
 from dreamstill.report import write_report
-from dreamstill.runs import budget
 from dreamstill.runs.duration import duration
-from dreamstill.runs.inputs import Inputs, check_used, distillation_inputs
+from dreamstill.runs.inputs import check_used
 from dreamstill.runs.plan import Finished, Plan, plan_run
-from dreamstill.runs.random_numbers import kept_random_streams
+from dreamstill.runs.random_numbers import kept_random_streams, kept_threads
+from dreamstill.runs.resolve import Resolved, resolve_run
 from dreamstill.runs.resume import resumed
-from dreamstill.runs.run import CURVE_IMAGES, carry_out
-from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_method
+from dreamstill.runs.run import carry_out
+from dreamstill.runs.settings import DistillSettings
 from dreamstill.runs.summary import write_results
 from dreamstill.runs.synthetic_images import look_at_images
 
@@ -37,56 +34,20 @@ def run_distillation(settings: DistillSettings) -> Network | None:
     else:
         check_used(settings)
     settings.check()
-    method = build_method(settings.method)
-    inputs = distillation_inputs(settings, method)
-    hardware, steps = _budget(settings, method, inputs, began)
-    if steps is None:
+    with kept_threads():
+        return _distil(resolve_run(settings, began), began)
+
+
+def _distil(found: Resolved, began: float) -> Network | None:
+    settings = found.settings
+    if settings.dry_run:
+        print(found.estimate)
         return None
-    plan = plan_run(settings, method, inputs, hardware, steps, began)
+    plan = plan_run(settings, found.method, found.inputs, found.hardware, found.steps, began, found.ends)
     delivered = carry_out(plan, _finish)
     if not settings.quiet and (plan.out / "summary.json").exists():
         print(table(plan.out))
     return delivered
-
-
-# ---------------------------------------------------------------- the budget
-
-
-def _budget(settings: DistillSettings, method: Method, inputs: Inputs, began: float) -> tuple[Hardware, int | None]:
-    """Hardware and steps, resolved; None for the steps after a dry run, which prints its estimate."""
-    steps, minutes, given = settings.steps, settings.minutes, inputs.given
-    work = budget.work(method, given)
-    guess = steps or (DEFAULT_STEPS if minutes is None else round(minutes * 60 * 1e11 / work))
-    hardware = choose(settings.device, settings.precision, settings.compile, guess * work)
-    hardware = budget.agreed(hardware, hardware)  # auto tries how fast this process is
-    if minutes is None and not settings.dry_run:
-        return hardware, steps or DEFAULT_STEPS
-    trial = budget.measure(
-        lambda: build_method(method), given, hardware, settings.seed,
-        watch=lambda placed: _evaluation_seconds(inputs.test, settings.evaluations, placed),
-    )  # fmt: skip
-    spent = time.monotonic() - began
-    trial, spent = budget.agreed((trial, spent), hardware)
-    if minutes is not None:
-        left = minutes * 60 - trial.watching - budget.FINISHING_SECONDS - spent
-        steps = budget.steps_for(left, trial, method)
-    steps = steps or DEFAULT_STEPS
-    if settings.dry_run:
-        print(budget.describe(trial, method, steps))
-        return hardware, None
-    return hardware, steps
-
-
-def _evaluation_seconds(test: ImageSet | None, evaluations: int, given: Given) -> float:
-    if test is None:
-        return 0.0
-    some = test.pixels[: min(256, given.task.looked_at)]
-    started = time.perf_counter()
-    given.task.predict(given.student, some)
-    student = time.perf_counter() - started
-    given.task.predict(given.teacher, some)
-    both = time.perf_counter() - started
-    return (evaluations * min(len(test), CURVE_IMAGES) * student + len(test) * (both + student)) / len(some)
 
 
 # ---------------------------------------------------------------- what is left behind

@@ -155,15 +155,16 @@ class Engine:
         self.buffers[name] = value.to(self.device)
         return self.buffers[name]
 
-    def bank(self, name: str, capacity: int, logits: bool = False, wide: bool = False) -> ImageBank:
+    def bank(self, name: str, capacity: int, logits: bool = False, wide: bool = False, views: int = 1) -> ImageBank:
         """An image bank for the teacher's image size, with its logits if asked for; every rank holds all of it.
 
         ``wide``: for images that generators made in standardised pixels: with a margin of four standard deviations.
+        ``views``: how many rows of logits an image has.
         """
         teacher = self.given.teacher
         beyond = 4 * teacher.std - torch.minimum(teacher.mean, 1 - teacher.mean)
         margin = max(float(beyond.max()), 0.0) if wide else 0.0
-        k = teacher.num_classes if logits else 0
+        k = views * teacher.num_classes if logits else 0
         bank = ImageBank(capacity, teacher.channels, teacher.image_size, k, margin, self.scratch)
         self.banks[name] = bank.to(self.device)
         return self.banks[name]
@@ -224,7 +225,7 @@ class Engine:
 
     # ---------------------------------------------------------------- computing
 
-    def make(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def make(self, network: Callable[..., Any], *inputs: Tensor) -> Any:
         """Run a network without gradients, images of a generator for instance."""
         with torch.no_grad(), self.watch("image making"):
             return self._graph(network, network)(*inputs)
@@ -315,6 +316,10 @@ class Engine:
     def any_rank(self, flag: bool) -> bool:
         """Whether ``flag`` is set on any rank."""
         return flag if self.ranks == 1 else bool(self.average(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def first_rank(self, value: Any) -> Any:
+        """The first rank's value, on all of them."""
+        return value if self.ranks == 1 else self.fabric.broadcast(value)
 
     # ---------------------------------------------------------------- state
 

@@ -20,10 +20,15 @@ class Ema:
     """
 
     def __init__(self, network: Network, iterations: int, share: float = 0.02) -> None:
-        self.decay = 1.0 - 1.0 / max(share * iterations, 1.0)
+        self.share = share
+        self.lengthen(iterations)
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         without_probes(self.network)
         self.updates = 0
+
+    def lengthen(self, iterations: int) -> None:
+        """Scale the decay to another length of the schedule."""
+        self.decay = 1.0 - 1.0 / max(self.share * iterations, 1.0)
 
     @torch.no_grad()
     def update(self, live: nn.Module) -> None:

@@ -82,6 +82,17 @@ def keep_freed_memory() -> bool:
         return False
 
 
+def fastest_threads() -> int:
+    """All of the CPU's threads that torch would take, or one where other work on the machine makes that faster."""
+    every = torch.get_num_threads()
+    speeds = {}
+    for threads in {every, 1}:
+        torch.set_num_threads(threads)
+        speeds[threads] = conv_speed(torch.float32, runs=40)
+    torch.set_num_threads(every)
+    return every if speeds[every] > 1.2 * speeds[1] else 1
+
+
 def _fast_bf16(device: str, flops: float) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

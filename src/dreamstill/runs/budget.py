@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -39,7 +40,9 @@ class Trial:
         memory: bytes, the most this process held.
         checkpoint: bytes of one checkpoint without the banks' images.
         bank: bytes of the banks, logits and labels included, when full.
-        watching: seconds of all evaluations of a run.
+        watching: seconds of all evaluations of a run, the last included.
+        scoring: seconds of the last, which comes after training.
+        student: seconds of a student step, images and teacher not counted.
     """
 
     seconds: dict[str, float]
@@ -48,6 +51,8 @@ class Trial:
     checkpoint: int
     bank: int
     watching: float = 0.0
+    scoring: float = 0.0
+    student: float = 0.0
 
     def total(self, method: Method, steps: int) -> float:
         """Seconds of a run of ``steps`` student steps, without evaluations."""
@@ -66,11 +71,12 @@ def measure(
     hardware: Hardware,
     seed: int,
     patience: float = 6.0,
-    watch: Callable[[Given], float] = lambda _: 0.0,
+    watch: Callable[[Given], tuple[float, float]] = lambda _: (0.0, 0.0),
 ) -> Trial:
-    """Run each phase's step for up to ``patience`` seconds in all.
+    """Run each phase's step for up to ``patience`` seconds in all, or once where that takes twice as long.
 
-    ``watch``: seconds of all evaluations of a run, found with the networks where the engine has placed them.
+    ``watch``: seconds of all evaluations of a run and of the last, found with the networks where the engine has placed
+    them.
     """
     engine = Engine(
         copy.deepcopy(given), device=hardware.device, precision=hardware.precision, compile=hardware.compile, seed=seed,
@@ -78,6 +84,7 @@ def measure(
     )  # fmt: skip
     method = make()
     method.setup(engine)
+    student = _Watched(engine, "student step")
     ema = Ema(method.deliver(), _PRETEND)
     phases, seconds, first = method.phases(_PRETEND), {}, 0.0
     for phase in phases:
@@ -90,15 +97,43 @@ def measure(
             ema.update(method.deliver())
             engine.read()  # waits for the device
             times.append(time.perf_counter() - now)
-            late = time.perf_counter() - started > patience / len(phases)
-            if engine.any_rank(late and i >= 1):
+            waited, enough = time.perf_counter() - started, patience / len(phases)
+            if engine.any_rank(waited > (enough if i else 2 * enough)):
                 break
         first += times[0]
-        seconds[phase.name] = float(engine.average(torch.tensor(statistics.mean(times[1:]), device=engine.device)))
+        each = statistics.mean(times[1:] or times)
+        seconds[phase.name] = float(engine.average(torch.tensor(each, device=engine.device)))
     buffer = io.BytesIO()
     torch.save({"engine": engine.state(), "ema": ema.network.state_dict()}, buffer)
     bank = sum(b.capacity * b.row_bytes for b in engine.banks.values())
-    return Trial(seconds, first, peak_memory(), buffer.tell(), bank, watch(engine.given))
+    return Trial(seconds, first, peak_memory(), buffer.tell(), bank, *watch(engine.given), student.mean())
+
+
+class _Watched:
+    """Measures the steps of one network."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine, self.name, self.times = engine, name, list[float]()
+        engine.watch = self
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if name != self.name:
+            yield
+            return
+        self._wait()
+        began = time.perf_counter()
+        yield
+        self._wait()
+        self.times.append(time.perf_counter() - began)
+
+    def _wait(self) -> None:
+        if self.engine.device.type == "cuda":
+            torch.cuda.synchronize(self.engine.device)
+
+    def mean(self) -> float:
+        """Seconds of a step, the first left out where there are more; 0 where there was none."""
+        return statistics.mean(self.times[1:] or self.times or [0.0])
 
 
 def agreed(value: T, hardware: Hardware) -> T:

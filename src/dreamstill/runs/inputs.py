@@ -57,9 +57,9 @@ class Inputs:
 # ---------------------------------------------------------------- of a distillation
 
 
-def distillation_inputs(settings: DistillSettings, method: Method) -> Inputs:
-    """Networks and images of ``dreamstill distill``."""
-    teacher = resolve_teacher(settings)
+def distillation_inputs(settings: DistillSettings, method: Method, teacher: Network | None = None) -> Inputs:
+    """Networks and images of ``dreamstill distill``; the teacher, where it was resolved before."""
+    teacher = teacher or resolve_teacher(settings)
     student = resolve_student(settings, teacher)
     check(method, teacher, student)
     test = test_set(settings, teacher)

@@ -14,12 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamstill.engine import Engine, check_finite
 from dreamstill.engine.ema import Ema
 from dreamstill.errors import Stopped
-from dreamstill.methods import Method
+from dreamstill.methods import Method, Phase
 from dreamstill.runs.checkpoints import Checkpoints
 
 # Iterations of a phase, from its first, whose operations are counted: they are not all alike (generators re-drawn
 # every few steps, replay once there is a bank), and counting runs without compiled graphs.
 COUNTED = 10
+
+
+# After an iteration of the last phase: how many it shall have. Asked with the engine, the iterations done and planned.
+Pace = Callable[[Engine, int, int], int]
 
 
 class Log(Protocol):
@@ -33,6 +37,9 @@ class Log(Protocol):
 
     def cut(self, step: int) -> None:
         """Drop what was recorded after a step."""
+
+    def lengthen(self, total: int) -> None:
+        """Count to another number of iterations."""
 
 
 @dataclass
@@ -64,7 +71,9 @@ class Progress:
     seconds: float = 0.0
     evaluation_seconds: float = 0.0
     flops: float = 0.0
+    flops_each: float = 0.0  # of an iteration of the phase, as far as they were counted
     ema_updates: int = 0
+    iterations: int = 0  # of the last phase, where they were changed on the way; else 0
 
 
 def run(
@@ -75,8 +84,11 @@ def run(
     cadence: Cadence,
     resume: bool = False,
     evaluate: Callable[[Ema], dict[str, float]] | None = None,
+    pace: Pace | None = None,
 ) -> Outcome:
     """Run all phases of a method that was set up, from the start or from the last checkpoint.
+
+    ``pace`` may lengthen or shorten the last phase while it runs, so that the run ends when it should.
 
     Raises:
         DivergedError: a loss term or a weight became NaN or infinite; the last checkpoint is good.
@@ -90,20 +102,29 @@ def run(
     if resume:
         at = _restored(engine, checkpoints, ema)
         log.cut(at.iteration)
+        if at.iterations:
+            total += at.iterations - phases[-1].iterations
+            phases[-1].iterations = at.iterations
     with _Signals() as signals:
         watch = _Watch(engine, ema, checkpoints, log, cadence, signals, evaluate, at, total)
         first = 0
         for phase in phases:
-            for i in range(max(at.iteration - first, 0), phase.iterations):
+            i = max(at.iteration - first, 0)
+            while i < phase.iterations:
                 engine.begin(first + i, i / phase.iterations, phase.schedules)
                 if i < COUNTED:
-                    at.flops += _counted(engine, phase.step) * phase.iterations / min(COUNTED, phase.iterations)
+                    each = _counted(engine, phase.step) / min(COUNTED, phase.iterations)
+                    at.flops_each = each + (at.flops_each if i else 0.0)
+                    at.flops += each * phase.iterations
                 else:
                     phase.step(engine)
                 ema.update(method.deliver())
-                watch.after(first + i + 1)
+                i += 1
+                if pace is not None and phase is phases[-1] and i < phase.iterations:
+                    watch.change(phase, pace(engine, i, phase.iterations))
+                watch.after(first + i)
             first += phase.iterations
-    return Outcome(ema, total, watch.seconds(), at.flops, at.evaluation_seconds)
+    return Outcome(ema, watch.total, watch.seconds(), at.flops, at.evaluation_seconds)
 
 
 def _restored(engine: Engine, checkpoints: Checkpoints, ema: Ema) -> Progress:
@@ -138,6 +159,19 @@ class _Watch:
         times = self.cadence.evaluations
         self.evaluations = {round(self.total * (i + 1) / times) for i in range(times)}
         self.last: dict[str, float] = {}
+
+    def change(self, phase: Phase, iterations: int) -> None:
+        """Give the last phase another number of iterations."""
+        if iterations == phase.iterations:
+            return
+        done, more = self.at.iteration, iterations - phase.iterations
+        self.at.flops += self.at.flops_each * more
+        self.total += more
+        phase.iterations = self.at.iterations = iterations
+        left = sum(e > done for e in self.evaluations)
+        self.evaluations = {done + round((self.total - done) * (i + 1) / left) for i in range(left)} if left else set()
+        self.ema.lengthen(iterations)
+        self.log.lengthen(self.total)
 
     def seconds(self) -> float:
         """Of the run so far, those before it was resumed included."""

@@ -69,6 +69,12 @@ class Tracker:
         if self.folder is not None:
             atomic_write(self.folder / "metrics.csv", _as_csv(self.rows))
 
+    def lengthen(self, total: int) -> None:
+        """Count to another number of iterations."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], total=total)
+
     def close(self) -> None:
         """Put the terminal back and flush TensorBoard."""
         if self._bar is not None:

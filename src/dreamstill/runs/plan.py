@@ -31,6 +31,7 @@ class Plan:
     steps: int
     out: Path
     began: float  # when the command did
+    ends: float | None = None  # when training shall, on the clock of time.monotonic
 
     @property
     def compare(self) -> bool:
@@ -57,7 +58,13 @@ class Plan:
 
 
 def plan_run(
-    settings: RunSettings, method: Method, inputs: Inputs, hardware: Hardware, steps: int, began: float
+    settings: RunSettings,
+    method: Method,
+    inputs: Inputs,
+    hardware: Hardware,
+    steps: int,
+    began: float,
+    ends: float | None = None,
 ) -> Plan:
     """Resolve what is left to resolve: the networks' names and facts, the hardware, the paths and the folder."""
     teacher, student = inputs.given.teacher, inputs.given.student
@@ -77,7 +84,7 @@ def plan_run(
     compile: Compile = "on" if hardware.compile else "off"
     resolved = replace(resolved, device=hardware.device, precision=hardware.precision, compile=compile)
     out = Path(settings.out) if settings.out else new_folder(Path("runs"), name)
-    return Plan(with_absolute_paths(resolved), method, inputs, hardware, steps, out, began)
+    return Plan(with_absolute_paths(resolved), method, inputs, hardware, steps, out, began, ends)
 
 
 def with_absolute_paths(settings: Settings) -> Settings:

@@ -1,4 +1,4 @@
-"""The global random streams of whoever calls: a run uses them as its own and puts them back."""
+"""What is global in torch and the caller's: a run uses it as its own and puts it back."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def kept_random_streams() -> Iterator[None]:
         finally:
             if not began and torch.cuda.is_initialized():
                 torch.manual_seed(first)  # where a CUDA device's stream, not used before, would have begun
+
+
+@contextlib.contextmanager
+def kept_threads() -> Iterator[None]:
+    """Leave the number of torch's threads as it was before."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -22,6 +22,7 @@ from dreamstill.runs.loop import Cadence, Outcome, run
 from dreamstill.runs.machine import machine, reset_peak_memory
 from dreamstill.runs.manifest import manifest
 from dreamstill.runs.metrics_log import Tracker
+from dreamstill.runs.pace import Pace
 from dreamstill.runs.plan import Finished, Plan
 from dreamstill.runs.resume import same_inputs
 from dreamstill.runs.settings import DistillSettings
@@ -108,7 +109,8 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
     evaluate = _curve(plan, engine.task) if cadence.evaluations else None
     try:
         checkpoints = Checkpoints(plan.out / "checkpoint")
-        return run(plan.method, engine, checkpoints, tracker, cadence, settings.resume, evaluate)
+        pace = None if plan.ends is None else Pace(plan.ends - time.monotonic())
+        return run(plan.method, engine, checkpoints, tracker, cadence, settings.resume, evaluate, pace)
     finally:
         tracker.close()
 

@@ -19,7 +19,7 @@ Precision = Literal["auto", "32", "bf16", "64"]
 Compile = Literal["auto", "on", "off"]
 ClassWeights = Literal["none", "median", "root"]
 
-DEFAULT_STEPS = 5_000  # of a distillation that is given neither steps nor minutes
+DEFAULT_STEPS = 5_000  # of a distillation by a named method that is given neither steps nor minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class DistillSettings:
     teacher_args: dict[str, Any] | None = None
     student_checkpoint: str | None = None
     student_args: dict[str, Any] | None = None
-    method: str | dict[str, Any] = "ddad"
+    method: str | dict[str, Any] = "auto"
     num_classes: int | None = None
     image_size: int | list[int] | None = None
     channels: int | None = None
@@ -48,6 +48,7 @@ class DistillSettings:
     precision: Precision = "auto"
     compile: Compile = "auto"
     device: str = "auto"
+    threads: Count | None = None
     data: str | None = None
     split: str = "test"
     set_size: int | list[int] | None = None

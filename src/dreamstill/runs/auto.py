@@ -1,0 +1,114 @@
+"""``--method auto``: the method and its settings, by the teacher, the images that are given and the budget.
+
+The rules are few, and each names the trial behind it. What they give is plain settings of one method, which is what
+``config.yaml`` keeps: nothing about a run is automatic any more when it is repeated or resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from dreamstill.engine import Hardware
+from dreamstill.networks.network import Network
+from dreamstill.runs.budget import Trial
+from dreamstill.runs.requirements import offers
+from dreamstill.runs.settings import DistillSettings, method_spec
+from dreamstill.tasks import task_of
+
+MINUTES = 10.0  # the budget where none is given
+# Of the time after the first batches: what goes into making images.
+SYNTHESIS_SHARE = 0.4
+# Of the time: what at most goes into images before the student begins.
+WARMUP_SHARE = 0.05
+TRIAL_STEPS = 4  # student steps to a batch of images while the costs of both are measured
+
+
+class Choice(NamedTuple):
+    """A method with settings, and why it was taken."""
+
+    spec: dict[str, Any]
+    why: str
+
+
+def is_auto(settings: DistillSettings) -> bool:
+    """Whether the choice is left to dreamstill."""
+    return bool(method_spec(settings.method)["name"] == "auto")
+
+
+def choose_method(teacher: Network, settings: DistillSettings) -> Choice:
+    """The method for this teacher and these images, with the user's own settings on top."""
+    own = {k: v for k, v in method_spec(settings.method).items() if k != "name"}
+    spec, why = _choose(teacher, collected=settings.collected is not None)
+    return Choice({**spec, **own}, why)
+
+
+def _choose(teacher: Network, collected: bool) -> Choice:
+    offered = offers(teacher)
+    if task_of(teacher).name == "segmentation":
+        return Choice(_SEGMENTATION, "the teacher gives maps, for which DDAD is the method")
+    if collected and {"linear_head", "doublings", "input_gradient"} <= offered:
+        return Choice(_COLLECTED, "collected images are given, and HiDFD is the method that learns from some")
+    if not {"sides", "input_gradient"} <= offered:
+        return Choice(_NO_GENERATOR, "no generator makes images of these sides, so the images themselves are optimised")
+    spec = fast_settings(teacher)
+    if "bn" not in offered:
+        return Choice({**spec, "w_bn": 0.0}, "the teacher has no batch norm, so its classes and the student lead")
+    return Choice(spec, "the teacher's batch norms remember its data")
+
+
+# The best rows measured for each: suites camvid, cifar-cpu (the four discriminator steps) and cpu (warped).
+_SEGMENTATION: dict[str, Any] = {
+    "name": "ddad", "alpha": 30.0, "batch_size": 16, "student_steps": 1, "nz": 128, "width": 16, "head": "tanh",
+    "lr_g": 2e-3, "lr_s": 0.3, "schedule": "cosine",
+}  # fmt: skip
+_COLLECTED: dict[str, Any] = {
+    "name": "hidfd", "gan": 0.1, "discriminator_steps": 4, "w_kl": 1.0, "schedule": "cosine",
+}  # fmt: skip
+_NO_GENERATOR: dict[str, Any] = {
+    "name": "soft_target", "sigma": 2.0, "sigma_is": "deviation", "n_images": 4000, "synthesis_batch": 250,
+    "iterations": 300, "init": "mean", "w_tv": 100.0, "student_optimiser": "sgd", "lr_s": 0.05, "tau_s": 4.0,
+    "flip": False, "noise": 0.0, "warp": 3.0,
+}  # fmt: skip
+
+
+def fast_settings(teacher: Network) -> dict[str, Any]:
+    """Settings of :class:`dreamstill.methods.fast.Fast` for a teacher of images.
+
+    Small generators for grey images and wide ones for colour; crops in proportion to the side; mirrored only in
+    colour, for a grey image may be a digit or a letter.
+    """
+    side, colour = min(teacher.image_size), teacher.channels >= 3
+    large = side > 64 and all(s % 16 == 0 for s in teacher.image_size)
+    return {
+        "name": "fast",
+        "size": "large" if large else "small",
+        "width": 16 if large or not colour else 32,
+        "nz": 256 if colour else 64,
+        "crop": max(side // 8, 1) if colour else max(side // 16, 1),
+        "flip": colour,
+    }
+
+
+def in_ratio(spec: Mapping[str, Any], trial: Trial, minutes: float) -> tuple[dict[str, Any], Trial]:
+    """The settings with as many student steps to a batch of images as the costs of both ask for, and their trial.
+
+    Args:
+        spec: of a method whose ``student_steps``, if the user gave none, are :data:`TRIAL_STEPS`.
+        trial: of these settings.
+        minutes: of the whole run.
+    """
+    synthesis, student = trial.seconds["warm up"], trial.student
+    steps = round(synthesis / student * (1 - SYNTHESIS_SHARE) / SYNTHESIS_SHARE)
+    steps = min(max(steps, 5), 200)
+    warmup = min(max(round(WARMUP_SHARE * minutes * 60 / synthesis), 1), 20)
+    seconds = {"warm up": synthesis, "distil": synthesis + steps * student}
+    return {**spec, "student_steps": steps, "warmup": warmup}, replace(trial, seconds=seconds)
+
+
+def one_line(spec: Mapping[str, Any], steps: int, hardware: Hardware) -> str:
+    """What was chosen, for the terminal."""
+    said = [f"{key.replace('_', ' ')} {spec[key]}" for key in ("batch_size", "width", "student_steps") if key in spec]
+    how = f"{hardware.device}, {hardware.precision}{', compiled' if hardware.compile else ''}"
+    return f"{spec['name']}, {', '.join(said)}, about {steps:,} student steps; {how}"

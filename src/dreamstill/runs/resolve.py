@@ -1,0 +1,105 @@
+"""What a distillation leaves open, decided once: method and settings, hardware, threads, steps and when to end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from dreamstill.data.image_set import ImageSet
+from dreamstill.engine import Given, Hardware, choose
+from dreamstill.engine.hardware import conv_speed, fastest_threads
+from dreamstill.methods import Method
+from dreamstill.runs import auto, budget
+from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
+from dreamstill.runs.run import CURVE_IMAGES
+from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_method, method_spec
+
+_REACHED = 0.5  # of a convolution's speed: what whole runs reach, about
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A distillation with nothing left open."""
+
+    settings: DistillSettings
+    method: Method
+    inputs: Inputs
+    hardware: Hardware
+    steps: int
+    ends: float | None = None  # on time.monotonic's clock, when training shall end; None without a budget of minutes
+    estimate: str = ""  # of a dry run
+
+
+def resolve_run(settings: DistillSettings, began: float) -> Resolved:
+    """Decide all that is open; ``began``: when the command did."""
+    if not auto.is_auto(settings):
+        method = build_method(settings.method)
+        inputs = distillation_inputs(settings, method)
+        settings, hardware = _hardware(settings, method, inputs.given)
+        return _measured(settings, method, inputs, hardware, began)
+    teacher = resolve_teacher(settings)
+    spec, why = auto.choose_method(teacher, settings)
+    if settings.minutes is None and settings.steps is None:
+        settings = replace(settings, minutes=auto.MINUTES)
+    ours = spec["name"] == "fast" and settings.minutes is not None and "student_steps" not in spec
+    method = build_method({**spec, "student_steps": auto.TRIAL_STEPS} if ours else spec)
+    inputs = distillation_inputs(settings, method, teacher)
+    settings, hardware = _hardware(settings, method, inputs.given)
+    found = _measured(settings, method, inputs, hardware, began, in_ratio=ours)
+    if not settings.quiet:
+        print(f"auto: {auto.one_line(method_spec(found.method), found.steps, found.hardware)} ({why})", flush=True)
+    return found
+
+
+def _hardware(settings: DistillSettings, method: Method, given: Given) -> tuple[DistillSettings, Hardware]:
+    """Device, precision and compilation; and the threads, which are tried where time is what counts."""
+    steps, minutes = settings.steps, settings.minutes
+    if settings.threads is None and minutes is not None and settings.device in ("auto", "cpu"):
+        settings = replace(settings, threads=fastest_threads())
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if minutes is not None and steps is None:
+        flops = minutes * 60 * _REACHED * conv_speed(torch.float32)
+    else:
+        flops = (steps or DEFAULT_STEPS) * budget.work(method, given)
+    hardware = choose(settings.device, settings.precision, settings.compile, flops)
+    return settings, budget.agreed(hardware, hardware)  # auto tries how fast this process is
+
+
+def _measured(
+    settings: DistillSettings, method: Method, inputs: Inputs, hardware: Hardware, began: float, in_ratio: bool = False
+) -> Resolved:
+    """The steps that a budget of minutes allows, by a trial; as they were given without one."""
+    minutes = settings.minutes
+    if minutes is None and not settings.dry_run:
+        return Resolved(settings, method, inputs, hardware, settings.steps or DEFAULT_STEPS)
+    trial = budget.measure(
+        lambda: build_method(method), inputs.given, hardware, settings.seed,
+        watch=lambda placed: _evaluation_seconds(inputs.test, settings.evaluations, placed),
+    )  # fmt: skip
+    trial, spent = budget.agreed((trial, time.monotonic() - began), hardware)
+    steps, ends = settings.steps or DEFAULT_STEPS, None
+    if minutes is not None:
+        if in_ratio:
+            spec, trial = auto.in_ratio(method_spec(method), trial, minutes)
+            method = build_method(spec)
+        steps = budget.steps_for(minutes * 60 - trial.watching - budget.FINISHING_SECONDS - spent, trial, method)
+        ends = began + minutes * 60 - budget.FINISHING_SECONDS - trial.scoring
+    estimate = budget.describe(trial, method, steps) if settings.dry_run else ""
+    return Resolved(settings, method, inputs, hardware, steps, ends, estimate)
+
+
+def _evaluation_seconds(test: ImageSet | None, evaluations: int, given: Given) -> tuple[float, float]:
+    """Seconds of all scorings of a run, and of the last one, which is of all images and of both networks."""
+    if test is None:
+        return 0.0, 0.0
+    some = test.pixels[: min(256, given.task.looked_at)]
+    started = time.perf_counter()
+    given.task.predict(given.student, some)
+    student = time.perf_counter() - started
+    given.task.predict(given.teacher, some)
+    both = time.perf_counter() - started
+    last = len(test) * (both + student) / len(some)
+    return evaluations * min(len(test), CURVE_IMAGES) * student / len(some) + last, last
