@@ -15,3 +15,6 @@ class Silent:
 
     def cut(self, step):
         self.rows = [r for r in self.rows if r[0] <= step]
+
+    def lengthen(self, total):
+        self.total = total

@@ -9,7 +9,7 @@ from helpers.logs import Silent
 from helpers.networks import make_given, tiny_network
 
 from dreamstill.engine import Engine
-from dreamstill.errors import DivergedError
+from dreamstill.errors import DivergedError, Stopped
 from dreamstill.methods import Phase
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.loop import Cadence, run
@@ -168,3 +168,45 @@ def test_the_handlers_of_signals_are_given_back(tmp_path):
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     go(tmp_path, 2)
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("wanted", [40, 13])
+def test_the_last_phase_is_lengthened_or_cut_and_so_are_its_accounts(tmp_path, wanted):
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=20)
+    method, log = Uneven(), Silent()
+    method.setup(engine)
+
+    def pace(_engine, done, planned):
+        return wanted if done >= 12 else planned
+
+    scored = []
+    outcome = run(
+        method, engine, Checkpoints(tmp_path), log, Cadence(evaluations=4), evaluate=lambda _: scored.append(1) or {},
+        pace=pace,
+    )  # fmt: skip
+    assert outcome.iterations == log.total == wanted
+    assert outcome.flops == pytest.approx(wanted / 5 * 2 * 10 * 20 * 30)
+    assert log.rows[-1][0] == wanted
+    assert len(scored) >= 3  # the last among them
+    assert outcome.ema.decay == pytest.approx(1 - 1 / max(0.02 * wanted, 1))
+
+
+def test_a_run_whose_length_was_changed_goes_on_to_that(tmp_path):
+    given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
+    engine = Engine(given, device="cpu", steps=20)
+    method = Uneven()
+    method.setup(engine)
+
+    def pace(_engine, done, _planned):
+        if done == 15:
+            signal.raise_signal(signal.SIGTERM)
+        return 30
+
+    with pytest.raises(Stopped):
+        run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(), pace=pace)
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=20)
+    method = Uneven()
+    method.setup(engine)
+    outcome = run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(), resume=True)
+    assert outcome.iterations == 30
+    assert outcome.flops == pytest.approx(30 / 5 * 2 * 10 * 20 * 30)

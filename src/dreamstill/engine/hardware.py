@@ -88,7 +88,7 @@ def fastest_threads() -> int:
     speeds = {}
     for threads in {every, 1}:
         torch.set_num_threads(threads)
-        speeds[threads] = conv_speed(torch.float32, runs=40)
+        speeds[threads] = conv_speed(torch.float32, runs=10)
     torch.set_num_threads(every)
     return every if speeds[every] > 1.2 * speeds[1] else 1
 

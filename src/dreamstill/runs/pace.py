@@ -8,6 +8,7 @@ from dreamstill.engine import Engine
 
 # Iterations that are not looked at: their operations are counted, which takes longer.
 _SLOW = 10
+_EARLY = 0.05  # of the time: after that they count all the same
 # A plan is left alone that is as near as this to what the speed so far would give.
 _NEAR = 0.02
 
@@ -29,9 +30,13 @@ class Pace:
 
     def __call__(self, engine: Engine, done: int, planned: int) -> int:
         """The number of iterations, given those that are done and planned; more than are done."""
-        if done < min(_SLOW, planned // 20) or (engine.ranks > 1 and done % max(1, planned // 100)):
+        if engine.ranks > 1 and done % max(1, planned // 100):
             return planned  # asking the other ranks waits for them
         now = time.monotonic()
+        if engine.first_rank(done < _SLOW and now - self.began < _EARLY * self.seconds):
+            return planned
+        if self._seen is None and done == 1:
+            self._seen = self.began, 0
         if self._seen is None:
             self._seen = now, done
             return planned
@@ -46,4 +51,4 @@ class Pace:
         self._seen = now, done
         left = self.began + self.seconds - now
         wanted = engine.first_rank(max(done + 1, done + int(left / each)))
-        return wanted if abs(wanted - planned) > _NEAR * (planned - done) else planned
+        return wanted if abs(wanted - planned) > _NEAR * planned else planned
