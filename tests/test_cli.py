@@ -20,7 +20,7 @@ from dreamstill.runs.settings import build_method, method_spec
     [
         (["distill", "--num-classes", "10"], ["distill", "--num_classes", "10"]),
         (["distill", "--method", "ddad", "--method.lr-s=1"], ["distill", "--method.name", "ddad", "--method.lr_s=1"]),
-        (["distill", "--method.alpha", "0.1"], ["distill", "--method.alpha", "0.1", "--method.name=ddad"]),
+        (["distill", "--method.alpha", "0.1"], ["distill", "--method.alpha", "0.1", "--method.name=auto"]),
         (["distill", "--method.alpha=1", "--config", "a"], ["distill", "--method.alpha=1", "--config", "a"]),
         (["distill", "--method=ddad"], ["distill", "--method.name=ddad"]),
         (["distill", "--method", "{name: cgdd}"], ["distill", "--method", "{name: cgdd}"]),
@@ -84,7 +84,7 @@ def test_help_explains_every_argument_and_is_quick():
         (["doctor", "convnet"], "num_classes"),
         (["distill", "--resume"], "--out"),
         (["distill", "--method", "ddae"], "ddad"),
-        (["distill", "--method.alpha", "much"], "alpha"),
+        (["distill", "--method", "ddad", "--method.alpha", "much"], "alpha"),
         (["distill", "--method.alpah", "1"], "alpah"),
         (["distill", "--seed", "1e23"], "--seed expects a whole number, got '1e+23'"),
         (["demo", "--steps", "0"], "steps is 0"),

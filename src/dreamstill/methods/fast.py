@@ -50,7 +50,7 @@ class Fast(Method):
     shows: ClassVar[Shows] = "stored"
 
     # the images
-    inner_steps: Count = 5
+    inner_steps: Annotated[Count, Small(2)] = 10
     """Steps in which generator and noise are adapted to a batch of images (paper: 2, 5 or 10)."""
     images: Annotated[Count, Small(16)] = 128
     """Images of such a batch (ours; the released code takes 200)."""
@@ -62,8 +62,8 @@ class Fast(Method):
     """Weight of L_BN, the mean over the layers (ours)."""
     w_label: Weight = 0.5
     """Weight of the teacher's cross-entropy with the class that was drawn (ours)."""
-    w_adv: Weight = 1.0
-    """Weight of the adversarial term (ours)."""
+    w_adv: Weight = 0.0
+    """Weight of the adversarial term (ours: off)."""
     bn_memory: Below1 = 0.9
     """Share of earlier batches in the statistics that L_BN compares (paper's code: 0.9 on CIFAR-10)."""
     # networks

@@ -7,10 +7,12 @@ The rules are few, and each names the trial behind it. What they give is plain s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
+from dreamstill import methods
 from dreamstill.engine import Hardware
+from dreamstill.errors import InputError
 from dreamstill.networks.network import Network
 from dreamstill.runs.budget import Trial
 from dreamstill.runs.requirements import offers
@@ -35,6 +37,23 @@ class Choice(NamedTuple):
 def is_auto(settings: DistillSettings) -> bool:
     """Whether the choice is left to dreamstill."""
     return bool(method_spec(settings.method)["name"] == "auto")
+
+
+def check_own(settings: DistillSettings) -> None:
+    """Make sure, before anything is loaded, that what the user set is a setting of some method that may be taken.
+
+    Raises:
+        InputError: it is of none.
+    """
+    own = set(method_spec(settings.method)) - {"name"}
+    known: set[str] = set()
+    for name in ("fast", *(spec["name"] for spec in (_SEGMENTATION, _COLLECTED, _NO_GENERATOR))):
+        known |= {f.name for f in fields(methods.get(name))}
+    if unknown := sorted(own - known):
+        raise InputError(
+            f"none of the methods that auto may take has {', '.join(unknown)}: dreamstill methods fast lists the "
+            "settings of the one it takes for most teachers"
+        )
 
 
 def choose_method(teacher: Network, settings: DistillSettings) -> Choice:

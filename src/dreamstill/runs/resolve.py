@@ -39,6 +39,7 @@ def resolve_run(settings: DistillSettings, began: float) -> Resolved:
         inputs = distillation_inputs(settings, method)
         settings, hardware = _hardware(settings, method, inputs.given)
         return _measured(settings, method, inputs, hardware, began)
+    auto.check_own(settings)
     teacher = resolve_teacher(settings)
     spec, why = auto.choose_method(teacher, settings)
     if settings.minutes is None and settings.steps is None:
