@@ -16,7 +16,7 @@ from dreamstill.errors import InputError
 from dreamstill.methods.ddad import DDAD
 from dreamstill.methods.hidfd import HiDFD
 from dreamstill.methods.soft_target import SoftTarget
-from dreamstill.runs import budget
+from dreamstill.runs import budget, resolve
 from dreamstill.runs.duration import duration
 from dreamstill.runs.settings import build_method
 
@@ -42,6 +42,16 @@ def test_a_phase_of_fixed_length_is_named_with_what_shortens_it():
 def test_the_rest_of_the_budget_is_the_students():
     method = SoftTarget(n_images=2048, synthesis_batch=256, iterations=500)
     assert budget.steps_for(340.0, trial(synthesise=0.06, distil=0.05), method) == 2000
+
+
+@pytest.mark.parametrize(("steps", "said"), [(599, True), (600, False)])
+def test_a_budget_that_is_too_small_to_be_useful_is_said_with_one_that_is_not(steps, said, capsys):
+    resolve._say_if_few(steps, 1.0, trial(distil=0.5), DDAD(student_steps=1))
+    told = capsys.readouterr().out
+    assert bool(told) is said
+    if said:  # 2,000 iterations of half a second, the finishing, and a tenth to spare
+        assert "1 minutes are about 599 student steps" in told
+        assert "--minutes 19 would give 2,000" in told
 
 
 def test_several_fixed_phases():
