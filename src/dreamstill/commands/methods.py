@@ -77,11 +77,9 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _as_yaml(value: Any) -> str:
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-    )
+    if isinstance(value, float):
+        return f"{value:g}"
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 def _docstrings(cls: type[Any]) -> dict[str, str]:
