@@ -42,10 +42,10 @@ endif
 	@touch $(READY)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 $(TESTARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTARGS)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore tests/test_docs.py $(TESTARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --ignore tests/test_docs.py $(TESTARGS)
 
 demo: $(READY)
 	$(BIN)/dreamstill demo $(DEMOARGS)

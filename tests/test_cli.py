@@ -34,6 +34,7 @@ from dreamstill.runs.settings import build_method, method_spec
         (["evaluate", "runs/a-b", "--data", "digits"], ["evaluate", "--run", "runs/a-b", "--data", "digits"]),
         (["train", "wrn_16_2", "--flip"], ["train", "--network", "wrn_16_2", "--flip=true"]),
         (["methods", "--json"], ["methods", "--json=true"]),
+        (["methods", "ddad"], ["methods", "--name", "ddad"]),
         (["nonsense", "--a-b"], ["nonsense", "--a-b"]),
     ],
 )  # fmt: skip
@@ -86,6 +87,7 @@ def test_help_explains_every_argument_and_is_quick():
         (["distill", "--method", "ddae"], "ddad"),
         (["distill", "--method", "ddad", "--method.alpha", "much"], "alpha"),
         (["distill", "--method.alpah", "1"], "alpah"),
+        (["methods", "ddae"], "there is no method 'ddae'"),
         (["distill", "--seed", "1e23"], "--seed expects a whole number, got '1e+23'"),
         (["demo", "--steps", "0"], "steps is 0"),
         (["demo", "--steps", "-5"], "steps is -5"),
@@ -116,6 +118,12 @@ def test_methods_as_json(capsys):
     assert rows["real_data"]["kind"] == "control"
     assert rows["real_data"]["outside"]
     assert rows["ddad"]["settings"]["alpha"] == 1.0
+
+
+def test_the_settings_of_one_method(capsys):
+    assert cli.main(["methods", "noise", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["explained"][0]["range"] == "above 0"
 
 
 def test_a_recipe_with_an_unknown_key(tmp_path, capsys):
@@ -159,8 +167,8 @@ class TestMethodSettings:
                 "--method.bn_form expects one of norm, gaussian_kl, squared, got 'maha'",
             ),
             ({"name": "ddad", "alpha": "much"}, "--method.alpha expects a number or auto, got 'much'"),
-            ({"name": "ddad", "batch_size": 0}, "at least 1"),
-            ({"name": "ddad", "lr_s": -1.0}, "at least 0"),
+            ({"name": "ddad", "batch_size": 0}, "batch_size is 0: it must be at least 1"),
+            ({"name": "ddad", "lr_s": -1.0}, "lr_s is -1.0: it must be at least 0"),
             ({"name": "ddad", "alpha": float("nan")}, "alpha"),
             (7, "method is 7"),
         ],
@@ -168,6 +176,19 @@ class TestMethodSettings:
     def test_mistakes(self, spec, said):
         with pytest.raises(InputError, match=said):
             build_method(spec)
+
+    @pytest.mark.parametrize("word", ["on", "off"])
+    def test_a_choice_of_a_word_that_yaml_reads_as_a_truth_value(self, word):
+        typed = cli.normalise(["distill", "--method", "soft_target", "--method.centre", word])
+        parsed = cli.build_parser("distill").parse_args(typed)["distill"]["method"]
+        assert build_method(parsed).centre == word
+        assert build_method({"name": "soft_target", "centre": yaml.safe_load(word)}).centre == word
+        assert build_method({"name": "soft_target", "centre": word}).centre == word
+
+    def test_a_truth_value_stays_where_no_choice_is_a_word_for_it(self):
+        assert build_method({"name": "cgdd", "mask": False}).mask is False
+        with pytest.raises(InputError, match="head"):
+            build_method({"name": "cgdd", "head": True})
 
     def test_an_object_is_taken_as_it_is(self):
         from dreamstill.methods.ddad import DDAD

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from dreamstill.ranges import (
     Share,
     Small,
     Weight,
+    as_words,
     check_ranges,
     in_words,
     marked,
@@ -90,3 +92,19 @@ def test_only_the_types_of_fields_are_looked_at():
     check_ranges(Derived())
     with pytest.raises(InputError, match="tau is -1"):
         check_ranges(Derived(tau=-1))
+
+
+@dataclass
+class Worded:
+    switch: Literal["auto", "on", "off"] = "auto"
+    answer: Literal["yes", "no"] | None = None
+    flag: bool | Literal["on"] = False
+    kind: Literal["a", "b"] = "a"
+
+
+def test_what_yaml_reads_as_a_truth_value_is_the_word_that_the_choices_have():
+    read = yaml.safe_load("{switch: on, answer: no, flag: on, kind: yes, other: off}")
+    restored = as_words(Worded, read)
+    assert restored == {"switch": "on", "answer": "no", "flag": True, "kind": True, "other": False}
+    assert as_words(Worded, {"switch": False, "answer": True}) == {"switch": "off", "answer": "yes"}
+    assert as_words(Worded, {"switch": "auto", "answer": None}) == {"switch": "auto", "answer": None}

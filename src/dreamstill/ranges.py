@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -76,6 +77,32 @@ def marked(settings: type, kind: type[Mark]) -> dict[str, Mark]:
     """The marks of one kind in a dataclass of settings, by field, in the order of the fields."""
     hints = types_of(settings)
     return {name: found[0] for name, hint in hints.items() if (found := _found(hint, kind))}
+
+
+SWITCHES = {True: ("on", "yes", "true"), False: ("off", "no", "false")}  # words that YAML reads as true and false
+
+
+def as_words(settings: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by field, each true or false as the word that the field's choices have for it.
+
+    YAML reads ``centre: on`` as true. Where a field takes a truth value, or has no such word, it stays.
+    """
+    hints = types_of(settings)
+    return {name: _word(hints.get(name), value) for name, value in given.items()}
+
+
+def _word(hint: Any, value: Any) -> Any:
+    choices = _choices(hint)
+    if not isinstance(value, bool) or bool in choices or any(choice is value for choice in choices):
+        return value
+    return next((word for word in SWITCHES[value] if word in choices), value)
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The choices and plain types in a type, within unions too."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [hint, *(choice for part in get_args(hint) for choice in _choices(part))]
 
 
 def in_words(settings: type) -> dict[str, str]:

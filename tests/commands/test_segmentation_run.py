@@ -17,6 +17,7 @@ from dreamstill.cli import main
 from dreamstill.networks.load import save_network
 
 SIZE = (16, 32)
+A_PIXEL = 1e-3  # of a mean IoU: some of the set's 11,520, which another order of the sums may turn
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +77,7 @@ def test_from_training_to_a_report(tmp_path, capsys):
     assert main([*distil, *common, "--out", str(out)]) == 0
     summary = json.loads((out / "summary.json").read_text())
     student, teacher = summary["student"], summary["teacher"]
-    assert teacher["miou"] == trained["student"]["miou"]
+    assert teacher["miou"] == pytest.approx(trained["student"]["miou"], abs=A_PIXEL)
     for key in ("miou", "pixel_accuracy", "iou", "miou_last"):
         assert key in student
     assert len(student["iou"]) == len(summary["classes"]) == 2
@@ -96,7 +97,7 @@ def test_from_training_to_a_report(tmp_path, capsys):
     assert main(["evaluate", str(out), "--data", data]) == 0
     assert "mean IoU" in capsys.readouterr().out
     found = dreamstill.evaluate(str(out), data=data)
-    assert found["miou"] == pytest.approx(student["miou"])
+    assert found["miou"] == pytest.approx(student["miou"], abs=A_PIXEL)
     assert main(["synthesize", str(out), "--n", "5"]) == 0
     with safe_open(out / "images.safetensors", "pt") as file:
         assert file.get_tensor("pixels").shape == (5, 3, *SIZE)
@@ -121,9 +122,10 @@ def test_windows_out_of_larger_images(tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*distil, *common, "--out", str(out)]) == 0
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["teacher"]["miou"] == trained["student"]["miou"]
+    assert summary["teacher"]["miou"] == pytest.approx(trained["student"]["miou"], abs=A_PIXEL)
     assert summary["onnx"]["input"]["shape"] == ["batch", 3, 16, 20]
-    assert dreamstill.evaluate(str(out), data=data, split="train")["miou"] == pytest.approx(summary["student"]["miou"])
+    again = dreamstill.evaluate(str(out), data=data, split="train")
+    assert again["miou"] == pytest.approx(summary["student"]["miou"], abs=A_PIXEL)
     narrow = dreamstill.evaluate(str(out), data=data, split="train", set_size=[16, 20])
     assert sum(map(sum, narrow["confusion"])) == 24 * (SIZE[0] - 1) * 20
     capsys.readouterr()

@@ -100,8 +100,9 @@ def test_synthesize_writes_the_transfer_set_of_a_run(runs, capsys):
     table = pq.read_table(path)
     logits = torch.tensor(table["logits"].to_pylist())
     assert torch.allclose(logits, stored["logits"].float(), atol=2e-3)
-    with torch.no_grad():
-        assert torch.allclose(tiny_network((6, 8), 0)(found.pixels / 255), logits, atol=1e-5)
+    with torch.no_grad():  # said in float32, and held against float64
+        said = tiny_network((6, 8), 0).double()(found.pixels.double() / 255)
+    assert torch.allclose(said.float(), logits, atol=1e-4)
     assert torch.equal(found.labels, logits.argmax(1))
     assert found.classes == ("0", "1", "2", "3")
     about = json.loads(table.schema.metadata[b"dreamstill"])
@@ -168,8 +169,8 @@ def test_a_set_made_in_another_precision_is_of_the_same_teacher(runs, tmp_path):
 def test_the_stored_logits_are_what_is_learnt(runs, stored):
     found = transfer_set.read_parquet(stored, tiny_network((6, 8), 0))
     with torch.no_grad():
-        said = tiny_network((6, 8), 0)(found.pixels / 255)
-    assert torch.allclose(found.logits, said, atol=1e-5)
+        said = tiny_network((6, 8), 0).double()(found.pixels.double() / 255)
+    assert torch.allclose(found.logits, said.float(), atol=1e-4)
     assert found.sha256 == state_dicts.sha256(runs / "set.parquet")
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.logs import Silent
 from helpers.networks import make_given, tiny_network
+from helpers.small import small
 
 from dreamstill import methods
 from dreamstill.engine import Engine
@@ -33,16 +34,10 @@ VARIANTS = {
     "hidfd released": {"feature_gradient": False, "sample_from": "raw", "released_pixels": True, "stretch": True},
 }
 ALL = [*NAMES, *VARIANTS]
-SMALL = {
-    "batch_size": 16, "nz": 8, "width": 4, "bank": 64, "gan_batch": 16, "n_images": 32, "synthesis_batch": 16,
-    "iterations": 3,
-}  # fmt: skip
 
 
 def make(name):
-    cls = methods.get(name.split()[0])
-    wanted = SMALL | VARIANTS.get(name, {})
-    return cls(**{k: v for k, v in wanted.items() if k in cls.__dataclass_fields__})
+    return small(methods.get(name.split()[0]), **VARIANTS.get(name, {}))
 
 
 def engine(device, steps=15, **kwargs):

@@ -1,10 +1,14 @@
 """Tiny networks, and what a run is given with them."""
 
 import torch
+import torch.nn.functional as F
+from torch.optim import Adam
 
+from dreamstill.data.load import load_images, normalisation
 from dreamstill.engine import Given
 from dreamstill.networks import builtin
 from dreamstill.networks.network import Network
+from dreamstill.networks.pixels import to_float
 from dreamstill.tasks import task_of
 
 
@@ -40,3 +44,20 @@ def dense_network(width, seed, num_classes=4, image_size=(16, 32)):
 def make_given(teacher, student, *images, **more):
     """What a run is given, of the teacher's task."""
     return Given(teacher, student, *images, task=task_of(teacher), **more)
+
+
+def digits_network():
+    """Trained on scikit-learn's digits for a few seconds."""
+    torch.manual_seed(0)
+    train = load_images("digits", "train")
+    mean, std = normalisation(train)
+    module = builtin.build("convnet", num_classes=10, channels=1, image_size=8, widths=(16, 32))
+    network = Network(module, num_classes=10, image_size=8, channels=1, mean=mean, std=std).train()
+    opt = Adam(network.parameters(), lr=5e-3)
+    images = to_float(train.pixels)
+    for _ in range(5):
+        for index in torch.randperm(len(train)).split(64):
+            opt.zero_grad()
+            F.cross_entropy(network(images[index]), train.labels[index]).backward()
+            opt.step()
+    return network.eval()

@@ -93,7 +93,8 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.fixture(scope="module", params=ALL)
+# The tests of a run go to one of the processes that tests are shared among, and it is made once.
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ALL])
 def done(request, tmp_path_factory):
     """A whole run, once for the tests that look at it: its name, its method, its engine, what came of it, its log."""
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -241,8 +242,7 @@ def test_what_it_says_of_itself(name):
     assert "classification" in cls.tasks
     assert cls.shows in ("fresh", "stored", "real")
     for setting in settings_of(cls):
-        # The second form: until the last method has its docstrings under the fields.
-        assert setting.meaning or f"{setting.name}:" in cls.__doc__, f"{name}: nothing explains {setting.name}"
+        assert setting.meaning, f"{name}: nothing explains {setting.name}"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -64,7 +64,7 @@ def test_cgdds_forms_and_weights():
     with torch.no_grad():
         terms_g, (x, _) = method.loss_g(*(drawn := method.images.draw(engine)))
         t, s, terms = method.teacher(x), method.student(x), method.loss_s(x, drawn[1])[0]
-    attention = attention_distance(*maps(method.pairs, s, t), "squared")
+    attention = attention_distance(*maps(method.maps.pairs, s, t), "squared")
     assert terms["kd"].item() == pytest.approx(l1(s.logits, t.logits).item(), rel=1e-5)
     assert terms["attention"].item() == pytest.approx(3 * attention.item(), rel=1e-5)
     assert terms_g["activation"].item() == pytest.approx(-2 * t.taps["linear:input"].abs().mean().item(), rel=1e-5)
@@ -79,7 +79,8 @@ def test_cgdds_rate_falls_at_a_fifth_and_two_fifths():
 def test_cgdd_mirrors_only_on_request(flip):
     method, engine = prepared(CGDD, crop=1, w_at=0.0, flip=flip)
     fed = fed_to(method)
-    method.learn(engine, RAMP, torch.zeros(16, dtype=torch.long))
+    method.images.make = lambda engine: (RAMP, torch.zeros(16, dtype=torch.long))
+    method.step(engine)
     assert bool(mirrored(fed[0][0]).any()) == flip
 
 
@@ -118,17 +119,17 @@ def test_centred_targets_do_not_favour_a_class_whose_mean_is_high(centre):
 @pytest.mark.parametrize(("form", "beta"), [("inverse", None), ("effective", 0.99)])
 def test_hidfds_classes_are_weighted_by_the_form_asked_for(form, beta):
     method, _ = prepared(HiDFD, frequency=form, frequency_decay=0.0)
-    method.seen.zero_()
-    method.update_frequencies(torch.eye(4)[[0] * 300 + [1] * 100 + [2] * 20 + [3] * 5], now=True)
-    assert torch.allclose(method.weights, frequency_weights(torch.tensor([300.0, 100, 20, 5]), beta))
+    method.frequencies.seen.zero_()
+    method.frequencies.count(torch.eye(4)[[0] * 300 + [1] * 100 + [2] * 20 + [3] * 5], now=True)
+    assert torch.allclose(method.frequencies.weights, frequency_weights(torch.tensor([300.0, 100, 20, 5]), beta))
 
 
 def test_hidfds_average_is_over_a_share_of_the_gans_phase():
-    assert prepared(HiDFD, ema=0.5, gan_iterations=40)[0].towards == pytest.approx(1 / 20)
+    assert prepared(HiDFD, ema=0.5, gan_iterations=40)[0].average.towards == pytest.approx(1 / 20)
 
 
 def test_hidfds_smoothing_is_weighted():
     method, engine = prepared(HiDFD, w_smooth=0.3)
     with torch.no_grad():
-        terms, logits = method.loss_g(engine.noise(16, 8), engine.labels(16), method.weights)
-    assert terms["smooth"].item() == pytest.approx(0.3 * frequency_smoothing(logits, method.weights).item())
+        terms, logits = method.loss_g(engine.noise(16, 8), engine.labels(16), method.frequencies.weights)
+    assert terms["smooth"].item() == pytest.approx(0.3 * frequency_smoothing(logits, method.frequencies.weights).item())

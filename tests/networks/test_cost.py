@@ -1,14 +1,14 @@
 """Costs of a network small enough to be counted by hand."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
+from helpers.processes import finish, start
 from torch import nn
 
 from dreamstill.networks import cost
-from dreamstill.runs.machine import machine, peak_memory
+from dreamstill.runs.machine import machine, peak_memory, reset_peak_memory
 
 
 def by_hand():
@@ -57,12 +57,15 @@ def test_memory_is_in_bytes(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")
 def test_a_later_run_does_not_inherit_an_earlier_ones_peak():
     """In a process of its own: elsewhere the engine may have told the C library to keep what is freed."""
-    script = (
-        "import torch; from dreamstill.runs import machine; block = torch.ones(50_000_000);"
-        "high = machine.peak_memory(); del block; machine.reset_peak_memory();"
-        "assert machine.peak_memory() < high - 100_000_000"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+    finish(start(forget_a_block))
+
+
+def forget_a_block():
+    block = torch.ones(50_000_000)
+    high = peak_memory()
+    del block
+    reset_peak_memory()
+    assert peak_memory() < high - 100_000_000
 
 
 def test_the_machine_is_described():

@@ -79,9 +79,9 @@ def test_what_enters_a_layer():
 
 
 def test_moments_are_those_of_the_bn_input():
-    network = small().eval()
+    network = small().eval().double()
     probe = Probe(network, bn=True)
-    images = torch.rand(5, 1, 8, 8)
+    images = torch.rand(5, 1, 8, 8, dtype=torch.float64)
     seen = probe(images, stats=True)
     entering = network.module[0]((images - 0.25) / 0.5)
     assert torch.allclose(seen.moments[0].mean, entering.mean((0, 2, 3)), atol=1e-6)
@@ -111,9 +111,9 @@ def test_gradients_flow_from_statistics_and_taps_to_the_images():
 
 
 def test_averaged_moments_obey_the_law_of_total_variance():
-    halves = torch.rand(8, 1, 8, 8).chunk(2)
-    alone = [Probe(small().eval(), bn=True)(h, stats=True).moments[0] for h in halves]
-    both = Probe(small().eval(), bn=True)(torch.cat(halves), stats=True).moments[0]
+    halves = torch.rand(8, 1, 8, 8, dtype=torch.float64).chunk(2)
+    alone = [Probe(small().eval().double(), bn=True)(h, stats=True).moments[0] for h in halves]
+    both = Probe(small().eval().double(), bn=True)(torch.cat(halves), stats=True).moments[0]
     mean = (alone[0].mean + alone[1].mean) / 2
     var = sum(m.var + (m.mean - mean).square() for m in alone) / 2
     assert torch.allclose(both.mean, mean, atol=1e-6)
@@ -190,11 +190,13 @@ def test_half_maps_are_measured_in_float32():
 
 
 def test_the_variance_over_ranks_has_that_of_their_means_in_it():
-    halves = (torch.rand(8, 1, 8, 8) + torch.tensor([0.0, 3.0]).repeat_interleave(4)[:, None, None, None]).chunk(2)
-    alone = [Probe(one_norm(), bn=True)(h, stats=True).moments[0] for h in halves]
+    images = torch.rand(8, 1, 8, 8, dtype=torch.float64)
+    halves = (images + torch.tensor([0.0, 3.0]).repeat_interleave(4)[:, None, None, None]).chunk(2)
+    alone = [Probe(one_norm().double(), bn=True)(h, stats=True).moments[0] for h in halves]
     mean = (alone[0].mean + alone[1].mean) / 2
     other = iter([alone[1].mean, alone[1].var + (alone[1].mean - mean).square()])  # what the second rank would send
-    found = Probe(one_norm(), bn=True, average=lambda mine: (mine + next(other)) / 2)(halves[0], stats=True).moments[0]
-    both = Probe(one_norm(), bn=True)(torch.cat(halves), stats=True).moments[0]
-    assert torch.allclose(found.mean, both.mean, atol=1e-5)
-    assert torch.allclose(found.var, both.var, atol=1e-4)
+    probe = Probe(one_norm().double(), bn=True, average=lambda mine: (mine + next(other)) / 2)
+    found = probe(halves[0], stats=True).moments[0]
+    both = Probe(one_norm().double(), bn=True)(torch.cat(halves), stats=True).moments[0]
+    assert torch.allclose(found.mean, both.mean, atol=1e-9)
+    assert torch.allclose(found.var, both.var, atol=1e-9)

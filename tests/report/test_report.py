@@ -481,9 +481,9 @@ def test_quantities_and_differences():
     assert numbers.listing([str(i) for i in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
 
 
-def test_how_well_preset_labels_are_obeyed_is_said(run):
+def test_the_label_fidelity_is_said(run):
     text = run(preset={"images": 10_000, "share": 0.912, "worst": {"class": 1, "share": 0.345}}).text
-    assert "Preset labels obeyed 91.2 %" in text
+    assert "Label fidelity 91.2 %" in text
     assert "in 10,000 fresh images; least often for dog, 34.5 %." in text
 
 

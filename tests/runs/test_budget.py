@@ -1,14 +1,12 @@
 """The budget: what is laid into the minutes, and what is said where they do not do."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
+import plan
 import pytest
 import torch
 from helpers.networks import make_given, tiny_network
+from helpers.processes import two_ranks
 
 import dreamstill
 from dreamstill.engine import Hardware
@@ -70,7 +68,8 @@ def test_a_run_without_a_fixed_phase_is_too_short_by_its_iterations():
         budget.steps_for(1.0, trial(weigh=0.001, distil=0.5), DDAD(alpha="auto", alpha_after=5, student_steps=1))
 
 
-def test_the_message_reaches_whoever_asked(tmp_path):
+def test_the_message_reaches_whoever_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "measure", partial(budget.measure, patience=0.2))
     method = {"name": "soft_target", "n_images": 64, "synthesis_batch": 32, "iterations": 1_000_000, "batch_size": 16}
     with pytest.raises(InputError, match=r"the phase synthesise takes about .* n_images or iterations"):
         dreamstill.distill(
@@ -82,19 +81,7 @@ def test_the_message_reaches_whoever_asked(tmp_path):
 
 @pytest.mark.slow
 def test_all_processes_plan_the_first_ones_run(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    worker = str(Path(__file__).parents[1] / "workers" / "plan.py")
-    done = subprocess.run(
-        [*command, worker, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    two_ranks(tmp_path, plan.main, str(tmp_path))
     first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
     assert "precision='32'" in first

@@ -62,15 +62,15 @@ def test_a_set_of_another_task():
     with pytest.raises(InputError, match="labels up to 5 and the network has 4 classes"):
         metrics.score(LOGITS, torch.tensor([0, 5, 0, 0]))
     with pytest.raises(InputError, match="labels up to 3 and the network has 3"):
-        metrics.labels_fit(torch.tensor([0, 3]), 3)
-    metrics.labels_fit(torch.tensor([0, 3]), 4)
+        metrics.check_labels(torch.tensor([0, 3]), 3)
+    metrics.check_labels(torch.tensor([0, 3]), 4)
 
 
 def test_predictions_are_those_of_the_network_in_eval_mode():
-    network = tiny_network((3, 4), 0)
+    network = tiny_network((3, 4), 0).double()  # in float64, where the split into batches is no matter of rounding
     pixels = images(10).pixels
     with torch.no_grad():
-        direct = network(pixels / 255.0)
+        direct = network(pixels.double() / 255.0).float()
     before = {k: v.clone() for k, v in network.state_dict().items()}
     network.train()
     network.module.blocks[0][1].eval()  # a part that somebody froze
@@ -112,8 +112,8 @@ def test_a_network_of_buffers_only():
             return x.flatten(1) @ self.weight
 
     pixels = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
-    network = Stored()
-    assert torch.allclose(predict(network, pixels), network(pixels / 255))
+    network = Stored().double()
+    assert torch.allclose(predict(network, pixels), network(pixels.double() / 255).float())
 
 
 def test_evaluate_puts_it_together():
@@ -131,12 +131,12 @@ def test_evaluate_puts_it_together():
 
 
 def test_images_that_reach_beyond_what_can_be_stored():
-    network = tiny_network((4, 6), 0)
+    network = tiny_network((4, 6), 0).double()
     pixels = torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8)
-    assert torch.allclose(predict(network, pixels), predict(network, pixels / 255), atol=1e-6)
-    beyond = pixels / 255 * 3 - 1
+    assert torch.allclose(predict(network, pixels), predict(network, pixels.double() / 255), atol=1e-6)
+    beyond = pixels.double() / 255 * 3 - 1
     with torch.no_grad():
-        assert torch.allclose(predict(network, beyond, batch_size=4), network(beyond), atol=1e-6)
+        assert torch.allclose(predict(network, beyond, batch_size=4), network(beyond).float(), atol=1e-6)
 
 
 def test_calibration_is_in_fifteen_bins():

@@ -59,15 +59,6 @@ def test_a_label_beyond_the_classes_is_refused():
         confusion(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 4), 4)
 
 
-def test_the_generators_term():
-    d = torch.tensor(1.7, requires_grad=True)
-    loss = TASK.adversarial(d)
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(-0.99325, abs=1e-5)
-    assert float(d.grad) == pytest.approx(-1 / 2.7)  # fades where they differ already; a classifier's stays at -1
-    assert float(Classification().adversarial(d.detach())) == pytest.approx(-1.7)
-
-
 def test_hard_labels_ignore_void_and_take_weights():
     logits, labels = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0)), labelled(3, 5, 6)
     rows = logits.permute(0, 2, 3, 1).flatten(0, 2)

@@ -1,12 +1,12 @@
-"""Run by torchrun: each process believes something else of time and machine, and they must plan the same run."""
+"""Run in two processes: each believes something else of time and machine, and they must plan the same run."""
 
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from helpers.networks import make_given, tiny_network
 
 from dreamstill.commands import distill
 from dreamstill.engine import Hardware
@@ -14,15 +14,12 @@ from dreamstill.methods.ddad import DDAD
 from dreamstill.runs.inputs import Inputs
 from dreamstill.runs.settings import DistillSettings
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers.networks import make_given, tiny_network
-
-torch.set_num_threads(1)
-
 ASKED = DistillSettings(device="cpu", precision="auto", compile="off", evaluations=0)
 
 
-def main(folder, rank):
+def main(folder):
+    rank = int(os.environ["RANK"])
+    torch.set_num_threads(1)
     distill.choose = lambda *_: Hardware("cpu", ("32", "64")[rank], False)
     method = DDAD(batch_size=16, nz=8, width=4)
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1))
@@ -31,7 +28,3 @@ def main(folder, rank):
         began = time.monotonic() - 50 * rank  # as if the second had taken that long to start
         found.append(distill._budget(replace(ASKED, **budget), method, Inputs(given), began))
     (Path(folder) / f"{rank}.txt").write_text(repr(found))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(os.environ["RANK"]))

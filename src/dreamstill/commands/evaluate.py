@@ -33,7 +33,9 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     )  # fmt: skip
     teacher = _teacher_of(settings, run if isinstance(run, DistillSettings) else None, network)
     if images.labels is None and teacher is None:
-        raise InputError(f"{settings.data} has no labels and there is no teacher to agree with: name one by --teacher")
+        raise InputError(
+            f"{settings.data} has no labels, and without a teacher there is nothing to compare with: add --teacher"
+        )
     task = task_of(network)
     result = task.evaluate(network, images, teacher)
     rows = [(network.name, result)] + ([(f"{teacher.name} (teacher)", result.get("teacher", {}))] if teacher else [])
@@ -43,7 +45,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
 
 
 def _settings_of(run: str) -> RunSettings | None:
-    """The settings of a run folder; of a single file there are none."""
+    """The settings of a run folder. A single file has none."""
     path = Path(run) / "config.yaml"
     return read_run(path) if path.exists() else None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dreamstill import methods
 from dreamstill.ranges import in_words
@@ -45,7 +45,7 @@ def list_methods(name: str | None, as_json: bool) -> list[dict[str, Any]]:
         Console().print(table)
     else:
         print(f"{name}: {found[0]['paper']}")
-        table = Table("setting", "default", "range", "meaning")
+        table = Table(Column("setting", no_wrap=True), "default", "range", "meaning")
         for s in explained:
             table.add_row(s.name, s.default, s.range, s.meaning.replace("``", ""))
         Console().print(table, markup=False)
@@ -77,11 +77,9 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _as_yaml(value: Any) -> str:
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-    )
+    if isinstance(value, float):
+        return f"{value:g}"
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 def _docstrings(cls: type[Any]) -> dict[str, str]:

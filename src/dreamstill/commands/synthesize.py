@@ -41,7 +41,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     if out is not None and Path(out).suffix not in (".parquet", ".safetensors"):
         raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors")
     folder = Path(run)
-    engine, method, settings, fingerprint = _taken_up(folder, seed, unsafe_load)
+    engine, method, settings, fingerprint = _restored(folder, seed, unsafe_load)
     teacher = engine.given.teacher
     bank = method.transfer_set()
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
@@ -69,7 +69,7 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     return str(path)
 
 
-def _taken_up(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, DistillSettings, str]:
+def _restored(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, DistillSettings, str]:
     """The run's engine and method, as its last checkpoint left them, its settings, and its teacher's fingerprint."""
     settings = _settings_of(folder, unsafe_load)
     method, teacher = build_method(settings.method), resolve_teacher(settings)
@@ -103,8 +103,8 @@ def _settings_of(folder: Path, unsafe_load: bool) -> DistillSettings:
             f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
             "that dreamstill distill wrote"
         )
-    _named(saved.teacher, "teacher", folder)
-    _named(saved.student, "student", folder)
+    _check_can_be_built(saved.teacher, "teacher", folder)
+    _check_can_be_built(saved.student, "student", folder)
     built = read_manifest(folder).get("student")  # runs of earlier versions do not have it
     args = saved.student_args if built is None else built["kwargs"]
     if not unsafe_load:
@@ -124,7 +124,7 @@ def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
         yield to_uint8(method.synthesise(engine, min(ROWS, n - start))).cpu()
 
 
-def _named(name: str, role: str, folder: Path) -> None:
+def _check_can_be_built(name: str, role: str, folder: Path) -> None:
     if ":" in name or name == NAME:
         return
     try:

@@ -98,7 +98,7 @@ class _Scaled(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, scale = ctx.saved_tensors
         dy = dy.to(scale.dtype)
-        # What nobody asks for the compiler drops.
+        # The compiler drops what is not used.
         return channelwise(torch.mul, dy, scale).to(x.dtype), total(x.to(scale.dtype) * dy), total(dy)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Given:
-    """What the user brought: networks, their task, and real or collected images where a method may see them."""
+    """What the user gave: networks, their task, and real or collected images where a method may see them."""
 
     teacher: Network
     student: Network
@@ -34,7 +34,7 @@ class Given:
         return self.real_pixels, self.real_labels
 
     def unlabelled(self) -> Tensor:
-        """Collected images, likewise."""
+        """Collected images, or an error that names the option."""
         if self.collected is None:
             raise InputError(
                 "this method learns from collected images and none were given: name a folder or set with --collected"
@@ -42,7 +42,7 @@ class Given:
         return self.collected
 
     def transfer(self) -> tuple[Tensor, Tensor]:
-        """A stored transfer set's images and logits, likewise."""
+        """A stored transfer set's images and logits, or an error that names the option."""
         if self.transfer_pixels is None or self.transfer_logits is None:
             raise InputError(
                 "this method learns from a stored transfer set and none was given: name it with --transfer"

@@ -43,6 +43,6 @@ def launch(device: str, precision: Precision) -> Fabric:
 
 
 def _leave_group() -> None:
-    """Fabric does this for NCCL only; Gloo's threads, left running, now and then abort a process that is at its end."""
+    """Fabric does this for NCCL only. Gloo's threads, if left running, sometimes abort a process at its exit."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -50,7 +50,7 @@ def attention_distance(student: Sequence[Tensor], teacher: Sequence[Tensor], for
 def hint_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Mean squared difference of feature maps (``b c h w``), summed over pairs, >= 0; FitNets.
 
-    The student's have been brought to the teacher's number of channels; their size is changed here.
+    The student's maps already have the teacher's number of channels. Here they are resized.
     """
     return torch.stack(
         [F.mse_loss(resized(ours, _size(theirs)), theirs) for ours, theirs in zip(student, teacher, strict=True)]

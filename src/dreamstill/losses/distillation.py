@@ -32,10 +32,10 @@ def logit_distance(
 
     Args:
         student: logits of this rank.
-        teacher: likewise.
+        teacher: the teacher's, of the same shape.
         form: ``mse``; ``log_mse``: ``log(mse + guard)``, or with ``batch`` half of that plus half of ``log(batch k)``:
             without a guard the log of the Euclidean norm of the whole batch's difference.
-        average: mean over ranks, since a mean of logarithms is another thing.
+        average: takes the mean over ranks, before the logarithm.
         guard: at 0 the logarithm is minus infinity for two equal networks.
         batch: images of all ranks.
     """
@@ -50,7 +50,7 @@ def kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     """``tau^2 KL(softmax(teacher / tau) || softmax(student / tau))``, summed over classes, mean over the rest.
 
     The factor keeps the gradient's size when tau changes (Hinton et al., arXiv:1503.02531, section 2).
-    Zero if and only if the two distributions agree.
+    Zero if and only if the two distributions are equal.
     """
     log_s = F.log_softmax(student / tau, dim=1)
     log_t = F.log_softmax(teacher / tau, dim=1)

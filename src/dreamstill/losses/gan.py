@@ -42,6 +42,23 @@ def feature_distance(guess: Tensor, teacher: Tensor) -> Tensor:
     return torch.linalg.vector_norm(guess - teacher, dim=1).mean()
 
 
+def feature_transfer(guess: Tensor, teacher: Tensor) -> Tensor:
+    """Distance of a guess from the teacher's features of the same image, of collected ones plus of made ones.
+
+    Args:
+        guess: ``2b f``, collected images and then as many made ones.
+        teacher: the teacher's features of these, ``2b f``.
+    """
+    (r_real, r_fake), (t_real, t_fake) = guess.chunk(2), teacher.chunk(2)
+    return feature_distance(r_real, t_real) + feature_distance(r_fake, t_fake)
+
+
+def feature_blend(guess: Tensor, teacher: Tensor) -> Tensor:
+    """The same of opposite images, by place in the batch: the guess for a made image and a collected one's features."""
+    (r_real, r_fake), (t_real, t_fake) = guess.chunk(2), teacher.chunk(2)
+    return feature_distance(r_fake, t_real) + feature_distance(r_real, t_fake)
+
+
 def frequency_weights(frequency: Tensor, beta: float | None = None) -> Tensor:
     """Weights of the classes (``k``, mean 1): the rarer, the larger.
 

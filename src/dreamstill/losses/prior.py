@@ -1,4 +1,4 @@
-"""What the teacher's output on a good synthetic batch looks like: sure of each image, and of all classes alike.
+"""What the teacher's output on a good synthetic batch looks like: certain of each image, and of all classes evenly.
 
 Chen et al., DAFL, ICCV 2019, arXiv:1904.01186.
 """

@@ -1,4 +1,4 @@
-"""How near the teacher's outputs are to given soft targets, and how strongly its features answer.
+"""How near the teacher's outputs are to given soft targets, and how strongly its features respond.
 
 Wang, AAAI 2021 (soft targeted transfer set synthesis); ZSKD, Nayak et al., arXiv:1905.08114.
 """

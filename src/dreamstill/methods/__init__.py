@@ -1,7 +1,7 @@
 """Published methods: one file each, found by its name. Controls keep the same contract in ``controls``.
 
 What methods are made of is in ``parts``, which holds no methods. What only a released code or a port does is in
-``released``: a subclass in a module of the same name, which nobody names (:meth:`Method.variant_of`).
+``released``: a subclass in a module of the same name, found by the settings (:meth:`Method.variant_of`).
 
 A method is a dataclass of its hyper-parameters that subclasses :class:`Method`, which says all that a run asks
 of it. To add one, add a file here: nothing else names it. One of another package is ``package.module:Class``.
@@ -59,7 +59,7 @@ class Method:
     spares: ClassVar[Mapping[str, str]] = {}  # the settings, in words, with which a need falls away
     outside: ClassVar[tuple[str, ...]] = ()  # outside information used besides the teacher's weights
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    control: ClassVar[bool] = False  # a yardstick: nobody is advised to take it
+    control: ClassVar[bool] = False  # a yardstick, which is never advised
     shows: ClassVar[Shows] = "fresh"  # what ``synthesise`` gives
     # Settings whose other values a subclass in ``released`` carries out, each with the value that this class does.
     kept_apart: ClassVar[Mapping[str, Any]] = {}
@@ -169,8 +169,8 @@ def _foreign(name: str) -> type[Any]:
         raise InputError(f"method {name!r} could not be imported ({error}): give package.module:Class") from error
     if not _is_method(found):
         raise InputError(f"{name} is no method: expected a dataclass that subclasses dreamstill.methods.Method")
-    owed = ("setup", "phases", "deliver", "synthesise")
-    if absent := [step for step in owed if getattr(found, step) is getattr(Method, step)]:
+    required = ("setup", "phases", "deliver", "synthesise")
+    if absent := [step for step in required if getattr(found, step) is getattr(Method, step)]:
         raise InputError(f"the method {name} has no {', '.join(absent)}: write what dreamstill.methods.Method asks for")
     return found
 

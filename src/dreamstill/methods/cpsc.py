@@ -6,12 +6,11 @@ of docs/methods/cpsc.md. Recipe: recipes/cpsc_fashion_lenet5.yaml, 75.0 +- 0.7 %
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD, Adam
@@ -25,10 +24,9 @@ from dreamstill.methods import Method, Phase
 from dreamstill.methods.parts.class_images import ClassImages
 from dreamstill.methods.parts.contrast import Contrast
 from dreamstill.methods.parts.decay import decay
-from dreamstill.methods.parts.replay import check_reuse, remember, reused
+from dreamstill.methods.parts.replay import answered, check_reuse
 from dreamstill.networks.generators import Condition, Generator, Head
 from dreamstill.networks.network import Network
-from dreamstill.networks.probes import Observed
 from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
 
 
@@ -63,7 +61,7 @@ class CPSC(Method):
     gamma_s: Weight = 0.0
     """Weight of the contrast in the student's loss (released: 0; a page about the paper can be read otherwise)."""
     condition: Condition = "ccbn"
-    """How G is told the class: ``ccbn``, in its batch norms (released), ``concat`` or ``multiply`` with the noise."""
+    """How G is told the class: ``ccbn``, in its batch norms (released), ``concat``, ``multiply``, or not: ``none``."""
     tau: Positive = 0.07
     """Temperature of the contrast (released)."""
     views: Literal["both", "teacher"] = "both"
@@ -80,9 +78,9 @@ class CPSC(Method):
     """The student's mode in the generator's steps (released: ``train``)."""
     # networks and optimisation
     generator_steps: Whole = 6
-    """An iteration's first steps, each on noise and classes of its own (released)."""
+    """Generator steps at the start of an iteration, each on its own noise and classes (released)."""
     student_steps: Count = 5
-    """The student's that follow (released)."""
+    """Student steps that follow (released)."""
     batch_size: Annotated[Count, Batch(), Small(16)] = 512
     """Images a step (released)."""
     nz: Annotated[Count, Small(8)] = 256
@@ -127,8 +125,8 @@ class CPSC(Method):
         course, taps = warm_cosine(self.warmup), self.contrast.taps_s
         self.student, self.opt_s = engine.own("student", self.network, sgd, course, taps=taps)
         self.contrast.own_projection(engine, self.lr_p)
-        self.source = ClassImages(self.generator, self.batch_size, self.nz)
         self.stored = engine.bank("images", self.bank, logits=True, wide=generator.wide) if self.reuse else None
+        self.source = ClassImages(self.generator, self.batch_size, self.nz, self.stored)
 
     def phases(self, steps: int) -> list[Phase]:
         """One phase; an iteration is the generator's steps and then ``student_steps`` of the student."""
@@ -141,14 +139,10 @@ class CPSC(Method):
         for _ in range(self.generator_steps):
             z, y = self.source.draw(engine)
             images, t = engine.minimise(self.loss_g, self.opt_g, *self.contrast.learning(self.gamma), inputs=(z, y))
-            if self.stored is not None:
-                newest = remember(engine, self.stored, images, t, y)
+            self.source.remember(engine, images, t, y)
         # 2. Student: draw anew (with reuse take the images there are) and descend L_S, eq. (6).
         self.student.train()
-        made: Iterable[tuple[Tensor, ...]] = (self.source.make(engine) for _ in range(self.student_steps))
-        if self.stored is not None:
-            made = reused(engine, self.stored, newest, self.student_steps, self.batch_size)
-        for batch in made:
+        for batch in self.source.lessons(engine, self.student_steps):
             engine.minimise(self.loss_s, self.opt_s, *self.contrast.learning(self.gamma_s), inputs=batch)
 
     def loss_g(self, z: Tensor, y: Tensor) -> tuple[Terms, tuple[Tensor, Tensor]]:
@@ -171,9 +165,7 @@ class CPSC(Method):
 
     def loss_s(self, images: Tensor, y: Tensor, logits: Tensor | None = None) -> Terms:
         """Eq. (6): agree with the teacher, whose logits may be known, and with the class that was asked for."""
-        with torch.no_grad():
-            t = self.teacher(images) if logits is None else Observed(logits, {}, [])
-        s = self.student(images)
+        s, t = self.student(images), answered(self.teacher, images, logits)
         terms = {"kl": kl(s.logits, t.logits)}  # (1)
         if self.alpha > 0:
             terms["logits"] = self.alpha * self.l_2(s.logits, t.logits, batch=self.batch_size)  # (2)

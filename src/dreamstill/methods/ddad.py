@@ -20,11 +20,12 @@ from dreamstill.errors import InputError
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.statistics import Form, bn_statistics
 from dreamstill.methods import Method, Phase
+from dreamstill.methods.parts.class_images import Size, check_head, generator_of
 from dreamstill.methods.parts.decay import Decay, decay
 from dreamstill.methods.parts.distance import distance
 from dreamstill.methods.parts.replay import check_reuse, remember, replayed, reused
 from dreamstill.methods.parts.weighing import Weighing
-from dreamstill.networks.generators import Generator, Head, LargeGenerator
+from dreamstill.networks.generators import Head
 from dreamstill.networks.network import Network
 from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
 
@@ -68,7 +69,7 @@ class DDAD(Method):
     """Length of the noise (DFAD's code)."""
     width: Annotated[Count, Small(4)] = 64
     """Base width of the generator, ngf (DFAD's code)."""
-    size: Literal["small", "large"] = "small"
+    size: Size = "small"
     """``small``: DFAD's generator for about 32 pixels; ``large``: its DCGAN type for about 128 (DFAD's code)."""
     head: Head = "standardised"
     """End of the small one: tanh, batch norm (DFAD's); ``tanh``: for mean and std 0.5 (inferred); ``linear`` (ours)."""
@@ -111,8 +112,7 @@ class DDAD(Method):
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, the generator and the student, each with its optimiser."""
         teacher, self.network = engine.given.teacher, engine.given.student
-        small, large = partial(Generator, head=self.head), LargeGenerator
-        generator = (large if self.size == "large" else small)(teacher, self.nz, self.width)
+        generator = generator_of(self.size, self.head)(teacher, self.nz, self.width)
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         adam, course = partial(Adam, lr=self.lr_g), decay(self.schedule)
         self.reads_bn = "bn" in self.needed
@@ -214,7 +214,6 @@ class DDAD(Method):
             raise InputError(f"replay is {self.replay} of {self.student_steps} student steps: it must make whole ones")
         if self.alpha == 0 and self.w_adv == 0:
             raise InputError("alpha and w_adv are 0, so the generator has no loss: give one of them")
-        if self.size == "large" and self.head == "linear":
-            raise InputError("head is linear, and the large generator ends in a tanh: leave head out")
+        check_head(self.size, self.head)
         if self.reuse:
             check_reuse(self.generator_steps, task, moved=self.replay > 0 or self.crop > 0 or self.flip)

@@ -59,7 +59,7 @@ class SoftTarget(Method):
     layer: str | None = None
     """Name of the layer; else the last hidden linear one (the paper's FC-2), or the last convolution (inferred)."""
     correlate: Literal["units", "inputs"] = "units"
-    """The axis of the weights (second-hand: units); ``inputs``, the port's: methods/released/soft_target.py."""
+    """The axis of the weights (second-hand: units); ``inputs``, the port's, has rank K for the classifier."""
     entry: Literal["auto", "raw", "rectified", "truncated", "through"] = "auto"
     """What of a draw enters g (port: raw; inferred: rectified for pooled filters, or through the layer's own ReLU)."""
     centre: Literal["auto", "on", "off"] = "auto"
@@ -72,7 +72,7 @@ class SoftTarget(Method):
     activation: str | None = None
     """Tap of its features; else what enters the last hidden linear layer, or the classifier (inferred from DAFL)."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Over the features of an image (port: mean; the paper's could not be read)."""
+    """Over the features of an image (port: mean; the paper's could not be read); the sum is as many times the mean."""
     tau_squared: Literal["both", "none", "distance"] = "distance"
     """Which terms are multiplied by tau^2 (inferred: at tau 20 the activation drowns the targets in the others)."""
     exchanged: bool = False
@@ -86,7 +86,7 @@ class SoftTarget(Method):
     w_norm: Weight = 0.0
     """Weight of the pixels' squared distance from the teacher's mean (ours: not part of the method)."""
     lr_x: Weight = 0.03
-    """Adam on the pixels, in [0, 1], halved at 60 and 80 % of a batch (inferred: nearer than 0.01; ZSKD code: 1e-3)."""
+    """Adam on the pixels, halved at 60 and 80 % of a batch (inferred; ZSKD code: 1e-3; port: 0.1 or 1e-3)."""
     init: Init = "uniform"
     """The images' start: ``uniform`` in [0, 1] (ZSKD code); ``normal`` (port) or close (ours) around the ``mean``."""
     pixels: Literal["clamp", "rescale", "free"] = "clamp"
@@ -148,7 +148,7 @@ class SoftTarget(Method):
         return [Phase("synthesise", synthesis, self.synthesis_step), Phase("distil", steps, self.step)]
 
     def synthesis_step(self, engine: Engine) -> None:
-        """The algorithm, an iteration of one batch: draw targets, and bring noise images to them."""
+        """The algorithm, an iteration of one batch: draw targets, and optimise noise images towards them."""
         (before, at), n, pixels = divmod(engine.iteration, self.iterations), self.synthesis_batch, self.canvas.images
         if at == 0:
             # 1. Soft targets of a new batch: draw a ~ N(mu, sigma R), eq. (2), and let g say y = p(g(a)), eq. (3).

@@ -39,7 +39,7 @@ def undrawn() -> str:
     return UNDRAWN if extras.missing("plots") else ""
 
 
-def _where_it_can_be_drawn(draw: Callable[P, str]) -> Callable[P, str]:
+def _needs_matplotlib(draw: Callable[P, str]) -> Callable[P, str]:
     """Nothing in a chart's place where matplotlib is missing: the figures beside it are still worth their page."""
 
     @functools.wraps(draw)
@@ -49,7 +49,7 @@ def _where_it_can_be_drawn(draw: Callable[P, str]) -> Callable[P, str]:
     return drawn
 
 
-@_where_it_can_be_drawn
+@_needs_matplotlib
 def curve(
     key: str,
     steps: Sequence[float],
@@ -98,7 +98,7 @@ def curve(
         return _svg(figure, key, title, colour)
 
 
-@_where_it_can_be_drawn
+@_needs_matplotlib
 def bars(key: str, counts: Sequence[int], *, title: str) -> str:
     """A count for each of many classes, by their number."""
     import matplotlib
@@ -113,7 +113,7 @@ def bars(key: str, counts: Sequence[int], *, title: str) -> str:
         return _svg(figure, key, title, 1)
 
 
-@_where_it_can_be_drawn
+@_needs_matplotlib
 def roofline(key: str, points: Sequence[tuple[float, float]], *, flops: float, bandwidth: float, title: str) -> str:
     """Speed against operations a byte, both logarithmic, under the machine's roof; the points are numbered from 1.
 
@@ -148,7 +148,7 @@ def roofline(key: str, points: Sequence[tuple[float, float]], *, flops: float, b
         return _svg(figure, key, title, 1)
 
 
-@_where_it_can_be_drawn
+@_needs_matplotlib
 def growth(key: str, values: Sequence[float], seconds: Sequence[float], flops: Sequence[float], *, title: str) -> str:
     """Time and operations as multiples of the smallest point's, logarithmic; the operations dashed."""
     import matplotlib

@@ -217,7 +217,7 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
             f"How often the teacher sees the class that the generator was asked for, in {preset['images']:,} fresh "
             f"images; least often for {name}, {percent(worst['share'])}."
         )
-        rows.append(("Preset labels obeyed", percent(preset["share"]), text))
+        rows.append(("Label fidelity", percent(preset["share"]), text))
     if made := summary.get("transfer_set"):
         shares = [n / max(sum(made["target_classes"]), 1) for n in made["target_classes"]]
         text = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from dreamstill.errors import InputError
-from dreamstill.ranges import Below1, Count, Positive, Range, Share, Weight, Whole, check_ranges, types_of
+from dreamstill.ranges import Below1, Count, Positive, Range, Share, Weight, Whole, as_words, check_ranges, types_of
 
 Precision = Literal["auto", "32", "bf16", "64"]
 Compile = Literal["auto", "on", "off"]
@@ -211,7 +211,9 @@ def build_method(method: Any) -> Any:
     from dreamstill.methods import get
 
     spec = method_spec(method)
-    cls = get(spec.pop("name")).variant_of(spec)
+    cls = get(spec.pop("name"))
+    spec = as_words(cls, spec)
+    cls = cls.variant_of(spec)
     known = [f.name for f in fields(cls)]
     unknown = sorted(set(spec) - set(known))
     if unknown:

@@ -1,7 +1,7 @@
 """Tasks: what an output is, how two networks are compared on it, how it is scored and drawn.
 
 A run's task follows from its teacher's output (:func:`task_of`). Methods know it by ``engine.task`` and ask it for
-little: the generator's adversarial term and the loss of hard labels. Everything else is for what scores and reports.
+little: its name and the loss of hard labels. Everything else is for what scores and reports.
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ from dreamstill.tasks.segmentation import Segmentation
 
 
 class Task(Protocol):
-    """What a task owes; :class:`Classification` and :class:`Segmentation` are all there are."""
+    """What a task offers. There are two: :class:`Classification` and :class:`Segmentation`."""
 
     name: ClassVar[str]  # as in a method's ``tasks``
     output: ClassVar[str]  # the shape of an output, in words of dimensions
     headline: ClassVar[str]  # the figure a student is judged by, as its key in summary.json
     looked_at: ClassVar[int]  # synthetic images that are made for the report, at least
-
-    def adversarial(self, discrepancy: Tensor) -> Tensor:
-        """The generator's loss for a discrepancy (0-d, >= 0) between teacher and student."""
 
     def label_loss(
         self, logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
@@ -38,12 +35,12 @@ class Task(Protocol):
     def crop_flip(
         self, images: Tensor, labels: Tensor, shift: Tensor, flip: Tensor | None, pad: int, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Images (``b c h w``) and labels, moved and mirrored alike (:func:`dreamstill.data.augment.crop_flip`)."""
+        """Images (``b c h w``) and labels, moved and mirrored together (:func:`dreamstill.data.augment.crop_flip`)."""
 
     def resized_crop(
         self, images: Tensor, labels: Tensor, uniform: Tensor, flip: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Rectangles of images and labels scaled up alike (:func:`dreamstill.data.augment.resized_crop`)."""
+        """The same rectangles of images and labels, scaled up (:func:`dreamstill.data.augment.resized_crop`)."""
 
     def scored(self, images: ImageSet, size: tuple[int, int]) -> ImageSet:
         """What is scored of images that are larger than a network's size (h, w)."""

@@ -17,7 +17,7 @@ from dreamstill.tasks import metrics, task_of
 
 
 def loaded_size(set_size: int | Sequence[int] | None, size: tuple[int, int]) -> tuple[int, int]:
-    """The sides (h, w) that a set's images are brought to: ``set_size`` if there is one, else a network's ``size``.
+    """The sides (h, w) that a set's images are resized to: ``set_size`` if there is one, else a network's ``size``.
 
     Raises:
         InputError: the set's images would be smaller than the network's.
@@ -48,7 +48,7 @@ def load_scored(
         source: as in :func:`dreamstill.data.load.load_images`.
         split: as there.
         root: as there.
-        set_size: side, or height and width, that the images are brought to; the network's without it.
+        set_size: side, or height and width, that the images are resized to; without it the network's.
         limit: only the first so many images.
 
     Raises:
@@ -111,7 +111,7 @@ def check_set(images: ImageSet, network: Network) -> None:
         raise InputError(
             f"{images.name} has {kind[theirs]} and {network.name} is a network for {name}: give a set with {kind[name]}"
         )
-    metrics.labels_fit(images.labels, network.num_classes)
+    metrics.check_labels(images.labels, network.num_classes)
     if images.labels.dim() == 3 and not bool((images.labels != VOID).any()):
         raise InputError(f"every pixel of {images.name}, {images.split}, is void: give a split with labelled pixels")
     if len(images.classes) > network.num_classes:

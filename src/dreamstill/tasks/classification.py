@@ -18,16 +18,12 @@ from dreamstill.tasks.sample_grid import sample_grid
 
 
 class Classification:
-    """How classifiers are compared, scored and drawn; what each function owes says :class:`dreamstill.tasks.Task`."""
+    """How classifiers are compared, scored and drawn. See :class:`dreamstill.tasks.Task` for each function."""
 
     name: ClassVar[str] = "classification"
     output: ClassVar[str] = "b k"
     headline: ClassVar[str] = "accuracy"
     looked_at: ClassVar[int] = 1000
-
-    def adversarial(self, discrepancy: Tensor) -> Tensor:
-        """The generator's loss for a discrepancy between teacher and student (DFAD: its negative)."""
-        return -discrepancy
 
     def label_loss(
         self, logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
@@ -61,7 +57,7 @@ class Classification:
         return float((predicted == labels).double().mean())
 
     def evaluate(self, student: Network, images: ImageSet, teacher: Network | None = None) -> dict[str, Any]:
-        """Accuracy, calibration and what else :func:`dreamstill.tasks.metrics.evaluate` finds."""
+        """Accuracy, calibration and the other figures of :func:`dreamstill.tasks.metrics.evaluate` finds."""
         return metrics.evaluate(student, images, teacher)
 
     def samples(self, pixels: Tensor, predicted: Tensor, num_classes: int, classes: Sequence[str] | None) -> bytes:

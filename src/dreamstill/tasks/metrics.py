@@ -17,13 +17,13 @@ from dreamstill.networks.predict import predict
 def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """Accuracy, calibration error (15 bins), negative log-likelihood, Brier score, accuracy a class, confusion."""
     k = logits.shape[1]
-    labels_fit(labels, k)
+    check_labels(labels, k)
     probs, predicted = logits.softmax(1), logits.argmax(1)
     confusion = torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
     per_class = confusion.diag() / confusion.sum(1)
     return {
         "accuracy": float((predicted == labels).double().mean()),
-        # Of probabilities: torchmetrics would take logits that happen to lie in [0, 1] for such.
+        # From probabilities: torchmetrics takes logits that all lie in [0, 1] for probabilities.
         "ece": float(multiclass_calibration_error(probs, labels, num_classes=k, n_bins=15)),
         "nll": float(F.cross_entropy(logits, labels)),
         "brier": float((probs - F.one_hot(labels, k)).square().sum(1).mean()),
@@ -33,13 +33,13 @@ def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     }
 
 
-def labels_fit(labels: Tensor, k: int) -> None:
+def check_labels(labels: Tensor, k: int) -> None:
     """Make sure that labels (``n``, or ``n h w`` with void) are among ``k`` classes.
 
     Raises:
         InputError: one is not.
     """
-    # Void is a value of maps alone: of an image as a whole 255 may be a class.
+    # Only maps have a void value. As the label of a whole image, 255 may be a class.
     highest = int(torch.where(labels == VOID, 0, labels).max()) if labels.dim() == 3 else int(labels.max())
     if highest >= k:
         raise InputError(f"the set has labels up to {highest} and the network has {k} classes: it is another task")

@@ -16,7 +16,7 @@ CELL = 64  # pixels of the longest side that an image may be shown with
 GAP = 4
 MARGIN = 12
 LABEL = 140
-# The sheet is transparent, so its ink must be readable on white and on a dark page alike.
+# The sheet is transparent, so its ink must be readable on both a white and a dark page.
 INK = (123, 123, 123, 255)
 RULE = (123, 123, 123, 90)
 
@@ -125,7 +125,7 @@ def _draw(rows: list[_Row], columns: int, size: tuple[int, ...], notes: list[str
     for i, row in enumerate(rows):
         middle = MARGIN + i * pitch + pitch // 2
         count = f"{row.total:,} image{'' if row.total == 1 else 's'}"
-        pen.text((MARGIN, middle - 2), _fitted(row.name, large), INK, large, anchor="ls")
+        pen.text((MARGIN, middle - 2), _shortened(row.name, large), INK, large, anchor="ls")
         pen.text((MARGIN, middle + 15), count, INK, small, anchor="ls")
         left, top = MARGIN + LABEL, middle - height // 2
         if row.total == 0:
@@ -152,7 +152,7 @@ def _picture(image: Tensor, height: int, width: int) -> Image.Image:
     return picture.convert("RGB").resize((width, height), resampling)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The text, cut with an ellipsis where it would run into the images."""
     text = " ".join(text.split())
     if font.getlength(text) <= LABEL - 8:

@@ -21,16 +21,12 @@ BATCH = 16  # images scored at a time: a map of logits is thousands of times a c
 
 
 class Segmentation:
-    """How dense predictions are compared, scored and drawn; what each function owes: :class:`dreamstill.tasks.Task`."""
+    """How dense predictions are compared, scored and drawn. See :class:`dreamstill.tasks.Task` for each function."""
 
     name: ClassVar[str] = "segmentation"
     output: ClassVar[str] = "b k h w"
     headline: ClassVar[str] = "miou"
     looked_at: ClassVar[int] = 128
-
-    def adversarial(self, discrepancy: Tensor) -> Tensor:
-        """``-log(1 + D)``: DFAD's form for dense prediction, whose gradient fades where they differ already."""
-        return -torch.log1p(discrepancy)
 
     def label_loss(
         self, logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
@@ -129,7 +125,7 @@ def confusion(predicted: Tensor, labels: Tensor, k: int) -> Tensor:
     Raises:
         InputError: a label is beyond the classes.
     """
-    metrics.labels_fit(labels, k)
+    metrics.check_labels(labels, k)
     counts = torch.zeros(k * k, dtype=torch.int64)
     # In pieces: as int64 a whole set of maps would be eight times as large.
     for p, y in zip(predicted.split(BATCH), labels.split(BATCH), strict=True):

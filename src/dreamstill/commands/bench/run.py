@@ -40,10 +40,10 @@ def run_bench(
         raise InputError(f"jobs is {jobs}: it must be at least 1")
     path = Path(suite) if suite.endswith(".yaml") else Path("benchmarks") / f"{suite}.yaml"
     plans = read_suite(path)
-    _all_there(path, "tables", tables, [plan.key for plan in plans])
-    _all_there(path, "rows", rows, [row.name for plan in plans for row in plan.rows])
+    _check_known(path, "tables", tables, [plan.key for plan in plans])
+    _check_known(path, "rows", rows, [row.name for plan in plans for row in plan.rows])
     planned = sorted({seed for plan in plans for _, seed in plan.runs()})
-    _all_there(path, "seeds", None if seeds is None else [str(s) for s in seeds], [str(s) for s in planned])
+    _check_known(path, "seeds", None if seeds is None else [str(s) for s in seeds], [str(s) for s in planned])
     todo = [
         (plan, row, seed)
         for plan in plans
@@ -55,7 +55,7 @@ def run_bench(
     for plan, row, _ in todo:
         _check(plan, row)
     if jobs > 1 and len(todo) > 1:
-        _run_side_by_side(todo, data_root, jobs, quiet)
+        _run_in_parallel(todo, data_root, jobs, quiet)
     else:
         for plan, row, seed in todo:
             _run(plan, row, seed, data_root, quiet)
@@ -66,7 +66,7 @@ def run_bench(
 
 
 def _check(plan: Table, row: Row) -> None:
-    """A recipe that is not there, or says what nobody knows, is found before the first run and not hours later."""
+    """Find a missing recipe, or an unknown setting in one, before the first run and not hours later."""
     if unknown := sorted(set(plan.settings(row)) - {f.name for f in fields(DistillSettings)}):
         raise InputError(
             f"row {row.name} of {plan.path} or its recipe {row.recipe} sets {', '.join(unknown)}: expected arguments "
@@ -74,13 +74,13 @@ def _check(plan: Table, row: Row) -> None:
         )
 
 
-def _all_there(path: Path, what: str, wanted: Sequence[str] | None, there: Sequence[str]) -> None:
+def _check_known(path: Path, what: str, wanted: Sequence[str] | None, there: Sequence[str]) -> None:
     if wanted is not None and not set(wanted) <= set(there):
         raise InputError(f"{path} has the {what} {', '.join(there)}, not all of {', '.join(wanted)}")
 
 
-def _run_side_by_side(todo: Sequence[tuple[Table, Row, int]], data_root: str | None, jobs: int, quiet: bool) -> None:
-    """Each run in a process of its own with its share of the cores: two that use all of them hinder each other."""
+def _run_in_parallel(todo: Sequence[tuple[Table, Row, int]], data_root: str | None, jobs: int, quiet: bool) -> None:
+    """Run each in its own process with its share of the cores: runs that use all cores slow each other down."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
 
     def one(job: tuple[Table, Row, int]) -> str | None:

@@ -74,7 +74,7 @@ class Table:
         if isinstance(changes, Mapping) and "name" not in changes:
             settings["method"] = {**method_spec(recipe.get("method", "ddad")), **changes}
         settings["method"] = method_spec(settings.get("method", "ddad"))
-        # Where a run's files lie and how it is watched is for the bench to say.
+        # The bench decides where a run's files lie and how it is watched.
         return {k: v for k, v in settings.items() if k not in ("data_root", "out", "resume", "quiet")}
 
     def record(self, row: Row, seed: int) -> Path:

@@ -20,13 +20,13 @@ from dreamstill.commands.bench.tables import (
     with_real_data,
 )
 from dreamstill.files import atomic_write
-from dreamstill.methods import names
+from dreamstill.methods import get, names
 
 _END = "<!-- /bench -->"
 
 
 def write_tables(plans: Sequence[Table]) -> str:
-    """A suite's page anew, and every table elsewhere that its records may have changed; the page's text."""
+    """A suite's page anew, and every other table that its records may have changed; the page's text."""
     text, root = page(plans), plans[0].root
     place = page_of(plans[0])
     (root / place).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def every_suite(root: Path) -> list[list[Measured]]:
 
 
 def best(rows: Sequence[Measured]) -> Measured | None:
-    """Of the rows with most seeds that with the best mean. One lucky seed does not stand for a method."""
+    """The row with the best mean among those with the most seeds. One lucky seed does not stand for a method."""
     return max(rows, key=lambda row: (len(row.records), row.mean), default=None)
 
 
@@ -84,7 +84,8 @@ def best_of_each(rows: Sequence[Measured]) -> list[Measured]:
 
 def is_control(row: Measured) -> bool:
     """Whether a row is a yardstick and no method."""
-    return names().get(row.records[0]["settings"]["method"]["name"], "").endswith("controls")
+    name = row.records[0]["settings"]["method"]["name"]
+    return name in names() and bool(get(name).control)
 
 
 def is_data_free(row: Measured) -> bool:

@@ -178,16 +178,16 @@ def _runs(rows: Sequence[Measured]) -> list[str]:
 
 def _settings(plan: Table, rows: Sequence[Measured]) -> list[str]:
     """What each row's runs are made with: its recipe, and what the suite changes in it."""
-    lines = [f"Every row: {_spelled(plan.shared)}.", ""] if plan.shared else []
+    lines = [f"Every row: {_as_yaml(plan.shared)}.", ""] if plan.shared else []
     for row in rows:
         recipe = f"[{row.row.recipe.removeprefix('recipes/').removesuffix('.yaml')}](../../{row.row.recipe})"
         flat = dict(row.row.settings)
         flat |= flat.pop("method", {})
-        lines.append(f"- {row.name}: {recipe}" + (f" with {_spelled(flat)}" if flat else ""))
+        lines.append(f"- {row.name}: {recipe}" + (f" with {_as_yaml(flat)}" if flat else ""))
     return lines
 
 
-def _spelled(settings: Mapping[str, Any]) -> str:
+def _as_yaml(settings: Mapping[str, Any]) -> str:
     """Settings as a recipe has them: ``steps: 3000``, ``flip: true``."""
     values = {name: yaml.safe_dump(value, default_flow_style=True).split("\n")[0] for name, value in settings.items()}
     return ", ".join(f"`{name}: {value}`" for name, value in values.items())

@@ -96,7 +96,7 @@ def take_apart(method: Method, given: Given, hardware: Hardware, steps: int) -> 
         times.append(iterate(engine, method, ROUNDS, WARM, phase))
         ops.append(record(engine, method, phase, WARM + ROUNDS))
     peaks = machine_peaks(engine.device)
-    matrix = iter(alone([op for each in ops for op in each], engine.device))  # operations alike are measured once
+    matrix = iter(alone([op for each in ops for op in each], engine.device))  # equal operations are measured once
     found, parts = [], []
     for phase, before, each in zip(phases, times, ops, strict=True):
         rows = summarise(each, floors_of(each, [next(matrix) for _ in each], peaks["copy_bytes"]))

@@ -21,7 +21,7 @@ class Reading(NamedTuple):
 
 
 def outgrown(readings: list[Reading]) -> dict[str, Any] | None:
-    """The stretch over which a part's time outgrew its work most, or None where it nowhere did.
+    """The stretch over which a part's time outgrew its work most, or None if it never did.
 
     Work is its FLOPs, or its bytes where it has none. Of the time's growth the least counts that the middle half
     of the runs leaves possible, the first quartile at the larger point over the third at the smaller; a stretch is any

@@ -45,7 +45,7 @@ def machine_peaks(device: torch.device) -> dict[str, float]:
 def matmul_speed(dtype: torch.dtype, device: torch.device) -> float:
     """FLOP/s of a product of two large matrices, or of two small ones where the large ones would take too long.
 
-    A CPU that has no bf16 of its own multiplies them without the library's fast kernels: at 0.3 GFLOP/s the large
+    A CPU without bf16 instructions multiplies without the library's fast kernels: at 0.3 GFLOP/s the large
     product alone takes a minute.
     """
 
@@ -63,7 +63,7 @@ def matmul_speed(dtype: torch.dtype, device: torch.device) -> float:
 def alone(ops: Sequence[Op], device: torch.device) -> list[float]:
     """For each operation with FLOPs, its shortest time when nothing else runs; 0 for the others.
 
-    The inputs are made anew in the same shapes and memory formats. Operations alike are measured once.
+    The inputs are made anew in the same shapes and memory formats. Equal operations are measured once.
     """
     known: dict[str, float] = {}
     found = []

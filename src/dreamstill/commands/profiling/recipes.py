@@ -60,7 +60,7 @@ def with_options(recipe: Recipe, options: ProfileSettings) -> Recipe:
 def with_fresh_weights(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe with untrained networks in place of checkpoints that are not there, and a note on each.
 
-    Weights do not matter for speed, and those of a recipe that nobody has run yet do not exist.
+    Weights do not matter for speed, and a recipe that was never run has none.
 
     Raises:
         InputError: nothing says which network it is; names the options that do.
@@ -112,7 +112,7 @@ def steps_of(recipe: Recipe) -> int:
 def hardware_of(options: ProfileSettings, recipe: Recipe, method: Method, given: Given) -> Hardware:
     """What the run of the recipe would choose, where the command line does not say otherwise.
 
-    Compilation is measured only where somebody asked for it: it takes longer than all the rest.
+    Compilation is measured on request alone, for it takes longer than everything else.
     """
     settings = recipe.settings
     device, precision = options.device or settings.device, options.precision or settings.precision

@@ -75,7 +75,7 @@ class RandomGenerator(Method):
         return [Phase("distil", steps, self.step)]
 
     def step(self, engine: Engine) -> None:
-        """Every so often a new random network paints a batch; the student learns from all that is stored."""
+        """At intervals a new random generator makes a batch. The student learns from all stored images."""
         if engine.iteration % self.every == 0:
             engine.redraw(self.generator.module)
             self.stored.add(engine.gather(engine.make(self.generator, engine.noise(self.batch_size, self.nz))))

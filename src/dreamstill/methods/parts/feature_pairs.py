@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dreamstill.engine import Cast, Engine
+from dreamstill.engine.parts import Owned
+from dreamstill.engine.schedules import Schedule
 from dreamstill.errors import InputError
+from dreamstill.losses.attention import AttentionForm, attention_distance, hint_distance
 from dreamstill.networks.network import Network
 from dreamstill.networks.probes import Observed
 
@@ -109,3 +114,65 @@ def _map(network: Network, seen: Mapping[str, Tensor], name: str) -> Tensor:
 def maps(pairs: list[tuple[str, str]], student: Observed, teacher: Observed) -> tuple[list[Tensor], list[Tensor]]:
     """The feature maps of paired layers: the student's, the teacher's."""
     return [student.taps[name] for _, name in pairs], [teacher.taps[name] for name, _ in pairs]
+
+
+class ComparedMaps:
+    """The distance of a student's feature maps to its teacher's, summed over pairs of layers.
+
+    Args:
+        engine: whose networks these are.
+        wanted: False: no layer is looked up and none is compared.
+        teacher_taps: names of the teacher's layers; None takes its own stages.
+        student_taps: the student's.
+        kind: ``attention``: of the normalised attention maps; ``hint``: of the maps themselves, the student's through
+            a trained 1x1 convolution and batch norm.
+        form: of the distance of attention maps.
+
+    Raises:
+        InputError: no layers are named and the network declares none.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        wanted: bool,
+        teacher_taps: list[str] | None,
+        student_taps: list[str] | None,
+        kind: Literal["attention", "hint"],
+        form: AttentionForm,
+    ) -> None:
+        networks = engine.given.teacher, engine.given.student
+        self.pairs = paired(*networks, teacher_taps, student_taps) if wanted else []
+        self.taps_t, self.taps_s = [t for t, _ in self.pairs], [s for _, s in self.pairs]
+        self.kind, self.form = kind, form
+
+    def settle(
+        self,
+        engine: Engine,
+        teacher: Cast,
+        student: Cast,
+        weight: float,
+        make_opt: Callable[..., Optimizer],
+        schedule: Schedule,
+    ) -> list[Owned]:
+        """Drop the pairs whose maps are too small, and give hints of this weight their adapters, which are returned.
+
+        The normalised attention map of one position is always 1.
+        """
+        least = 1 if self.kind == "hint" else 2
+        self.pairs, channels = comparable(engine, self.pairs, teacher, student, least)
+        if self.kind == "attention" or weight == 0:
+            return []
+        self.adapters, opt = engine.own("adapters", Adapters(channels), make_opt, schedule)
+        return [opt]
+
+    def __call__(self, student: Observed, teacher: Observed) -> Tensor:
+        """The distance that the student learns from, 0-d."""
+        if self.kind == "attention":
+            return self.attention(student, teacher)
+        ours, theirs = maps(self.pairs, student, teacher)
+        return hint_distance(self.adapters(ours), theirs)
+
+    def attention(self, student: Observed, teacher: Observed) -> Tensor:
+        """The distance of the attention maps, 0-d, whatever the student learns from."""
+        return attention_distance(*maps(self.pairs, student, teacher), self.form)

@@ -44,7 +44,7 @@ class AlignedStudent:
         crop: pixels of the pad.
         flip: mirror at random.
         mean: per channel, statistics with which the student's phase standardises in place of the networks' own.
-        std: likewise.
+        std: per channel, given with ``mean``.
     """
 
     def __init__(

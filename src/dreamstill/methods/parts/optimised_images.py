@@ -1,4 +1,4 @@
-"""A batch of images that are themselves what is optimised, and the account of a set that is made of them."""
+"""A batch of images as the parameters that are optimised, and figures on a set that is made of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Pixels(nn.Module):
 
     @torch.no_grad()
     def settle(self, how: str) -> None:
-        """Bring them back to [0, 1] after a step: each value by itself, or the whole batch by its extremes."""
+        """Return them to [0, 1] after a step: each value by itself, or the whole batch by its extremes."""
         if how == "clamp":
             self.images.clamp_(0, 1)
         elif how == "rescale":
@@ -91,7 +91,7 @@ class Account:
 
     @torch.no_grad()
     def keep(self, engine: Engine, images: Tensor, targets: Tensor, teacher: Cast, tau: float) -> None:
-        """Store the batch (``n c h w``) as it will be read back, with what the teacher says of just that."""
+        """Store the batch (``n c h w``) as it will be read back, with the teacher's logits of those images."""
         images = to_float(to_uint8(images), engine.dtype)
         logits, y = teacher(engine.mine(images)).logits, engine.mine(targets)
         seen = {

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from dreamstill.data.augment import crop_flip
 from dreamstill.data.bank import ImageBank, Stored
-from dreamstill.engine import Engine
+from dreamstill.engine import Cast, Engine
 from dreamstill.errors import InputError
+from dreamstill.networks.probes import Observed
 
 
 def remember(engine: Engine, bank: ImageBank, images: Tensor, logits: Tensor, labels: Tensor | None = None) -> Stored:
@@ -56,6 +57,15 @@ def shifted(engine: Engine, images: Tensor, batch_size: int, crop: int, flip: bo
     """
     shift = engine.integers(2 * crop + 1, batch_size, 2)
     return crop_flip(images, shift, engine.coins(batch_size) if flip else None, crop)
+
+
+def answered(teacher: Cast, images: Tensor, logits: Tensor | None) -> Observed:
+    """What the frozen teacher says of images (``b c h w``), without gradients, or the logits (``b k``) it gave before.
+
+    Stored logits come without features: give None where those are compared.
+    """
+    with torch.no_grad():
+        return teacher(images) if logits is None else Observed(logits, {}, [])
 
 
 def check_reuse(generator_steps: int, task: str = "classification", moved: bool = False) -> None:

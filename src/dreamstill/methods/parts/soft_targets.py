@@ -149,7 +149,7 @@ def unit_rows(weight: Tensor, eps: float = 1e-8) -> Tensor:
 def concentrations(weight: Tensor) -> Tensor:
     """ZSKD's class similarities (``k k``, each row from 0 to 1) from the classifier's weight (``k d``).
 
-    Cosines of the class vectors, brought to [0, 1] over the matrix and then over each row (released code).
+    Cosines of the class vectors, scaled to [0, 1] over the matrix and then over each row (released code).
     """
     rows = unit_rows(weight)
     c = rows @ rows.T
@@ -161,7 +161,7 @@ def concentrations(weight: Tensor) -> Tensor:
 def dirichlet_targets(similarities: Tensor, n: int, first: int = 0) -> tuple[Tensor, Tensor]:
     """``n`` soft targets (``n k``) of ZSKD and the classes (``n``) they were drawn for, in turn, each beta in turn.
 
-    ``first``: how many were drawn before, so that many small batches together have all classes alike often. Draws
+    ``first``: how many were drawn before, so that many small batches together have all classes equally often. Draws
     from torch's global stream. Small concentrations underflow in float32, so it runs in float64.
     """
     k = len(similarities)

@@ -173,7 +173,7 @@ def warn_of_poor_targets(engine: Engine, targets: Targets, batch: int, sigma: fl
         targets: looked at.
         batch: how many are drawn together.
         sigma: named in the warning.
-        tau: likewise.
+        tau: the temperature, named in the warning.
     """
     k = engine.given.teacher.num_classes
     n = min(max(100 * k, 1000), 10_000)

@@ -1,4 +1,4 @@
-"""The weight of a term whose size nobody knows beforehand, from what is measured while the student warms up."""
+"""The weight of a term whose size is not known in advance, measured while the student warms up."""
 
 from __future__ import annotations
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dreamstill.engine import Engine, Terms
+from dreamstill.engine import Cast, Engine
 from dreamstill.methods.hidfd import HiDFD
+from dreamstill.networks.gan import Judged
+from dreamstill.networks.probes import Observed
 
 
 @dataclass
@@ -18,17 +20,12 @@ class ReleasedHiDFD(HiDFD):
     """The released code shows the teacher other pixels, stops a gradient and stretches what it writes."""
 
     def setup(self, engine: Engine) -> None:
-        """Also the teacher's mean and std, which ``released_pixels`` undoes."""
+        """As the parent's; while the GAN learns the teacher is shown, and the feature head learns, as released."""
         super().setup(engine)
-        self.mean, self.std = engine.given.teacher.mean, engine.given.teacher.std
-
-    def shown(self, images: Tensor) -> Tensor:
-        """``released_pixels``: the teacher takes [-1, 1] in place of what its own mean and std make of the images."""
-        return (2 * images - 1) * self.std + self.mean if self.released_pixels else images
-
-    def integration(self, r: Tensor, t: Tensor) -> Terms:
-        """Without ``feature_gradient`` the terms are computed and change nothing: the head never learns."""
-        return super().integration(r if self.feature_gradient else r.detach(), t)
+        if self.released_pixels:
+            self.teacher = ShownReleasedPixels(engine, self.teacher)
+        if not self.feature_gradient:
+            self.discriminator = WithoutFeatureGradient(self.discriminator, engine.fabric)
 
     def preset(self, engine: Engine) -> tuple[Tensor, Tensor]:
         """``stretch``: each image fills the full range, as the released code's export does."""
@@ -37,3 +34,25 @@ class ReleasedHiDFD(HiDFD):
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
             images = (images - low) / (high - low).clamp_min(1e-5)
         return images, y
+
+
+class ShownReleasedPixels(Cast):
+    """The teacher takes images in [-1, 1] in place of what its own mean and std make of them."""
+
+    def __init__(self, engine: Engine, teacher: Cast) -> None:
+        super().__init__(teacher, engine.fabric)
+        self.network = engine.given.teacher
+
+    def forward(self, images: Tensor) -> Observed:
+        """Images ``b c h w``, nominal [0, 1]."""
+        seen: Observed = self.module((2 * images - 1) * self.network.std + self.network.mean)
+        return seen
+
+
+class WithoutFeatureGradient(Cast):
+    """The discriminator, whose feature head never learns: its terms are computed and change nothing."""
+
+    def forward(self, images: Tensor) -> Judged:
+        """Images ``b c h w``, in [0, 1]."""
+        judged: Judged = self.module(images)
+        return judged._replace(features=judged.features.detach())

@@ -1,4 +1,4 @@
-"""Soft targets as somebody's port has them (github ljrprocc/DFKD), each deviation by its setting."""
+"""Soft targets as a third party's port has them (github ljrprocc/DFKD), each deviation by its setting."""
 
 from __future__ import annotations
 
