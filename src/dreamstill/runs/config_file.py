@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from dreamstill.files import atomic_write
 from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings
 
 CONFIG_SCHEMA = 1
+# Where files lie: their content is compared, and a folder may move.
+PLACES = {"teacher_checkpoint", "student_checkpoint", "data_root", "transfer", "data", "real", "collected"}
+WATCHING = {"checkpoint_seconds", "checkpoint_steps"}  # how a run is watched, not what it computes
 
 
 def write_config(path: Path, settings: RunSettings) -> None:
@@ -21,6 +26,13 @@ def write_config(path: Path, settings: RunSettings) -> None:
     saved = {name: getattr(settings, name) for name in names}
     text = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True, default_flow_style=False)
     atomic_write(path, f"# dreamstill {settings.command}, configuration schema {CONFIG_SCHEMA}\n{text}")
+
+
+def settings_sum(settings: RunSettings) -> str:
+    """SHA-256 over what a run's settings say that it computes: not where files lie, nor how it is watched."""
+    names = {f.name for f in fields(settings)} - {*settings.unsaved, *PLACES, *WATCHING}
+    content = {name: getattr(settings, name) for name in sorted(names)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_run(path: Path) -> RunSettings:
