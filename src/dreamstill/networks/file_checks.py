@@ -152,7 +152,7 @@ def miscast(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str
 
 def not_finite(module: nn.Module) -> list[str]:
     """Names of the weights and batch-norm statistics that hold NaN or infinite values; other buffers may, as masks."""
-    tensors = dict(module.named_parameters())
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
     for name, layer in module.named_modules():
         if isinstance(layer, _BatchNorm):
             tensors |= {f"{name}.{key}" if name else key: value for key, value in layer.named_buffers(recurse=False)}

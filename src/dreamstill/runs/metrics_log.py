@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import sys
@@ -77,7 +78,8 @@ class Tracker:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):  # the folder is gone or the disk is full: what ended the run said so
+                self._board.close()
 
     def _to_board(self, step: int, values: Row) -> None:
         if self._board is None:
