@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from dreamstill import api
-from dreamstill.errors import DreamstillError
+from dreamstill.errors import DreamstillError, InputError
 from dreamstill.runs.config_file import read_settings
 from dreamstill.runs.settings import DistillSettings, TrainSettings, one_sentence
 
@@ -150,7 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dreamstill.engine.launch import settle_process
 
         settle_process()
-        function(**arguments)
+        result = function(**arguments)
+        if parsed.command == "doctor" and result["problems"]:  # for scripts: it has printed them
+            return InputError.exit_code
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)
         return error.exit_code

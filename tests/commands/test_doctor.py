@@ -142,7 +142,7 @@ def test_bad_outputs_are_refused_in_one_sentence(end, facts, words):
 def test_nan_weights_are_refused():
     network = tiny_network((4, 6), 0)
     network.module.linear.weight.data[0, 0] = torch.nan
-    with pytest.raises(InputError, match="the student convnet returns NaN"):
+    with pytest.raises(InputError, match=r"the student convnet has NaN or infinite values in linear.weight"):
         check_output(network, role="student")
 
 

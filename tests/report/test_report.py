@@ -503,3 +503,26 @@ def test_the_table_of_classes_of_a_segmentation():
     assert first == {"name": "sky", "share": "100.0 %", "student": "50.0 %", "teacher": "70.0 %",
                      "difference": "−20.0 points", "mistaken": "road (25.0 %)"}  # fmt: skip
     assert (second["share"], second["student"], second["difference"], second["mistaken"]) == ("0.0 %", "–", "", "–")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(k, None) for k in ("student", "steps", "seconds", "machine", "outside_information", "wall_seconds")]
+    + [
+        ("student", 3),
+        ("classes", 5),
+        ("class_histogram", {"a": 1}),
+        ("teacher", []),
+        ("onnx", "x"),
+        ("images_are", "?"),
+    ],
+)
+def test_a_summary_without_its_keys_is_one_sentence(key, value, run):
+    run()
+    path = run.folder / "summary.json"
+    summary = {k: v for k, v in json.loads(path.read_text()).items() if k != key}
+    path.write_text(json.dumps(summary if value is None else summary | {key: value}))
+    (run.folder / "report.html").unlink()
+    with pytest.raises(InputError, match="no report can be made of the files in"):
+        write_report(run.folder)
+    assert not (run.folder / "report.html").exists()

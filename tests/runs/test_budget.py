@@ -98,7 +98,7 @@ def test_what_a_dry_run_says_is_what_was_measured():
     seconds = measured.total(method, 7200) + 60 + budget.FINISHING_SECONDS
     assert f"about {duration(seconds)}, of it 1 min 0 s evaluation" in said
     assert "memory       about 3 GiB" in said
-    assert "disk         about 145 MiB" in said  # two checkpoints, the bank, and 5 MB beside
+    assert "disk         about 165 MiB" in said  # three checkpoints, the bank, and 5 MB beside
     assert duration(7384) == "2 h 3 min"
 
 

@@ -1,5 +1,8 @@
 """metrics.csv is true at any moment, also after a resume."""
 
+import pytest
+
+from dreamstill.errors import InputError
 from dreamstill.runs.metrics_log import Tracker, read_metrics
 
 
@@ -62,3 +65,17 @@ def test_without_a_folder_nothing_is_written_or_said(tmp_path, capsys, monkeypat
     tracker.close()
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("text", ["step,a\n1,x\n", "a\n1\n", "step,a\nx,1\n", "step,a\n1,2,3\n", "step\n\0\n"])
+def test_a_damaged_file_is_one_sentence(text, tmp_path):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(InputError, match=r"metrics.csv cannot be read"):
+        read_metrics(tmp_path / "metrics.csv")
+
+
+def test_a_folder_that_was_removed_does_not_come_back(tmp_path):
+    tracker = Tracker(tmp_path / "run", 10, "run", quiet=True)
+    with pytest.raises(InputError, match="was removed while the run went on"):
+        tracker.log(1, {"loss": 1.0})
+    assert not (tmp_path / "run").exists()

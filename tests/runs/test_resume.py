@@ -2,13 +2,16 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers.images import digits_folder
 from helpers.networks import tiny_network
-from helpers.runs import FIXED, SMALL, stopped_run
+from helpers.runs import FIXED, SMALL, distil, stopped_run
+from safetensors.torch import load_file
 
 import dreamstill
 from dreamstill import cli
@@ -200,3 +203,42 @@ def test_a_run_of_the_other_command_is_named(tmp_path, capsys):
     out = stopped_training(tmp_path / "a")
     assert cli.main(["distill", "--resume", "--out", str(out), "--quiet"]) == 2
     assert "is of a run of dreamstill train: go on with it by dreamstill train --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", 13), ("seed", 1), ("precision", "64"), ("method", {**SMALL, "alpha": 0.25})]
+)
+def test_settings_that_were_changed_in_the_file_are_refused(name, value, tmp_path):
+    """One flipped bit makes 12 steps 13, and the run went on with another schedule."""
+    out = stopped_run(tmp_path / "a")
+    edited(out, **{name: value})
+    with pytest.raises(InputError, match=r"the settings in .*config.yaml are not those that the run began with"):
+        dreamstill.distill(tiny_network((6, 8), 0), tiny_network((3, 4), 1), out=str(out), resume=True)
+
+
+def test_where_files_lie_and_how_a_run_is_watched_may_be_changed_in_the_file(tmp_path):
+    out = stopped_run(tmp_path / "a")
+    edited(out, data_root=str(tmp_path), checkpoint_seconds=7.0)
+    dreamstill.distill(tiny_network((6, 8), 0), tiny_network((3, 4), 1), out=str(out), resume=True, quiet=True)
+    assert (out / "report.html").exists()
+
+
+def test_a_damaged_checkpoint_costs_some_steps_and_not_the_result(tmp_path, capsys):
+    """The newest state has a flipped bit: the run goes on from the one before, to the same student."""
+    distil(tmp_path / "whole", checkpoint_steps=5)
+    out = stopped_run(tmp_path / "a", checkpoint_steps=5)
+    state = max((out / "checkpoint").glob("state-*.pt"), key=lambda p: int(p.stem.split("-")[1]))
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    dreamstill.distill(tiny_network((6, 8), 0), tiny_network((3, 4), 1), out=str(out), resume=True, quiet=True)
+    assert f"{state.name} is damaged" in capsys.readouterr().out
+    whole, resumed = (load_file(folder / "student.safetensors") for folder in (tmp_path / "whole", out))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_run_whose_checkpoints_are_gone_says_that_it_starts_again(tmp_path, capsys):
+    out = stopped_run(tmp_path / "a")
+    shutil.rmtree(out / "checkpoint")
+    dreamstill.distill(tiny_network((6, 8), 0), tiny_network((3, 4), 1), out=str(out), resume=True, quiet=True)
+    assert "holds no checkpoint yet: the run starts from its first iteration" in capsys.readouterr().out

@@ -1,9 +1,12 @@
 """What a run folder keeps: one writer, checkpoints that survive anything, and a manifest."""
 
 import errno
+import hashlib
 import json
 import os
+import random
 import subprocess
+from collections import Counter
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ import torch
 from dreamstill import files
 from dreamstill.data.bank import ImageBank
 from dreamstill.errors import InputError
+from dreamstill.runs import checkpoints as written
+from dreamstill.runs.checkpoint_index import write_index
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.folder import RunFolder, new_folder
 from dreamstill.runs.manifest import Weights, _commit, manifest
@@ -133,9 +138,13 @@ def test_nothing_saved_is_nothing_to_load(tmp_path):
 
 def test_what_was_saved_comes_back(run):
     assert_same(run, 1)
-    assert json.loads((run.folder / "latest.json").read_text()) == {
-        "schema": 1, "step": 1, "state": "state-1.pt", "banks": {"images": [[0, 3]]}
-    }  # fmt: skip
+    index = json.loads((run.folder / "latest.json").read_text())
+    assert json.loads((run.folder / "index-1.json").read_text()) == index
+    names = ["bank-images-0-3.safetensors", "state-1.pt"]
+    assert index["files"] == {n: hashlib.sha256((run.folder / n).read_bytes()).hexdigest() for n in names}
+    assert len(index.pop("sum")) == 64
+    del index["files"]
+    assert index == {"schema": 2, "step": 1, "state": "state-1.pt", "banks": {"images": [[0, 3]]}}
 
 
 def test_shards_are_written_once(run):
@@ -147,27 +156,33 @@ def test_shards_are_written_once(run):
     run.save(3)  # nothing was added
     assert len(run.shards()) == 2
     assert (first.stat().st_mtime_ns, first.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-    assert [p.name for p in run.folder.glob("state-*")] == ["state-3.pt"]
+    assert sorted(p.name for p in run.folder.glob("state-*")) == ["state-2.pt", "state-3.pt"]
     assert_same(run, 3)
 
 
 @pytest.mark.parametrize("sizes", [[4, 4, 1], [8, 8], [5, 5, 5, 5], [1] * 19, [3, 3, 3, 8, 2], [7, 8, 8, 8]])
 def test_the_ring_drops_what_it_has_overwritten(tmp_path, sizes):
     run = Run(tmp_path / "checkpoint")
+    before = 0
     for i, n in enumerate(sizes):
         run.add(n)
         run.save(i)
         assert_same(run, i)
         bounds = [tuple(int(v) for v in name[:-12].split("-")[2:]) for name in run.shards()]
-        assert all(stop > run.bank.added - 8 for _, stop in bounds)  # each holds an image that is still there
+        # Each holds an image that is still there, or was at the checkpoint before.
+        assert all(stop > before - 8 for _, stop in bounds)
+        before = run.bank.added
 
 
 def test_more_than_a_bank_full_between_two_checkpoints(run):
     for _ in range(5):
         run.add(7)
     run.save(2)
-    assert run.shards() == ["bank-images-30-38.safetensors"]
+    assert run.shards() == ["bank-images-0-3.safetensors", "bank-images-30-38.safetensors"]
     assert_same(run, 2)
+    run.save(3)
+    assert run.shards() == ["bank-images-30-38.safetensors"]
+    assert_same(run, 3)
 
 
 def test_a_resumed_run_goes_on_with_the_shards_there_are(run):
@@ -202,7 +217,8 @@ def test_killed_before_the_index_was_replaced(run):
     other.add(2)
     other.save(2)
     assert sorted(p.name for p in run.folder.iterdir()) == [
-        "bank-images-0-3.safetensors", "bank-images-3-5.safetensors", "latest.json", "state-2.pt",
+        "bank-images-0-3.safetensors", "bank-images-3-5.safetensors", "index-1.json", "index-2.json", "latest.json",
+        "state-1.pt", "state-2.pt",
     ]  # fmt: skip
     assert_same(other, 2)
 
@@ -227,7 +243,7 @@ def test_a_bank_is_written_in_pieces(rows, tmp_path, monkeypatch):
     bank.add(images[4:], torch.arange(4, 9))
     checkpoints.save(2, {}, {"b": bank})
     assert max(p.stat().st_size for p in tmp_path.glob("bank-*")) < 400 + rows * bank.row_bytes
-    assert len(list(tmp_path.glob("bank-*"))) == {1: 7, 3: 4, 100: 2}[rows]
+    assert len(list(tmp_path.glob("bank-*"))) == {1: 9, 3: 4, 100: 2}[rows]
     again = ImageBank(7, 1, (2, 2), k=3)
     Checkpoints(tmp_path).load({"b": again})
     assert torch.equal(again.pixels, bank.pixels)
@@ -235,9 +251,9 @@ def test_a_bank_is_written_in_pieces(rows, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
-@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_a_full_disk_leaves_the_former_checkpoint(run, monkeypatch, failing, at):
-    """At the bank's shard, at the state or at the index."""
+    """At the bank's shard, at the state or at the index; at the index's copy the new one is complete."""
     calls = []
 
     def full(real):
@@ -260,34 +276,142 @@ def test_a_full_disk_leaves_the_former_checkpoint(run, monkeypatch, failing, at)
     assert len(calls) == at
     assert not list(run.folder.glob(".*.tmp"))
     other, content = restored(run.folder)
-    assert content["added"] == 3
-    assert other.bank.labels[:4].tolist() == [0, 1, 2, -1]
+    assert content["added"] == (5 if at == 4 else 3)
+    assert other.bank.labels[:4].tolist() == [0, 1, 2, 3 if at == 4 else -1]
     run.save(2)  # and when there is space again, so is the next checkpoint
     assert_same(run, 2)
 
 
-@pytest.mark.parametrize("name", ["state-1.pt", "latest.json", "bank-images-0-3.safetensors"])
-@pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "flipped", "gone"])
-def test_a_corrupt_checkpoint_is_said_to_be_one(run, name, damage):
-    file = run.folder / name
+def damaged(file, how):
     content = file.read_bytes()
     file.write_bytes(
         {"empty": b"", "cut": content[: len(content) // 2], "garbage": b"\x80\x02garbage\xff" * 20, "gone": b"",
-         "flipped": b"[" + content[1:]}[damage]
+         "flipped": content[:-1] + bytes([content[-1] ^ 1])}[how]
     )  # fmt: skip
-    if damage == "gone":
+    if how == "gone":
         file.unlink()
-        if name == "latest.json":
-            return  # then there is no checkpoint
-    with pytest.raises(InputError, match=r"the checkpoint in .* cannot be read"):
+
+
+DAMAGE = ["empty", "cut", "garbage", "flipped", "gone"]
+
+
+@pytest.mark.parametrize("name", ["state-1.pt", "bank-images-0-3.safetensors"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_of_the_only_checkpoint_is_named(run, name, damage):
+    damaged(run.folder / name, damage)
+    with pytest.raises(InputError, match=rf"cannot be read \({name} is (damaged|missing)"):
         restored(run.folder)
 
 
-@pytest.mark.parametrize("index", ["[]", "{}", '{"state": "state-1.pt"}', '{"state": 3, "banks": {}}'])
+@pytest.mark.parametrize("name", ["state-2.pt", "bank-images-3-5.safetensors"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_and_the_checkpoint_before_is_taken(run, name, damage, capsys):
+    run.add(2)
+    run.save(2)
+    damaged(run.folder / name, damage)
+    other, content = restored(run.folder)
+    assert (content["added"], other.bank.labels[:4].tolist()) == (3, [0, 1, 2, -1])
+    assert f"{name} is " in (said := capsys.readouterr().out)
+    assert "going on from the checkpoint of iteration 1, which is whole" in said
+    other.add(4)
+    other.save(4)
+    assert_same(other, 4)
+    assert capsys.readouterr().out == ""
+    assert not (run.folder / "state-2.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["latest.json", "index-1.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_either_copy_of_the_index_is_enough(run, name, damage, capsys):
+    damaged(run.folder / name, damage)
+    assert_same(run, 1)
+    if (name, damage) != ("index-1.json", "gone"):
+        assert f"{name} is " in capsys.readouterr().out
+
+
+def test_without_any_index_nothing_is_begun_or_swept_away(run):
+    """A run that began at 0 here, without a word, removed the good state at its first save."""
+    for name in ("latest.json", "index-1.json"):
+        (run.folder / name).unlink()
+    with pytest.raises(InputError, match=r"cannot be read \(latest.json is missing\)"):
+        restored(run.folder)
+    assert (run.folder / "state-1.pt").exists()
+
+
+def test_killed_in_the_first_save_there_is_no_checkpoint_yet(tmp_path, monkeypatch):
+    run = Run(tmp_path / "checkpoint")
+    run.add(3)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path, index):
+        if path.name == "index-1.json":
+            raise Killed
+        write_index(path, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(written, "write_index", kill)
+        with pytest.raises(Killed):
+            run.save(1)
+    assert (run.folder / "state-1.pt").exists()
+    assert Run(run.folder).checkpoints.load({"images": run.bank}) is None
+    run.save(1)
+    assert_same(run, 1)
+
+
+def test_a_single_flipped_bit_in_any_file_is_recovered_from_or_refused(tmp_path, capsys):
+    run = Run(tmp_path / "checkpoint")
+    for step in (1, 2):
+        run.add(2)
+        run.save(step)
+    draw = random.Random(0)
+    outcomes = Counter()
+    for file in sorted(run.folder.iterdir()):
+        whole = file.read_bytes()
+        for _ in range(25):
+            at = draw.randrange(8 * len(whole))
+            flipped = bytearray(whole)
+            flipped[at // 8] ^= 1 << at % 8
+            file.write_bytes(flipped)
+            try:
+                other, content = restored(run.folder)
+            except InputError as error:
+                outcomes["refused" if file.name in str(error) else "unnamed"] += 1
+            else:
+                step = int(content["engine"]["w"][0])
+                outcomes["newest" if step == 2 else "before"] += 1
+                assert torch.equal(content["engine"]["w"], torch.full((3,), float(step)))
+                assert other.bank.labels.tolist() == [*range(2 * step), *[-1] * (8 - 2 * step)]
+                assert torch.equal(other.bank.pixels[: 2 * step], run.bank.pixels[: 2 * step])
+            file.write_bytes(whole)
+            capsys.readouterr()
+    # The indices have each other; the oldest shard belongs to both checkpoints; of the newest state nothing loads.
+    assert outcomes == {"newest": 100, "before": 50, "refused": 25}
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["[]", "{}", '{"state": "state-1.pt"}', '{"state": 3, "banks": {}}', "[" * 100_000,
+     '{"schema": 1, "step": 1, "state": "../state-1.pt", "banks": {}}',
+     '{"schema": 1, "step": 1, "state": "state-1.pt", "banks": {"../images": [[0, 3]]}}'],
+)  # fmt: skip
 def test_an_index_that_names_nothing(run, index):
     (run.folder / "latest.json").write_text(index)
-    with pytest.raises(InputError, match="cannot be read"):
+    (run.folder / "index-1.json").unlink()
+    with pytest.raises(InputError, match=r"cannot be read \(latest.json is damaged"):
         restored(run.folder)
+
+
+def test_a_checkpoint_of_a_version_that_kept_no_sums(run, capsys):
+    (run.folder / "index-1.json").unlink()
+    old = {"schema": 1, "step": 1, "state": "state-1.pt", "banks": {"images": [[0, 3]]}}
+    (run.folder / "latest.json").write_text(json.dumps(old, indent=2))
+    other = assert_same(run, 1)
+    other.add(2)
+    other.save(2)
+    assert_same(other, 2)
+    assert other.shards() == ["bank-images-0-3.safetensors", "bank-images-3-5.safetensors"]
 
 
 def test_a_state_that_would_execute_code_is_refused(run):

@@ -87,12 +87,23 @@ def scaled_box(width: int, height: int, size: tuple[int, int]) -> tuple[tuple[in
 def stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
     """Fill one tensor as the images come, so that no second copy of the set is held."""
     out: Tensor | None = None
-    for i, array in enumerate(arrays):
+    filled = 0
+    for array in arrays:
         if out is None:
-            out = torch.empty((count, *array.shape), dtype=torch.uint8)
-        out[i] = torch.from_numpy(array.copy())
+            try:
+                out = torch.empty((count, *array.shape), dtype=torch.uint8)
+            except RuntimeError as error:
+                size = " x ".join(map(str, array.shape))
+                raise InputError(
+                    f"{count:,} images of {size} (c h w) do not fit into memory: give a smaller image size, or a limit"
+                ) from error
+        if filled < count:
+            out[filled] = torch.from_numpy(array.copy())
+        filled += 1
     if out is None:
         raise InputError("the set is empty")
+    if filled != count:  # a file's own count is not to be trusted: what is not filled is whatever was there before
+        raise InputError(f"the set says that it has {count:,} images, and {filled:,} were found: fetch it again")
     return out
 
 

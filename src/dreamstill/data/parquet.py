@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreamstill import extras
 from dreamstill.data.image_set import check_unsplit
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line
 
 
 def parquet_files(folder: Path, split: str) -> list[Path] | None:
@@ -53,16 +53,37 @@ def parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], i
                 if column.null_count:
                     raise InputError(f"{file} has {column.null_count} empty labels: expected one for every image")
                 labels.append(column.to_numpy())
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{file} is not a readable parquet file ({error}): fetch it again") from error
-        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = tuple(info.get("info", {}).get("features", {}).get("label", {}).get("names", ())) or names
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{file} is not a readable parquet file ({first_line(error)}): fetch it again") from error
+        names = _class_names(schema, file) or names
     if count == 0:
         raise InputError(f"{', '.join(str(f) for f in files)} has no rows: expected at least one image")
     if not labels:
         return None, names, count
     joined = torch.from_numpy(np.concatenate(labels)).long()
     return joined, names or tuple(str(i) for i in range(int(joined.max()) + 1)), count
+
+
+def _class_names(schema: Any, file: Path) -> tuple[str, ...]:
+    """The names in the file's ``huggingface`` record; empty where there are none.
+
+    Raises:
+        InputError: the record is no such record.
+    """
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for key in ("info", "features", "label"):
+            found = found.get(key, {})
+        names = found.get("names") or ()
+        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        why = "names are not a list of texts"
+    except (ValueError, AttributeError, RecursionError) as error:
+        why = first_line(error)
+    raise InputError(
+        f"{file} has a damaged huggingface record ({why}): expected info, features, label, names as the datasets "
+        "library writes them; write the file again, or without the record"
+    )
 
 
 def parquet_schema(file: Path) -> Any:
@@ -72,8 +93,8 @@ def parquet_schema(file: Path) -> Any:
 
     try:
         schema = pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file} is not a readable parquet file ({error}): fetch it again") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{file} is not a readable parquet file ({first_line(error)}): fetch it again") from error
     if "image" not in schema.names or not pa.types.is_struct(schema.field("image").type):
         columns = ", ".join(f"{f.name} ({f.type})" for f in schema)
         raise InputError(f"{file} has the columns {columns}: expected image (bytes, path), and label")
@@ -82,10 +103,14 @@ def parquet_schema(file: Path) -> Any:
 
 def parquet_images(files: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of all images, file by file."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=512, columns=["image"]):
-            for row in batch["image"].to_pylist():
-                row = row or {}
-                yield str(row.get("path") or file.name), row.get("bytes") or b""
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=512, columns=["image"]):
+                for row in batch["image"].to_pylist():
+                    row = row or {}
+                    yield str(row.get("path") or file.name), row.get("bytes") or b""
+        except (OSError, ValueError, pa.ArrowException) as error:  # a page is read when its turn comes
+            raise InputError(f"{file} is damaged ({first_line(error)}): fetch it again") from error

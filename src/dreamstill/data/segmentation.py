@@ -20,7 +20,7 @@ from torch import Tensor
 from dreamstill.data.decode import cached, decode, fit, padded, scaled_box, stack
 from dreamstill.data.image_set import VOID, ImageSet
 from dreamstill.data.parquet import parquet_schema
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line
 
 UNKNOWN = -1  # in a table: a value that this layout's labels cannot have
 
@@ -130,12 +130,19 @@ def _fitted(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def in_parquet(files: Sequence[Path]) -> Found | None:
     """A set in parquet, if its files have an ``annotation`` beside the ``image``; classes in their ``class_names``."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = parquet_schema(files[0])
     if "annotation" not in schema.names:
         return None
-    names = json.loads((schema.metadata or {}).get(b"class_names", b"null"))
+    try:
+        names = json.loads((schema.metadata or {}).get(b"class_names", b"null"))
+        readable = names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))
+    except (ValueError, RecursionError):
+        readable = False
+    if not readable:
+        raise InputError(f"{files[0]} has a damaged record of class_names: expected a list of texts")
     if names and names[-1].lower() == "void":  # the last value, as CamVid has it
         classes: tuple[str, ...] | None = tuple(names[:-1])
         table = table_of(len(names) - 1, (len(names) - 1, VOID))
@@ -145,9 +152,12 @@ def in_parquet(files: Sequence[Path]) -> Found | None:
 
     def pairs() -> Iterator[tuple[str, bytes, bytes]]:
         for file in files:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=64, columns=["image", "annotation"]):
-                for image, label in zip(batch["image"].to_pylist(), batch["annotation"].to_pylist(), strict=True):
-                    image, label = (v if isinstance(v, dict) else {"bytes": v} for v in (image, label))
-                    yield str(image.get("path") or file.name), image.get("bytes") or b"", label.get("bytes") or b""
+            try:
+                for batch in pq.ParquetFile(file).iter_batches(batch_size=64, columns=["image", "annotation"]):
+                    for image, label in zip(batch["image"].to_pylist(), batch["annotation"].to_pylist(), strict=True):
+                        image, label = (v if isinstance(v, dict) else {"bytes": v} for v in (image, label))
+                        yield str(image.get("path") or file.name), image.get("bytes") or b"", label.get("bytes") or b""
+            except (OSError, ValueError, pa.ArrowException) as error:  # a page is read when its turn comes
+                raise InputError(f"{file} is damaged ({first_line(error)}): fetch it again") from error
 
     return Found(pairs, classes, table, [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])

@@ -24,7 +24,7 @@ from torch import Tensor
 from dreamstill import extras
 from dreamstill.data import storage
 from dreamstill.data.bank import ImageBank
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line
 from dreamstill.files import replacing
 from dreamstill.networks import state_dicts
 from dreamstill.networks.network import Network
@@ -66,7 +66,7 @@ def write_parquet(
         metadata={"huggingface": json.dumps(_features(classes)), "dreamstill": json.dumps(about or {})},
     )
     written = 0
-    with replacing(path) as handle, pq.ParquetWriter(handle, schema) as writer:
+    with replacing(path) as handle, pq.ParquetWriter(handle, schema, write_page_checksum=True) as writer:
         for pixels, logits in batches:
             logits = logits.float().cpu()
             rows = {
@@ -134,14 +134,14 @@ def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None
 
     path = Path(path)
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         about = json.loads((file.schema_arrow.metadata or {})[b"dreamstill"])
         recorded, outside, size = about["teacher_sha256"], about["outside"], (about["channels"], *about["image_size"])
         k, pixels_are = about["num_classes"], (about["mean"], about["std"])
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
         raise InputError(
-            f"{path} is not a transfer set ({type(error).__name__}: {error}): give a .parquet that dreamstill "
-            "synthesize wrote"
+            f"{path} is not a transfer set ({type(error).__name__}: {first_line(error)}): give a .parquet that "
+            "dreamstill synthesize wrote"
         ) from error
     for what, theirs, ours in (
         ("images of", "x".join(map(str, size)), "x".join(map(str, (teacher.channels, *teacher.image_size)))),
@@ -165,10 +165,15 @@ def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None
                 pixels[at] = torch.from_numpy(image.copy()).view(*size[1:], size[0]).permute(2, 0, 1)
                 logits[at] = torch.tensor(row["logits"])
                 at += 1
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, pa.ArrowException) as error:
+        if at < len(pixels):
+            raise ValueError(f"the file says that it has {len(pixels):,}")
+    except (
+        OSError, KeyError, TypeError, ValueError, RuntimeError, IndexError, SyntaxError, Image.DecompressionBombError,
+        pa.ArrowException,
+    ) as error:  # fmt: skip
         raise InputError(
-            f"image {at} of the transfer set {path} cannot be read ({error}): write the set again with dreamstill "
-            "synthesize"
+            f"image {at} of the transfer set {path} cannot be read ({first_line(error)}): write the set again with "
+            "dreamstill synthesize"
         ) from error
     return TransferSet(pixels, logits, state_dicts.sha256(path), list(outside))
 

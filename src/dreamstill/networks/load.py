@@ -6,6 +6,7 @@ import copy
 import importlib
 import inspect
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
 from dreamstill.networks import builtin, reused_classifier
+from dreamstill.networks.file_checks import SUM, summed, values
 from dreamstill.networks.network import Network, sides
 from dreamstill.networks.state_dicts import NETWORK_SCHEMA, apply_state, load_state
 
@@ -78,6 +80,8 @@ def resolve(
             reused_classifier.base_of(description), path
         )  # a run's own name for its teacher does not say its base
     name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
+    if state is not None:
+        _refuse_larger(name, kwargs, facts, state, path)
     module = _construct(name, kwargs, facts)
     network = Network(module, name=name, kwargs=kwargs, **facts)
     if state is not None:
@@ -129,6 +133,25 @@ def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None
     return facts
 
 
+def _refuse_larger(
+    name: str, kwargs: dict[str, Any], facts: dict[str, Any], state: dict[str, Tensor], path: Path | None
+) -> None:
+    """A file of a few bytes must not ask for a network that fills the memory."""
+    if ":" in name or name == reused_classifier.NAME or any(key.endswith("weights") for key in kwargs):
+        return
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            asked = values(_construct(name, kwargs, facts))
+    except InputError:  # with values it may go well, and else it says the same
+        return
+    held = sum(t.numel() for t in state.values())
+    if asked > 10 * held + 1_000_000:
+        raise InputError(
+            f"{path} holds {held:,} values and {name} with {kwargs} would have {asked:,}: give the file that belongs "
+            "to it, or other arguments"
+        )
+
+
 def _plain(key: str, value: Any) -> Any:
     if value is None or key in ("num_classes", "channels"):
         return value
@@ -165,7 +188,7 @@ def has_weights(teacher: str | None, checkpoint: str | None) -> None:
     """
     if checkpoint is not None or ":" in str(teacher):
         return
-    if Path(str(teacher)).exists():
+    if os.path.exists(str(teacher)):  # unlike Path's, false for a name that no file can have
         raise InputError(
             f"--teacher is {teacher}, which is a file or folder: give it as --teacher-checkpoint, and the network's "
             "name as --teacher"
@@ -238,5 +261,6 @@ def save_network(path: Path, network: Network, extra: dict[str, Any] | None = No
     state = {
         k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in network.module.state_dict().items()
     }
-    text = json.dumps({"schema": NETWORK_SCHEMA, **network.description(), **(extra or {})})
-    atomic_write(path, save(state, metadata={"format": "pt", "dreamstill": text}))
+    about = json.loads(json.dumps({"schema": NETWORK_SCHEMA, **network.description(), **(extra or {})}))
+    about[SUM] = summed(about, state)
+    atomic_write(path, save(state, metadata={"format": "pt", "dreamstill": json.dumps(about)}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from dreamstill.errors import InputError
 from dreamstill.networks.channel_moments import channelwise
 
+_MOST_VALUES = 1 << 27  # of one image: 6689 x 6689 in colour; a file may say anything
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
@@ -61,6 +63,8 @@ class Network(nn.Module):
                 raise InputError(
                     f"{label} has {len(values)} values and the images have {channels} channels: give one a channel"
                 )
+            if not all(map(math.isfinite, values)):
+                raise InputError(f"{label} is {values}: every value must be finite")
         if min(std) <= 0:
             raise InputError(f"std is {list(std)}: every value must be positive")
         if num_classes < 2:
@@ -70,6 +74,11 @@ class Network(nn.Module):
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size: tuple[int, int] = (int(height), int(width))
         self.channels = channels
+        if (count := channels * self.image_size[0] * self.image_size[1]) > _MOST_VALUES:
+            raise InputError(
+                f"images of {channels} x {self.image_size[0]} x {self.image_size[1]} (c h w) have {count:,} values: "
+                f"give at most {_MOST_VALUES:,}"
+            )
         self.task_name: str | None = None  # found once by dreamstill.tasks.task_of, and kept
         self.name = name or type(module).__name__
         try:  # as the student's file will have them: known now, or training would be for nothing

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dreamstill.errors import InputError, first_line
+from dreamstill.networks.file_checks import not_finite
 from dreamstill.networks.network import Network, noise_images, plain_copy
 
 Kind = Literal["logits", "probabilities", "log_probabilities"]
@@ -59,6 +60,11 @@ def check_output(network: Network, role: str = "teacher") -> None:
     """
     copied = plain_copy(network)
     who = f"the {role} {network.name}"
+    if bad := not_finite(network.module):
+        raise InputError(
+            f"{who} has NaN or infinite values in {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}: give the "
+            "checkpoint of a training that did not diverge, or fetch it again"
+        )
     for n in (2, 5):
         fed = f"{n} images of {network.channels} x {network.image_size[0]} x {network.image_size[1]} (c h w)"
         try:

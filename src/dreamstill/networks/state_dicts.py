@@ -15,9 +15,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dreamstill.errors import InputError, first_line
+from dreamstill.networks.file_checks import (
+    check_dense,
+    check_description,
+    check_sum,
+    check_unpacked_size,
+    miscast,
+    shown,
+)
 
 NETWORK_SCHEMA = 1
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
+_DEEPEST = 10  # nests: a dictionary may hold itself
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
@@ -55,16 +64,19 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
         description = json.loads(metadata.get("dreamstill", "{}"))
         if not isinstance(description, dict):
-            raise ValueError(f"its description is {description!r}")
-        return state, description
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"checkpoint {path} is corrupt or cut short ({error}): fetch it again") from error
+            raise ValueError(f"its description is {shown(description)}")
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(f"checkpoint {path} is corrupt or cut short ({first_line(error)}): fetch it again") from error
+    check_description(description, path)
+    check_sum(description, state, path)
+    return state, description
 
 
 def _load_torch(path: Path, unsafe: bool) -> Any:
     called = _called_by(path)
     if called and not unsafe:
         raise InputError(_would_execute(path, called))
+    check_unpacked_size(path)
     try:
         if called:  # torch.load would run it, and then miss a header of its own
             with path.open("rb") as file:
@@ -119,27 +131,35 @@ def _called_by(path: Path) -> str | None:
 
 def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
     """Unwrap the usual nests, when there is only one way to."""
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
-    if isinstance(content, dict):
+    for _ in range(_DEEPEST):
+        if isinstance(content, nn.Module):
+            content = content.state_dict()
+        if not isinstance(content, dict):
+            break
         nests = [k for k in _NESTS if isinstance(content.get(k), dict | nn.Module)]
         if len(nests) > 1:
             raise InputError(
                 f"checkpoint {path} holds several networks ({', '.join(nests)}): save the one you mean alone"
             )
-        if nests:
-            return _plain_state(content[nests[0]], path)
+        if not nests:
+            break
+        content = content[nests[0]]
+    else:
+        raise InputError(
+            f"checkpoint {path} has dictionaries in dictionaries, more than {_DEEPEST} deep: save network.state_dict()"
+        )
     if (
         not isinstance(content, dict)
         or not content
         or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     ):
         kind = (
-            f"the keys {', '.join(map(str, list(content)[:5]))}"
+            f"the keys {', '.join(k[:80] if isinstance(k, str) else shown(k) for k in list(content)[:5])}"
             if isinstance(content, dict)
             else type(content).__name__
         )
         raise InputError(f"checkpoint {path} holds {kind}, not a state_dict of tensors: save network.state_dict()")
+    check_dense(content, path)
     return content
 
 
@@ -154,7 +174,7 @@ def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
     missing, unexpected = [k for k in ours if k not in state], [k for k in state if k not in ours]
     shapes = [k for k in ours if k in state and ours[k].shape != state[k].shape]
     problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+        f"{len(keys)} {what} ({', '.join(k[:80] for k in keys[:5])}{', ...' if len(keys) > 5 else ''})"
         for what, keys in (("missing keys", missing), ("unknown keys", unexpected))
         if keys
     ]
@@ -166,6 +186,11 @@ def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
         if not shapes and all(k.startswith("aux_classifier.") for k in (*missing, *unexpected)):
             hint = f": {'leave out' if missing else 'give'} aux_loss: true in the network's arguments"
         raise InputError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}{hint}")
+    if cast := miscast(ours, state):
+        raise InputError(
+            f"{source} does not fit {type(module).__name__}: {'; '.join(cast[:5])}: loading would change what they "
+            "say, so save weights of floating-point numbers"
+        )
     module.load_state_dict(state)
 
 

@@ -9,16 +9,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line
 from dreamstill.files import atomic_write
 from dreamstill.report import charts, dense, plots, sections
 from dreamstill.runs.config_file import read_config
 from dreamstill.runs.manifest import MANIFEST_SCHEMA
 from dreamstill.runs.metrics_log import read_metrics
 from dreamstill.runs.summary import SUMMARY_SCHEMA
+
+# What the page's parts raise where a key is missing or has another type.
+_MISSHAPEN = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, struct.error,
+    UndefinedError,
+)  # fmt: skip
 
 
 def write_report(folder: Path) -> Path:
@@ -44,9 +50,16 @@ def write_report(folder: Path) -> Path:
         raise InputError(f"{folder} holds no config.yaml: give the folder of a finished run")
     metrics = folder / "metrics.csv"
     rows = read_metrics(metrics) if metrics.exists() else {}
-    page = _page(summary, manifest, read_config(folder / "config.yaml"), rows, folder)
+    config = read_config(folder / "config.yaml")
+    try:
+        text = _render(_page(summary, manifest, config, rows, folder))
+    except _MISSHAPEN as error:  # a file that is not a run's own fails in as many ways as it has keys
+        raise InputError(
+            f"no report can be made of the files in {folder} ({type(error).__name__}: {first_line(error)}): "
+            "summary.json, manifest.json or a picture is not as a run leaves it"
+        ) from error
     path = folder / "report.html"
-    atomic_write(path, _render(page))
+    atomic_write(path, text)
     return path
 
 
@@ -55,8 +68,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path.parent} holds no {path.name}: give the folder of a finished run") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): the report is made of it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}): the report is made of it") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}: expected an object, as a run writes it")
     return content

@@ -216,6 +216,6 @@ def describe(trial: Trial, method: Method, steps: int) -> str:
     total = trial.total(method, steps) + trial.watching + FINISHING_SECONDS
     lines.append(f"time         about {duration(total)}, of it {duration(trial.watching)} evaluation")
     lines.append(f"memory       about {trial.memory / 2**30:.2g} GiB")
-    # Two checkpoints exist for a moment while one replaces the other.
-    lines.append(f"disk         about {(2 * trial.checkpoint + trial.bank + 5_000_000) / 2**20:.3g} MiB")
+    # The last two checkpoints are kept, and a third is written before the oldest goes.
+    lines.append(f"disk         about {(3 * trial.checkpoint + trial.bank + 5_000_000) / 2**20:.3g} MiB")
     return "\n".join(lines)

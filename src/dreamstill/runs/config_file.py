@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line
 from dreamstill.files import atomic_write
 from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings
 
 CONFIG_SCHEMA = 1
+# Where files lie: their content is compared, and a folder may move.
+PLACES = {"teacher_checkpoint", "student_checkpoint", "data_root", "transfer", "data", "real", "collected"}
+# Of a file: its bytes, the values in it with all aliases written out, and how deep they lie.
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 1_000_000, 20_000, 50
+WATCHING = {"checkpoint_seconds", "checkpoint_steps"}  # how a run is watched, not what it computes
 
 
 def write_config(path: Path, settings: RunSettings) -> None:
@@ -21,6 +28,13 @@ def write_config(path: Path, settings: RunSettings) -> None:
     saved = {name: getattr(settings, name) for name in names}
     text = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True, default_flow_style=False)
     atomic_write(path, f"# dreamstill {settings.command}, configuration schema {CONFIG_SCHEMA}\n{text}")
+
+
+def settings_sum(settings: RunSettings) -> str:
+    """SHA-256 over what a run's settings say that it computes: not where files lie, nor how it is watched."""
+    names = {f.name for f in fields(settings)} - {*settings.unsaved, *PLACES, *WATCHING}
+    content = {name: getattr(settings, name) for name in sorted(names)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_run(path: Path) -> RunSettings:
@@ -47,7 +61,13 @@ def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
         InputError: it cannot be read, is no YAML, or holds no settings.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise InputError(f"{what} {path} has more than {_MOST_BYTES:,} bytes: {hint}")
+        text = raw.decode("utf-8")
+        _check_extent(text)
+        content = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read ({error.strerror}): {hint}") from error
     except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
@@ -57,7 +77,42 @@ def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
         where = f" in line {mark.line + 1}" if mark else ""
         said = getattr(error, "problem", error)
         raise InputError(f"{what} {path} cannot be read, it is no YAML{where} ({said}): {hint}") from error
+    except (ValueError, RecursionError, AttributeError) as error:  # a date of no day, a number of too many digits, ...
+        raise InputError(f"{what} {path} cannot be read ({first_line(error)}): {hint}") from error
     if not isinstance(content, dict):
         kind = "is empty" if content is None else f"holds a {type(content).__name__} and no settings by their names"
         raise InputError(f"{what} {path} {kind}: {hint}")
     return content
+
+
+def _check_extent(text: str) -> None:
+    """Make sure that a YAML text is small and shallow when its aliases are written out, before it is built.
+
+    Raises:
+        ValueError: it is not, or something in it holds itself.
+        yaml.YAMLError: it is no YAML.
+    """
+    sizes: dict[str, tuple[int, int]] = {}  # of what has an anchor: values in it, and how deep they lie
+    inside: list[tuple[str | None, int, int]] = []  # what is open: its anchor, and the same two numbers so far
+    for event in yaml.parse(text, yaml.SafeLoader):
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append((anchor, 1, 1))
+            size, depth = 0, 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size, depth = inside.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == opened for opened, _, _ in inside):
+                raise ValueError(f"{anchor} holds itself")
+            size, depth = sizes.get(anchor or "", (1, 1))
+        elif isinstance(event, yaml.ScalarEvent):
+            size, depth = 1, 1
+        else:
+            continue
+        if anchor and size:
+            sizes[anchor] = (size, depth)
+        if inside and size:
+            opened, so_far, deepest = inside[-1]
+            inside[-1] = (opened, so_far + size, max(deepest, depth + 1))
+        if size > _MOST_VALUES or depth + len(inside) > _DEEPEST:
+            raise ValueError(f"it has more than {_MOST_VALUES:,} values, or is more than {_DEEPEST} deep")

@@ -129,8 +129,10 @@ def run(
 
 def _restored(engine: Engine, checkpoints: Checkpoints, ema: Ema) -> Progress:
     """Put the last checkpoint back, if there is one, and say how far it is."""
-    state = checkpoints.load(engine.banks)
+    state = checkpoints.load(engine.banks, quiet=engine.rank > 0)
     if state is None:
+        if engine.rank == 0:
+            print(f"{checkpoints.folder} holds no checkpoint yet: the run starts from its first iteration", flush=True)
         return Progress()
     engine.load(state["engine"])
     ema.network.load_state_dict(state["ema"])

@@ -58,7 +58,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if isinstance(found, dict) and isinstance(found.get("outside_information"), list):
             return found
         why = "it holds no outside_information, which every run writes"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
     raise InputError(f"{path} cannot be used ({why}): give a whole run folder, as dreamstill left it")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import sys
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from dreamstill import extras
+from dreamstill.errors import InputError, first_line
 from dreamstill.files import atomic_write
 
 Row = dict[str, float]
@@ -45,6 +47,8 @@ class Tracker:
         """Record values at a step; several calls at one step make one row."""
         self.rows.setdefault(step, {}).update(values)
         if self.folder is not None:
+            if not self.folder.is_dir():  # writing would make it again, without its settings
+                raise InputError(f"{self.folder} was removed while the run went on: start the run again")
             atomic_write(self.folder / "metrics.csv", _as_csv(self.rows))
             if self._boards:
                 self._to_board(step, values)
@@ -80,7 +84,8 @@ class Tracker:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):  # the folder is gone or the disk is full: what ended the run said so
+                self._board.close()
 
     def _to_board(self, step: int, values: Row) -> None:
         if self._board is None:
@@ -94,10 +99,20 @@ class Tracker:
 
 
 def read_metrics(path: Path) -> dict[int, Row]:
-    """``metrics.csv`` by step; values that were not recorded at a step are absent."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {int(r["step"]): {k: float(v) for k, v in r.items() if k != "step" and v} for r in rows}
+    """``metrics.csv`` by step; values that were not recorded at a step are absent.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {int(r["step"]): {k: float(v) for k, v in r.items() if k != "step" and v} for r in rows}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {first_line(error)}): put it back from a copy, or remove "
+            "it, and the curves begin anew"
+        ) from error
 
 
 def _as_csv(rows: dict[int, Row]) -> str:

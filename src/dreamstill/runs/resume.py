@@ -14,7 +14,7 @@ from dreamstill.errors import InputError
 from dreamstill.networks.load import refuse_own_code
 from dreamstill.networks.network import sides
 from dreamstill.networks.reused_classifier import base_of
-from dreamstill.runs.config_file import read_run
+from dreamstill.runs.config_file import WATCHING, read_run, settings_sum
 from dreamstill.runs.manifest import read_manifest
 from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings, build_method, method_spec
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dreamstill.runs.plan import Plan
 
 # These say how a run is watched or where it goes, not what it computes: they may differ when it is resumed.
-WATCHING = {"checkpoint_seconds", "checkpoint_steps"}
 FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load"} | WATCHING
 
 Settings = TypeVar("Settings", bound=RunSettings)
@@ -154,12 +153,19 @@ def _refuse_own_network(role: str, saved: RunSettings, now: RunSettings, path: P
 
 
 def same_inputs(plan: Plan) -> None:
-    """Make sure that the teacher, and the images that a run was given, are those it began with.
+    """Make sure that the settings, the teacher, and the images that a run was given, are those it began with.
 
     Raises:
         InputError: one is not.
     """
     manifest = read_manifest(plan.out)
+    config = plan.out / "config.yaml"
+    # Runs of earlier versions did not record it.
+    if "settings_sha256" in manifest and manifest["settings_sha256"] != settings_sum(read_run(config)):
+        raise InputError(
+            f"the settings in {config} are not those that the run began with: put the file back from a copy, or start "
+            "a new run in another --out"
+        )
     inputs = plan.inputs
     if inputs.collected is not None and manifest.get("collected_sha256") != inputs.collected.sha256:
         raise InputError(

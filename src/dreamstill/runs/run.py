@@ -16,7 +16,7 @@ from dreamstill.files import write_json
 from dreamstill.methods import Method, check_contract
 from dreamstill.networks.network import Network
 from dreamstill.runs.checkpoints import Checkpoints
-from dreamstill.runs.config_file import write_config
+from dreamstill.runs.config_file import settings_sum, write_config
 from dreamstill.runs.folder import RunFolder
 from dreamstill.runs.loop import Cadence, Outcome, run
 from dreamstill.runs.machine import machine, reset_peak_memory
@@ -93,6 +93,7 @@ def _begin(plan: Plan) -> None:
         about["transfer_sha256"] = inputs.stored.sha256
     if inputs.given.real_pixels is not None:
         about["real_sha256"] = inputs.real_sha256
+    about["settings_sha256"] = settings_sum(plan.settings)
     write_json(plan.out / "manifest.json", about)
     write_config(plan.out / "config.yaml", plan.settings)
 

@@ -7,11 +7,13 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dreamstill.commands.bench.suite import Row, Table
+from dreamstill.errors import InputError, first_line
 from dreamstill.report.numbers import unit
 from dreamstill.runs.duration import duration
 
@@ -73,10 +75,21 @@ def measured(plan: Table) -> list[Measured]:
     found = []
     for row in plan.rows:
         paths = [plan.record(row, seed) for seed in row.seeds or plan.seeds]
-        records = tuple(json.loads(path.read_text()) for path in paths if path.exists())
+        records = tuple(_record(path) for path in paths if path.exists())
         if records:
             found.append(Measured(plan, row, records))
     return found
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and {"settings", "summary"} <= set(found):
+            return found
+        why = "it has no settings or no summary"
+    except (OSError, ValueError, RecursionError) as error:
+        why = first_line(error)
+    raise InputError(f"the record {path} cannot be used ({why}): remove it, and the bench makes the run again")
 
 
 def score(network: Mapping[str, Any], which: str = "") -> float:

@@ -1,0 +1,164 @@
+"""What a weights file says and holds, looked at before it is believed: types, finiteness, sizes, sums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dreamstill.errors import InputError
+
+SUM = "sha256"  # in a description: over all else in it and the tensors
+
+# ---------------------------------------------------------------- the description in a file
+
+
+def check_description(description: Mapping[str, Any], path: Path) -> None:
+    """Make sure that what a file says of its network has the types and ranges that a network's facts have.
+
+    Raises:
+        InputError: names the first that has not.
+    """
+    for key, (good, expected) in _EXPECTED.items():
+        value = description.get(key)
+        if value is not None and not good(value):
+            raise InputError(
+                f"{path} says its {key} is {shown(value)}, expected {expected}: fetch it again, or give the bare "
+                "weights and say these things yourself"
+            )
+
+
+def shown(value: Any) -> str:
+    """A value out of a file for a message: short, whatever it is."""
+    if not isinstance(value, str | int | float | list | dict | None):
+        return f"a {type(value).__name__}"  # to write it out may take forever
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _is_int(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_list(value: Any, of: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(of, value))
+
+
+_EXPECTED: dict[str, tuple[Any, str]] = {
+    "name": (lambda v: isinstance(v, str), "a text"),
+    "kwargs": (lambda v: isinstance(v, dict), "arguments by their names"),
+    "num_classes": (lambda v: _is_int(v) and v >= 2, "a whole number of at least 2"),
+    "channels": (lambda v: _is_int(v) and v >= 1, "a whole number of at least 1"),
+    "image_size": (
+        lambda v: (_is_int(v) and v >= 1) or (_is_list(v, lambda s: _is_int(s) and s >= 1) and len(v) == 2),
+        "one side of at least 1 pixel, or [height, width]",
+    ),
+    "mean": (lambda v: _is_list(v, _is_number), "a list of finite numbers"),
+    "std": (lambda v: _is_list(v, lambda s: _is_number(s) and s > 0), "a list of finite positive numbers"),
+    SUM: (lambda v: isinstance(v, str), "a SHA-256"),
+}
+
+
+def summed(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a description without its own sum, and over names, types, shapes and values of all tensors."""
+    rest = {k: v for k, v in description.items() if k != SUM}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_sum(description: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> None:
+    """Compare a file with the sum that it was written with; other programs', and earlier versions', have none.
+
+    Raises:
+        InputError: they differ.
+    """
+    if SUM in description and summed(description, state) != description[SUM]:
+        raise InputError(f"checkpoint {path} is damaged, it and its own SHA-256 differ: fetch it again")
+
+
+# ---------------------------------------------------------------- the tensors
+
+
+def check_unpacked_size(path: Path) -> None:
+    """Make sure that an archive is about as large in memory as it is on the disk: torch.save does not compress.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile):  # no archive, or a damaged one: what reads it next says so
+        return
+    if unpacked > 2 * path.stat().st_size + (1 << 20):
+        raise InputError(
+            f"checkpoint {path} would unpack to {unpacked:,} bytes, and torch.save compresses nothing: do not trust it"
+        )
+
+
+def check_dense(state: Mapping[str, Tensor], path: Path) -> None:
+    """Make sure that all tensors are ordinary ones with values.
+
+    Raises:
+        InputError: names the first that is sparse, quantised or empty of values.
+    """
+    for key, tensor in state.items():
+        kind = (
+            "a quantised tensor" if tensor.is_quantized
+            else "a tensor of the device meta, which has no values" if tensor.is_meta
+            else "a nested tensor" if tensor.is_nested
+            else f"a tensor of the layout {tensor.layout}" if tensor.layout != torch.strided
+            else ""
+        )  # fmt: skip
+        if kind:
+            raise InputError(
+                f"checkpoint {path} holds {shown(key)} as {kind}: save the state_dict() of the network with dense "
+                "tensors of floating-point numbers"
+            )
+
+
+def miscast(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What loading would turn into something else without a word: complex, integer and boolean weights."""
+    found = []
+    for key, tensor in ours.items():
+        theirs = state[key].dtype
+        if tensor.is_floating_point():
+            same = theirs.is_floating_point
+        elif theirs.is_floating_point:  # counters that somebody cast with everything else
+            same = not tensor.is_complex() and bool((state[key] == state[key].round()).all())
+        else:
+            same = theirs.is_complex == tensor.is_complex() and (theirs == torch.bool) == (tensor.dtype == torch.bool)
+        if not same:
+            kinds = [str(t).removeprefix("torch.") for t in (theirs, tensor.dtype)]
+            found.append(f"{key} is {kinds[0]} in the file and {kinds[1]} in the network")
+    return found
+
+
+def not_finite(module: nn.Module) -> list[str]:
+    """Names of the weights and batch-norm statistics that hold NaN or infinite values; other buffers may, as masks."""
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm):
+            tensors |= {f"{name}.{key}" if name else key: value for key, value in layer.named_buffers(recurse=False)}
+    return [key for key, value in tensors.items() if not bool(value.isfinite().all())]
+
+
+def values(module: nn.Module) -> int:
+    """How many numbers a network's state has."""
+    return sum(t.numel() for t in module.state_dict().values())
