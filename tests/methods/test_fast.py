@@ -1,5 +1,9 @@
 """Fast: what one batch of images costs, what is kept of it, and how the first weights move."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -147,3 +151,13 @@ def test_a_teacher_without_batch_norm_needs_no_statistics():
 def test_some_batches_are_made_before_the_student_begins():
     first, second = Fast(warmup=7, student_steps=40).phases(100)
     assert (first.iterations, second.iterations) == (7, 3)
+
+
+def test_the_pages_trials_are_those_recorded():
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "methods" / "fast.md").read_text()
+    shown = re.findall(r"^\| .* \| ([\d.]+) \| ([\d.]+) \|$", page, re.M)
+    records = [json.loads(p.read_text()) for p in (root / "benchmarks/records/auto-trials").glob("fashion-*.json")]
+    known = {(f"{r['accuracy']:.1%}"[:-1], f"{r['total_flops'] / 1e12:.2f}") for r in records}
+    assert len(shown) == 14
+    assert set(shown) <= known
