@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dreamstill.engine import Cast, Engine
 from dreamstill.errors import InputError
 from dreamstill.networks.network import Network
-from dreamstill.networks.probes import Observed
+from dreamstill.networks.probes import Observed, declared_taps
 
 
 class Adapters(nn.Module):
@@ -47,7 +47,7 @@ def paired(
 
 
 def _stages(network: Network, named: list[str] | None, role: str) -> list[str]:
-    found = list(getattr(network.module, "taps", ())) if named is None else list(named)
+    found = declared_taps(network.module) if named is None else list(named)
     if not found:
         layers = [name for name, _ in network.module.named_modules()][1:9]
         raise InputError(
