@@ -148,6 +148,8 @@ def test_any_module_in_python(tmp_path):
         image_size=8,
         num_classes=4,
         channels=1,
+        mean=[0.3],
+        std=[0.4],
         steps=6,
         out=str(tmp_path / "run"),
         **FIXED,
@@ -334,7 +336,8 @@ def test_a_repeat_finds_its_sets_from_another_folder(tmp_path, monkeypatch):
 
 def test_a_teacher_without_batch_norm(tmp_path):
     bare = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
-    arguments = {"image_size": 8, "num_classes": 4, "channels": 1, "out": str(tmp_path / "a"), **FIXED}
+    facts = {"image_size": 8, "num_classes": 4, "channels": 1, "mean": [0.3], "std": [0.4]}
+    arguments = {**facts, "out": str(tmp_path / "a"), **FIXED}
     with pytest.raises(InputError, match="batch-norm"):
         dreamstill.distill(bare, tiny_network((3, 4), 1), method=SMALL, steps=4, **arguments)
     assert not (tmp_path / "a").exists()
@@ -346,8 +349,9 @@ def test_probabilities_are_not_logits(tmp_path):
     teacher = torch.nn.Sequential(tiny_network((6, 8), 0).module, torch.nn.Softmax(1))
     with pytest.raises(InputError, match="probabilities"):
         dreamstill.distill(
-            teacher, tiny_network((3, 4), 1), image_size=8, num_classes=4, channels=1, out=str(tmp_path / "a"), **FIXED
-        )
+            teacher, tiny_network((3, 4), 1), image_size=8, num_classes=4, channels=1, mean=[0.3], std=[0.4],
+            out=str(tmp_path / "a"), **FIXED,
+        )  # fmt: skip
     assert not (tmp_path / "a").exists()
 
 
@@ -395,7 +399,8 @@ def test_the_demo_in_short(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("bare", [True, False])
 def test_the_teacher_that_was_given_stays_as_it_was(bare, tmp_path):
     teacher = tiny_network((6, 8), 0).train()
-    given, facts = (teacher.module, {"image_size": 8, "num_classes": 4, "channels": 1}) if bare else (teacher, {})
+    facts = {"image_size": 8, "num_classes": 4, "channels": 1, "mean": [0.3], "std": [0.4]} if bare else {}
+    given = teacher.module if bare else teacher
     before = copy.deepcopy(given.state_dict())
     dreamstill.distill(
         given, tiny_network((3, 4), 1), method={"name": "noise", "batch_size": 8}, steps=1, out=str(tmp_path / "a"),

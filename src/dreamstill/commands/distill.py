@@ -11,7 +11,7 @@ from dreamstill.data.bank import ImageBank
 from dreamstill.data.image_set import ImageSet
 from dreamstill.data.transfer_set import kept, write_set
 from dreamstill.engine import Given, Hardware, choose
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, user_error
 from dreamstill.methods import Method
 from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.networks.network import Network
@@ -108,9 +108,9 @@ def _own_results(done: Finished) -> dict[str, Any]:
     if isinstance(plan.settings, DistillSettings) and plan.settings.onnx:
         try:
             found["onnx"] = export_onnx(done.network, plan.out / "student.onnx")
-        except InputError as error:  # the student is trained and saved: this must not cost the run
-            found["onnx_error"] = str(error)
-            print(f"no student.onnx: {error}", flush=True)
+        except Exception as error:  # the student is trained and saved: this must not cost the run
+            found["onnx_error"] = str(error) if isinstance(error, InputError) else user_error(error)
+            print(f"no student.onnx: {found['onnx_error']}", flush=True)
     return found
 
 
