@@ -8,10 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from dreamstill import cli, methods
 from dreamstill.errors import InputError
+from dreamstill.networks import builtin
 from dreamstill.runs.settings import build_method, method_spec
 
 
@@ -214,10 +216,14 @@ def make(width=4):
 def test_a_network_and_a_method_in_the_folder_one_stands_in(tmp_path, monkeypatch, capsys):
     """A separate process, because this one's search path knows the tests already."""
     (tmp_path / "mine.py").write_text(MINE)
+    weights = builtin.build("convnet", num_classes=10, channels=1, image_size=8, widths=(4, 6)).state_dict()
+    torch.save(weights, tmp_path / "teacher.pt")
     words = [
         "distill",
         "--teacher",
         "mine:make",
+        "--teacher-checkpoint",
+        "teacher.pt",
         "--student",
         "mine:make",
         "--student-args",

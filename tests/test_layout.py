@@ -35,8 +35,8 @@ def test_only_the_engine_knows_the_hardware(path):
 FILE_LINES, FUNCTION_LINES = 300, 50
 # Longer files. The list may only shrink: no file may be added, and no number raised.
 LONG_FILES = {
-    "api.py": 473,  # the signatures and the help of all commands
-    "engine/core.py": 349,
+    "api.py": 472,  # the signatures and the help of all commands
+    "engine/core.py": 345,
 }
 
 

@@ -57,6 +57,8 @@ def distill(
     evaluations: int = 10,
     onnx: bool = True,
     quiet: bool = False,
+    checkpoint_key: str | None = None,
+    checkpoint_prefix: str | None = None,
 ) -> Network | None:
     """Distil a teacher into a student without the teacher's data.
 
@@ -107,6 +109,8 @@ def distill(
         evaluations: how often along the run the averaged student is scored on --data, for the curve in the report.
         onnx: write student.onnx and check it against the student.
         quiet: no progress display.
+        checkpoint_key: which network of a teacher's checkpoint that holds several.
+        checkpoint_prefix: which of several networks in one state_dict, by what its keys begin with.
     """
     from dreamstill.commands.distill import run_distillation
 
@@ -146,6 +150,8 @@ def distill(
         evaluations=evaluations,
         onnx=onnx,
         quiet=quiet,
+        checkpoint_key=checkpoint_key,
+        checkpoint_prefix=checkpoint_prefix,
     )
     return run_distillation(settings)
 
@@ -182,6 +188,7 @@ def evaluate(
     teacher_checkpoint: str | None = None,
     limit: int | None = None,
     unsafe_load: bool = False,
+    student: Any = None,
 ) -> dict[str, Any]:
     """Score a student (or any network dreamstill wrote) on a real labelled set.
 
@@ -198,20 +205,15 @@ def evaluate(
         teacher_checkpoint: its weights.
         limit: only the first so many images.
         unsafe_load: load a teacher checkpoint that holds pickled objects, which executes code from the file.
+        student: the network whose weights the run holds, where it was given in Python: package.module:factory, or in
+            Python such an nn.Module.
     """
     from dreamstill.commands.evaluate import run_evaluation
 
     settings = EvaluateSettings(
-        run=run,
-        data=data,
-        data_root=data_root,
-        split=split,
-        set_size=set_size,
-        teacher=teacher,
-        teacher_checkpoint=teacher_checkpoint,
-        limit=limit,
-        unsafe_load=unsafe_load,
-    )
+        run=run, data=data, data_root=data_root, split=split, set_size=set_size, teacher=teacher,
+        teacher_checkpoint=teacher_checkpoint, limit=limit, unsafe_load=unsafe_load, student=student,
+    )  # fmt: skip
     return run_evaluation(settings)
 
 
@@ -336,6 +338,8 @@ def doctor(
     std: list[float] | None = None,
     unsafe_load: bool = False,
     json: bool = False,
+    checkpoint_key: str | None = None,
+    checkpoint_prefix: str | None = None,
 ) -> dict[str, Any]:
     """Look a teacher over: does it load, what does it give, is its normalisation plausible, which methods fit.
 
@@ -350,21 +354,16 @@ def doctor(
         std: per channel, what its training divided by.
         unsafe_load: load a checkpoint that holds pickled objects, which executes code from the file.
         json: print JSON.
+        checkpoint_key: which network of a checkpoint that holds several.
+        checkpoint_prefix: which of several networks in one state_dict, by what its keys begin with.
     """
     from dreamstill.commands.doctor import run_doctor
 
     settings = DoctorSettings(
-        teacher=teacher,
-        checkpoint=checkpoint,
-        teacher_args=teacher_args,
-        num_classes=num_classes,
-        image_size=image_size,
-        channels=channels,
-        mean=mean,
-        std=std,
-        unsafe_load=unsafe_load,
-        json=json,
-    )
+        teacher=teacher, checkpoint=checkpoint, teacher_args=teacher_args, num_classes=num_classes,
+        image_size=image_size, channels=channels, mean=mean, std=std, unsafe_load=unsafe_load, json=json,
+        checkpoint_key=checkpoint_key, checkpoint_prefix=checkpoint_prefix,
+    )  # fmt: skip
     return run_doctor(settings)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+from pathlib import Path
+
 
 class DreamstillError(Exception):
     """Base of the errors that are shown as one sentence, without a traceback."""
@@ -31,3 +35,25 @@ def first_line(error: Exception) -> str:
     """What an error says first, for a sentence of ours."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+# Where code lies that is not the user's: this package, and what is installed.
+_NOT_THE_USERS = (str(Path(__file__).parent), *{sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")})
+
+
+def user_error(error: BaseException) -> str:
+    """What went wrong in somebody's code, for a sentence of ours: class, first line, and where in their files."""
+    place = ""
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f" ({error.filename}:{error.lineno})"
+    else:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_the_users(f.filename)]
+        if frames:
+            place = f" ({frames[-1].filename}:{frames[-1].lineno})"
+    lines = (error.msg if isinstance(error, SyntaxError) else str(error)).strip().splitlines()
+    said = f": {lines[0][:200]}" if lines else ""
+    return f"{type(error).__name__}{said}{place}"
+
+
+def _is_the_users(file: str) -> bool:
+    return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in _NOT_THE_USERS)

@@ -158,6 +158,8 @@ def test_any_module_in_python(tmp_path):
         image_size=8,
         num_classes=4,
         channels=1,
+        mean=[0.3],
+        std=[0.4],
         steps=6,
         out=str(tmp_path / "run"),
         **FIXED,
@@ -344,7 +346,8 @@ def test_a_repeat_finds_its_sets_from_another_folder(tmp_path, monkeypatch):
 
 def test_a_teacher_without_batch_norm(tmp_path):
     bare = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
-    arguments = {"image_size": 8, "num_classes": 4, "channels": 1, "out": str(tmp_path / "a"), **FIXED}
+    facts = {"image_size": 8, "num_classes": 4, "channels": 1, "mean": [0.3], "std": [0.4]}
+    arguments = {**facts, "out": str(tmp_path / "a"), **FIXED}
     with pytest.raises(InputError, match="batch-norm"):
         dreamstill.distill(bare, tiny_network((3, 4), 1), method=SMALL, steps=4, **arguments)
     assert not (tmp_path / "a").exists()
@@ -356,15 +359,16 @@ def test_probabilities_are_not_logits(tmp_path):
     teacher = torch.nn.Sequential(tiny_network((6, 8), 0).module, torch.nn.Softmax(1))
     with pytest.raises(InputError, match="probabilities"):
         dreamstill.distill(
-            teacher, tiny_network((3, 4), 1), image_size=8, num_classes=4, channels=1, out=str(tmp_path / "a"), **FIXED
-        )
+            teacher, tiny_network((3, 4), 1), image_size=8, num_classes=4, channels=1, mean=[0.3], std=[0.4],
+            out=str(tmp_path / "a"), **FIXED,
+        )  # fmt: skip
     assert not (tmp_path / "a").exists()
 
 
 def test_an_image_size_the_generator_cannot_make(tmp_path):
-    teacher = tiny_network((6, 8), 0, image_size=10)
+    teacher, student = tiny_network((6, 8), 0, image_size=10), tiny_network((3, 4), 1, image_size=10)
     with pytest.raises(InputError, match="multiples of 4"):
-        dreamstill.distill(teacher, tiny_network((3, 4), 1, image_size=10), out=str(tmp_path / "a"), **FIXED)
+        dreamstill.distill(teacher, student, method="ddad", out=str(tmp_path / "a"), **FIXED)
     assert not (tmp_path / "a").exists()
 
 
@@ -411,7 +415,8 @@ def test_the_demo_in_short(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("bare", [True, False])
 def test_the_teacher_that_was_given_stays_as_it_was(bare, tmp_path):
     teacher = tiny_network((6, 8), 0).train()
-    given, facts = (teacher.module, {"image_size": 8, "num_classes": 4, "channels": 1}) if bare else (teacher, {})
+    facts = {"image_size": 8, "num_classes": 4, "channels": 1, "mean": [0.3], "std": [0.4]} if bare else {}
+    given = teacher.module if bare else teacher
     before = copy.deepcopy(given.state_dict())
     dreamstill.distill(
         given, tiny_network((3, 4), 1), method={"name": "noise", "batch_size": 8}, steps=1, out=str(tmp_path / "a"),

@@ -184,10 +184,10 @@ def test_the_trial_scores_with_the_networks_where_the_engine_has_placed_them():
 
     def watch(placed):
         asked.append((placed.teacher is given.teacher, next(placed.student.parameters()).dtype))
-        return 1.5
+        return 2.0, 1.5
 
     trial = budget.measure(lambda: make("noise"), given, Hardware("cpu", "64", False), 0, patience=0.1, watch=watch)
-    assert trial.watching == 1.5
+    assert (trial.watching, trial.scoring) == (2.0, 1.5)
     assert asked == [(False, torch.float64)]
 
 
@@ -301,7 +301,7 @@ SWITCHES = {
 def test_which_methods_take_maps():
     assert DENSE == ["ddad", "noise", "random_generator", "real_data"]
     assert {n for n in NAMES if n not in DENSE} == {
-        "cgdd", "collected_only", "cpsc", "hidfd", "soft_target", "transfer"
+        "cgdd", "collected_only", "cpsc", "fast", "hidfd", "soft_target", "transfer"
     }  # fmt: skip
 
 

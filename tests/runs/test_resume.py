@@ -81,7 +81,7 @@ def test_code_that_is_named_again_or_trusted_is_called(tmp_path, monkeypatch):
     out = stopped_run(tmp_path / "a")
     edited(out, student="evilmod:make", student_args={})
     for trust in ({"student": "evilmod:make"}, {"unsafe_load": True}):
-        with pytest.raises(RuntimeError):
+        with pytest.raises(InputError, match="evilmod:make raised RuntimeError"):
             dreamstill.distill(teacher, out=str(out), resume=True, **trust, **FIXED)
         (tmp_path / "trapped").unlink()
 

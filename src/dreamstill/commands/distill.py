@@ -9,7 +9,7 @@ from typing import Any
 
 from dreamstill.data.bank import ImageBank
 from dreamstill.data.transfer_set import kept, write_set
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, user_error
 from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.networks.network import Network
 from dreamstill.report import write_report
@@ -69,9 +69,9 @@ def _own_results(done: Finished) -> dict[str, Any]:
     if isinstance(plan.settings, DistillSettings) and plan.settings.onnx:
         try:
             found["onnx"] = export_onnx(done.network, plan.out / "student.onnx")
-        except InputError as error:  # the student is trained and saved: this must not cost the run
-            found["onnx_error"] = str(error)
-            print(f"no student.onnx: {error}", flush=True)
+        except Exception as error:  # the student is trained and saved: this must not cost the run
+            found["onnx_error"] = str(error) if isinstance(error, InputError) else user_error(error)
+            print(f"no student.onnx: {found['onnx_error']}", flush=True)
     return found
 
 

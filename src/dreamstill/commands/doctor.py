@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from rich.table import Table
 
 from dreamstill.errors import InputError, first_line
 from dreamstill.networks import cost, state_dicts
-from dreamstill.networks.load import checkpoint_file, resolve
+from dreamstill.networks.file_kinds import PROGRAMS, file_kind
+from dreamstill.networks.libraries import is_library
+from dreamstill.networks.load import check_trained, checkpoint_file, resolve
 from dreamstill.networks.network import Network, noise_images, plain_copy
 from dreamstill.networks.normalisation import normalisation_check
-from dreamstill.networks.output_check import SPOKEN, check_output, output_kind
-from dreamstill.networks.probes import bn_layers, pooled_bn
+from dreamstill.networks.output_check import SPOKEN, check_output, output_kind, probing_images
+from dreamstill.networks.probes import declared_taps, pooled_bn, running_bn
+from dreamstill.networks.programs import facts_of
 from dreamstill.runs.inputs import told_facts
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.requirements import fitting, offers
@@ -54,7 +58,7 @@ def examine(network: Network, sha256: str | None = None) -> dict[str, Any]:
     except InputError as error:
         problems.append(str(error))
     copied = plain_copy(network)
-    layers, offered = list(bn_layers(network.module)), offers(network)
+    layers, offered = running_bn(network), offers(network)
     flops: int | None = None
     milliseconds: dict[str, Any] = {}
     try:
@@ -73,7 +77,7 @@ def examine(network: Network, sha256: str | None = None) -> dict[str, Any]:
         "bn_layers": len(layers),
         "bn_names": layers[:3],
         "bn_pooled": [] if problems else pooled_bn(network),
-        "taps": list(getattr(network.module, "taps", ())),
+        "taps": declared_taps(network.module),
         "output": _kind_of(copied),
         "offers": sorted(offered),
         "normalisation": normalisation_check(network),
@@ -86,7 +90,7 @@ def examine(network: Network, sha256: str | None = None) -> dict[str, Any]:
 def _kind_of(copied: Network) -> str | None:
     try:
         with torch.no_grad():
-            outputs = copied(noise_images(copied, 8))
+            outputs = copied(probing_images(copied))
         return output_kind(outputs) if outputs.dim() in (2, 4) else None
     except Exception:  # check_output has reported it
         return None
@@ -182,40 +186,61 @@ def run_doctor(settings: DoctorSettings) -> dict[str, Any]:
     if checkpoint is None and Path(settings.teacher).exists():  # a run folder or a file that describes itself
         name, checkpoint = None, name
     facts = told_facts(settings)
-    described: dict[str, Any] = {}
-    if checkpoint is not None:
-        _, described = state_dicts.load_state(checkpoint_file(Path(checkpoint)), unsafe=settings.unsafe_load)
+    file = None if checkpoint is None else checkpoint_file(Path(checkpoint))
+    described, channels = _described(file, settings)
     # A bare file says nothing about its images: look at it with the commonest assumptions, and say so.
-    assumed = {"image_size": 32, "mean": None, "std": None}
+    assumed = {} if is_library(name) else {"image_size": 32, "mean": None, "std": None}
     assumptions = []
     for key, value in assumed.items():
         if facts[key] is None and key not in described:
             facts[key] = value
             assumptions.append(key)
-    channels = facts["channels"] or described.get("channels") or _first_channels(checkpoint, settings.unsafe_load)
-    facts["channels"] = channels
+    if assumed:
+        channels = facts["channels"] or described.get("channels") or channels
+        facts["channels"] = channels
     for key, neutral in (("mean", 0.0), ("std", 1.0)):
         if key in assumptions:
             facts[key] = [neutral] * channels
-    network = resolve(name, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load, **facts)
-    sha256 = None if checkpoint is None else state_dicts.sha256(checkpoint_file(Path(checkpoint)))
-    report = examine(network, sha256)
+
+    def found() -> Network:
+        return resolve(
+            name, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load, key=settings.checkpoint_key,
+            prefix=settings.checkpoint_prefix, **facts,
+        )  # fmt: skip
+
+    network = found()
+    report = examine(network, None if file is None else state_dicts.sha256(file))
+    report["problems"] += _untrained(network, checkpoint, found)
     if checkpoint is None and ":" not in settings.teacher:
         assumptions.append("weights")
-    report["assumed"] = assumptions
+    report["assumed"], report["notes"] = assumptions, network.notes
     if settings.json:
         print(json.dumps(report, indent=2))
     else:
         render(report)
+        for note in network.notes:
+            print(note)
         if assumptions:
             values = {**facts, "weights": "random"}
             print(f"not given, so assumed: {', '.join(f'{k} {values[k]}' for k in assumptions)}")
     return report
 
 
-def _first_channels(checkpoint: str | None, unsafe: bool) -> int:
-    """Channels of the images, read off the first convolution in the file."""
-    if checkpoint is None:
-        return 3
-    state, _ = state_dicts.load_state(checkpoint_file(Path(checkpoint)), unsafe=unsafe)
-    return next((int(t.shape[1]) for t in state.values() if t.dim() == 4), 3)
+def _untrained(network: Network, checkpoint: str | None, found: Callable[[], Network]) -> list[str]:
+    """The one problem of a factory's network that has no trained weights, if it has it."""
+    try:
+        check_trained(network, checkpoint, found)
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def _described(file: Path | None, settings: DoctorSettings) -> tuple[dict[str, Any], int]:
+    """What a weights file says of its images, and their channels as its first convolution takes them."""
+    if file is None:
+        return {}, 3
+    kind = file_kind(file) if file.is_file() else None
+    if kind in PROGRAMS:
+        return facts_of(file, kind), 3
+    found = state_dicts.read_state(file, unsafe=settings.unsafe_load, key=settings.checkpoint_key)
+    return found.description, next((int(t.shape[1]) for t in found.state.values() if t.dim() == 4), 3)

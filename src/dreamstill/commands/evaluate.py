@@ -7,17 +7,29 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from dreamstill.errors import InputError
-from dreamstill.networks.load import FACTS, has_weights, load_network, refuse_own_code, resolve
+from dreamstill.networks.libraries import is_library
+from dreamstill.networks.load import (
+    FACTS,
+    check_trained,
+    checkpoint_file,
+    has_weights,
+    load_network,
+    refuse_own_code,
+    resolve,
+)
 from dreamstill.networks.network import Network
-from dreamstill.networks.reused_classifier import base_of
+from dreamstill.networks.reused_classifier import NAME, base_of
+from dreamstill.networks.state_dicts import read_state
 from dreamstill.runs.config_file import read_run
 from dreamstill.runs.inputs import told_facts
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.settings import DistillSettings, EvaluateSettings, RunSettings
 from dreamstill.tasks import task_of
 from dreamstill.tasks.checks import load_scored
+from dreamstill.tasks.label_order import suspicion
 
 
 @kept_random_streams()
@@ -25,7 +37,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.evaluate`."""
     if settings.data is None:
         raise InputError("evaluate needs --data: digits, a name under --data-root, a parquet file, or class folders")
-    network = load_network(settings.run, unsafe=settings.unsafe_load)
+    network = _network(settings)
     run = _settings_of(settings.run)
     images = load_scored(
         network, settings.data, settings.split, root=settings.data_root,
@@ -33,15 +45,33 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     )  # fmt: skip
     teacher = _teacher_of(settings, run if isinstance(run, DistillSettings) else None, network)
     if images.labels is None and teacher is None:
-        raise InputError(
-            f"{settings.data} has no labels, and without a teacher there is nothing to compare with: add --teacher"
-        )
+        raise InputError(f"{settings.data} has no labels and there is no teacher to agree with: name one by --teacher")
+    for note in (*network.notes, *(teacher.notes if teacher else ())):
+        print(note, flush=True)
     task = task_of(network)
     result = task.evaluate(network, images, teacher)
     rows = [(network.name, result)] + ([(f"{teacher.name} (teacher)", result.get("teacher", {}))] if teacher else [])
     columns = _FIGURES[task.name]
     _print_scores(f"{images.name}, {images.split}, {len(images)} images", rows, columns, result.get("agreement"))
+    for who, scores in (("network", result), ("teacher", result.get("teacher", {}))):
+        if task.name == "classification" and "confusion" in scores:
+            if doubt := suspicion(who, scores["confusion"], images.classes):
+                print(doubt, flush=True)
     return result
+
+
+def _network(settings: EvaluateSettings) -> Network:
+    """The network of the run, built as it says or as was said now."""
+    student = settings.student
+    if isinstance(student, nn.Module):
+        return load_network(settings.run, student)
+    if student is None:
+        return load_network(settings.run, unsafe=settings.unsafe_load)
+    about = read_state(checkpoint_file(Path(settings.run))).description
+    facts = {key: about.get(key) for key in FACTS}
+    kwargs = {} if about.get("name") == NAME else about.get("kwargs")  # those of the classifier that it shares
+    built = resolve(student, None, kwargs=kwargs, unsafe=settings.unsafe_load, role="student", **facts)
+    return load_network(settings.run, built.module)
 
 
 def _settings_of(run: str) -> RunSettings | None:
@@ -63,13 +93,20 @@ def _teacher_of(settings: EvaluateSettings, run: DistillSettings | None, network
             name = run.teacher
             if checkpoint is None or not Path(checkpoint).exists():
                 return None
-            if ":" in str(name) and not settings.unsafe_load:
+            if ":" in str(name) and not is_library(name) and not settings.unsafe_load:
                 print(f"the run's teacher is {name}, which is code: for the agreement with it, name it by --teacher")
                 return None
         if not settings.unsafe_load:
             refuse_own_code(base_of({"name": name, "kwargs": kwargs or {}}), Path(settings.run))
     has_weights(name, checkpoint)
-    return resolve(name, checkpoint, kwargs=kwargs, unsafe=settings.unsafe_load, **facts)
+    key, prefix = (None, None) if run is None else (run.checkpoint_key, run.checkpoint_prefix)
+
+    def found() -> Network:
+        return resolve(name, checkpoint, kwargs=kwargs, unsafe=settings.unsafe_load, key=key, prefix=prefix, **facts)
+
+    teacher = found()
+    check_trained(teacher, checkpoint, found)
+    return teacher
 
 
 _FIGURES = {

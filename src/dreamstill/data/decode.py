@@ -31,7 +31,7 @@ def decode_all(
         if picture is None:
             bad.append(name)
             continue
-        channels = channels or (1 if picture.mode in ("L", "1") or picture.mode.startswith("I;16") else 3)
+        channels = channels or (1 if picture.mode in ("L", "1", "I") or picture.mode.startswith("I;16") else 3)
         size = size or (picture.height, picture.width)
         yield fit(picture, size, channels)
     if bad:
@@ -47,7 +47,9 @@ def decode(data: bytes) -> Image.Image | None:
         picture.load()
     except Exception:  # Pillow meets damaged bytes with OSError, SyntaxError, DecompressionBombError, ...
         return None
-    return picture
+    # What is black and what is white in floating point, or in more than 16 bits, the file does not say.
+    unscaled = picture.mode == "F" or (picture.mode == "I" and int(np.asarray(picture).max()) > 65535)
+    return None if unscaled else picture
 
 
 def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
@@ -57,7 +59,7 @@ def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarra
     """
     if channels not in (1, 3):
         raise InputError(f"images are read with 1 or 3 channels, not {channels}")
-    if picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255 of 65535
+    if picture.mode == "I" or picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255 of 65535
         picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
     picture = picture.convert("L" if channels == 1 else "RGB")
     if padded(picture, size):

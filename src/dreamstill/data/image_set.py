@@ -13,7 +13,11 @@ KNOWN = ("mnist", "fashion-mnist", "cifar10", "cifar100", "caltech101", "collect
 VOID = 255  # in labels a pixel: no class, counted nowhere
 SPLITS = {"train", "test", "val", "valid", "validation"}
 WHOLE = "whole set"  # the split of a source that has none
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+# Of the pictures that Pillow reads; torchvision's ImageFolder takes no others.
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".gif", ".jp2", ".avif", ".tga", ".pcx",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from dreamstill import extras
-from dreamstill.data import segmentation, segmentation_folders
+from dreamstill.data import class_folders, segmentation, segmentation_folders
 from dreamstill.data.decode import cached, decode_all, fit, stack
-from dreamstill.data.image_set import KNOWN, SPLITS, SUFFIXES, WHOLE, ImageSet, check_unsplit
+from dreamstill.data.image_set import KNOWN, WHOLE, ImageSet
 from dreamstill.data.parquet import parquet_files, parquet_images, parquet_labels, parquet_schema
 from dreamstill.errors import InputError
 from dreamstill.networks.network import sides
@@ -102,10 +102,10 @@ def encoded(source: str, split: str, root: str | Path | None) -> Iterator[tuple[
             parquet_schema(file)
         return parquet_images(files)
     base = place / split if (place / split).is_dir() else place
-    paths = [f for f in sorted(base.rglob("*")) if f.suffix.lower() in SUFFIXES and f.is_file()]
-    paths = [f for f in paths if not any(part.startswith(".") for part in f.relative_to(base).parts)]
+    paths, others = class_folders.pictures(base)
     if not paths:
-        raise InputError(f"{base} holds neither parquet files nor images (png, jpg, webp, bmp)")
+        raise InputError(f"{base} holds neither parquet files nor images ({class_folders.KINDS})")
+    class_folders.say_passed_over(base, others)
     return ((str(f), f.read_bytes()) for f in paths)
 
 
@@ -134,7 +134,7 @@ def _from_files(
     if maps is not None:
         return segmentation.load_scenes(maps, name, WHOLE if maps.whole or place.is_file() else split, size, channels)
     if files is None:
-        return _class_folders(place, name, split, size, channels)
+        return class_folders.load_folders(place, name, split, size, channels)
     labels, classes, count = parquet_labels(files)
     key = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     pixels = cached(
@@ -165,21 +165,3 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
     except Exception as error:
         raise InputError(f"hub:{name} could not be fetched ({error}): check the name and the network") from error
-
-
-def _class_folders(folder: Path, name: str, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
-    base = folder / split if (folder / split).is_dir() else folder
-    names = [d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")]
-    if base == folder and names and set(names) <= SPLITS:
-        raise InputError(f"{folder} has no split {split!r}: its folders are {', '.join(sorted(names))}")
-    if base == folder:
-        check_unsplit(folder, split)
-    # "10" comes after "9", not after "1": a label must be the teacher's class number.
-    names.sort(key=(lambda n: int(n)) if all(n.isdigit() for n in names) else str)
-    files = [(f, i) for i, n in enumerate(names) for f in sorted((base / n).rglob("*")) if f.suffix.lower() in SUFFIXES]
-    if not files:
-        raise InputError(f"{base} holds neither parquet files nor class folders with images (png, jpg, webp, bmp)")
-    named = ((str(f), f.read_bytes()) for f, _ in files)
-    pixels = stack(decode_all(named, str(folder), size, channels), len(files))
-    split = WHOLE if base == folder else split
-    return ImageSet(pixels, torch.tensor([i for _, i in files]), tuple(names), name, split)

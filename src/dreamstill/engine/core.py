@@ -30,6 +30,7 @@ from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Precision
 from dreamstill.engine.launch import launch
 from dreamstill.engine.parts import Cast, Owned
+from dreamstill.engine.placing import place
 from dreamstill.engine.ranks import average_gradients, share_batch_norm
 from dreamstill.engine.readings import Readings
 from dreamstill.engine.schedules import Schedule, constant
@@ -109,7 +110,7 @@ class Engine:
         """
         if name in self.modules:
             raise ValueError(f"two networks are called {name!r}")
-        self._place(module)
+        place(module, self.device, self.dtype, trained=True)
         module.train()
         if self.ranks > 1:
             share_batch_norm(module, self.average)
@@ -135,7 +136,7 @@ class Engine:
 
         ``bn_pooled``: see :class:`dreamstill.networks.probes.Probe`.
         """
-        self._place(network)
+        place(network, self.device, self.dtype, trained=False)
         network.eval().requires_grad_(False)
         self.frozen_modules.append(network)
         probe = Probe(network, taps, bn, self.average, bn_pooled)
@@ -188,11 +189,6 @@ class Engine:
 
     def _near(self, x: Tensor) -> Tensor:
         return x if is_large(tuple(x.shape), x.dtype) else x.to(self.device)
-
-    def _place(self, module: nn.Module) -> None:
-        module.to(device=self.device, dtype=self.dtype)
-        if self.dtype == torch.float32:
-            module.to(memory_format=torch.channels_last)
 
     # ---------------------------------------------------------------- iterations
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
-from dreamstill.networks.network import Network
+from dreamstill.networks.network import Network, copied
 from dreamstill.networks.probes import without_probes
 
 
@@ -22,7 +20,7 @@ class Ema:
     def __init__(self, network: Network, iterations: int, share: float = 0.02) -> None:
         self.share = share
         self.lengthen(iterations)
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.network = copied(network).requires_grad_(False).eval()
         without_probes(self.network)
         self.updates = 0
 

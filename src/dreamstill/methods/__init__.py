@@ -162,11 +162,9 @@ def _method_in(name: str) -> type[Any]:
 
 
 def _foreign(name: str) -> type[Any]:
-    module_name, _, class_name = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"method {name!r} could not be imported ({error}): give package.module:Class") from error
+    from dreamstill.networks.factories import found as imported
+
+    found = imported(name)
     if not _is_method(found):
         raise InputError(f"{name} is no method: expected a dataclass that subclasses dreamstill.methods.Method")
     required = ("setup", "phases", "deliver", "synthesise")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,8 @@ def miscast(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str
     """What loading would turn into something else without a word: complex, integer and boolean weights."""
     found = []
     for key, tensor in ours.items():
+        if key not in state:
+            continue
         theirs = state[key].dtype
         if tensor.is_floating_point():
             same = theirs.is_floating_point
@@ -162,3 +164,22 @@ def not_finite(module: nn.Module) -> list[str]:
 def values(module: nn.Module) -> int:
     """How many numbers a network's state has."""
     return sum(t.numel() for t in module.state_dict().values())
+
+
+def refuse_larger(build: Callable[[], nn.Module], what: str, state: Mapping[str, Tensor], path: Path) -> None:
+    """A file of a few bytes must not ask for a network that fills the memory.
+
+    Raises:
+        InputError: ``build`` makes a network with far more values than the file holds; ``what`` names it.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            asked = values(build())
+    except InputError:  # with values it may go well, and else it says the same
+        return
+    held = sum(t.numel() for t in state.values())
+    if asked > 10 * held + 1_000_000:
+        raise InputError(
+            f"{path} holds {held:,} values and {what} would have {asked:,}: give the file that belongs to it, or other "
+            "arguments"
+        )

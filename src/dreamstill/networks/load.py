@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import importlib
-import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
-from dreamstill.networks import builtin, reused_classifier
-from dreamstill.networks.file_checks import SUM, summed, values
-from dreamstill.networks.network import Network, sides
-from dreamstill.networks.state_dicts import NETWORK_SCHEMA, apply_state, load_state
+from dreamstill.networks import builtin, factories, libraries, programs, reused_classifier
+from dreamstill.networks.file_checks import SUM, refuse_larger, summed
+from dreamstill.networks.file_kinds import PROGRAMS, file_kind
+from dreamstill.networks.fitting import apply_state
+from dreamstill.networks.network import Network, copied, materialise, sides
+from dreamstill.networks.state_dicts import NETWORK_SCHEMA, Found, read_state
+from dreamstill.networks.trained import fresh_batch_norm, untrained
 
 # What a network must know of its images.
 FACTS = ("num_classes", "image_size", "channels", "mean", "std")
+_WHOLE = (*programs.NAMES.values(), programs.PICKLED)  # names of networks that lie in their file
 
 
 # ---------------------------------------------------------------- a network from a name and a checkpoint
@@ -49,12 +51,15 @@ def resolve(
     std: Sequence[float] | None = None,
     unsafe: bool = False,
     role: str = "teacher",
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """Build a network from a name, a checkpoint, or both, and what is known of its input.
 
     Args:
-        name: a built-in name, ``package.module:factory``, or None when the checkpoint describes itself.
-        checkpoint: a file or a run folder; None gives fresh weights.
+        name: a built-in name, ``package.module:factory``, a library's (:mod:`dreamstill.networks.libraries`), or None
+            when the checkpoint describes itself or is a program.
+        checkpoint: a file or a run folder; None gives fresh weights, or a factory's or library's own.
         kwargs: arguments of the built-in network or factory.
         num_classes: must agree with the checkpoint's own description, as all that follow; a bare file needs it, and
             all that follow, from the user.
@@ -62,31 +67,54 @@ def resolve(
         channels: 3 if neither the file nor the user says.
         mean: per channel, in [0, 1] units.
         std: per channel, in [0, 1] units.
-        unsafe: see :func:`dreamstill.networks.state_dicts.load_state`.
+        unsafe: see :func:`dreamstill.networks.state_dicts.read_state`.
         role: how the network is called in errors.
+        key: which of several networks in the file.
+        prefix: which of several networks in the state dict, by what their keys begin with.
     """
-    if name is not None and ":" not in name and name != reused_classifier.NAME:
+    if name is not None and ":" not in name and name not in (reused_classifier.NAME, *_WHOLE):
         builtin.find(name)  # before what is missing: of a slip of the pen nobody needs to know the image size
-    state: dict[str, Tensor] | None = None
-    description: dict[str, Any] = {}
     path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
-    if path is not None:
-        state, description = load_state(path, unsafe=unsafe)
     given = {"num_classes": num_classes, "image_size": image_size, "channels": channels, "mean": mean, "std": std}
-    facts = _agree(given, description, path, role)
+    kind = None if path is None or not path.is_file() else file_kind(path)
+    if path is not None and kind in PROGRAMS and name in (None, programs.NAMES[kind]):
+        facts = _agree({**programs.facts_of(path, kind), **_told(given)}, {}, path, role)
+        return Network(programs.read_program(path, kind, unsafe), name=programs.NAMES[kind], **facts)
+    found = Found({}, {}, [], None) if path is None else read_state(path, unsafe=unsafe, key=key)
+    if found.module is not None and name in (None, programs.PICKLED):
+        return Network(found.module, name=programs.PICKLED, **_agree(given, {}, path, role))
+    description = found.description
     if not unsafe and name in (None, description.get("name")):
         refuse_own_code(None if name else description.get("name"), path)
         refuse_own_code(
             reused_classifier.base_of(description), path
         )  # a run's own name for its teacher does not say its base
     name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
-    if state is not None:
-        _refuse_larger(name, kwargs, facts, state, path)
-    module = _construct(name, kwargs, facts)
-    network = Network(module, name=name, kwargs=kwargs, **facts)
-    if state is not None:
-        apply_state(module, state, str(path))
+    notes, classes = list(found.notes), description.get("classes")
+    if libraries.is_library(name):
+        told = {k: description.get(k) if v is None else v for k, v in given.items()}
+        built = libraries.build(name, kwargs, told, pretrained=path is None and role == "teacher")
+        record = {k: v for k, v in built.facts.items() if description.get(k) is None}
+        facts = _agree({**record, **_told(given)}, description, path, role)
+        module, classes = built.module, classes or built.classes
+        notes += libraries.taken_over(name, built, told)
+    else:
+        facts = _agree(given, description, path, role)
+        if path is not None:
+            own = ":" in name or name == reused_classifier.NAME  # whose code the user has trusted, or not built alone
+            if not own and not any(k.endswith("weights") for k in kwargs):
+                refuse_larger(partial(_construct, name, kwargs, facts), f"{name} with {kwargs}", found.state, path)
+        module = _construct(name, kwargs, facts)
+    network = Network(module, name=name, kwargs=kwargs, classes=classes, **facts)
+    materialise(network)
+    if path is not None:
+        notes += apply_state(module, found.state, str(path), prefix)
+    network.notes = notes
     return network
+
+
+def _told(given: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in given.items() if v is not None}
 
 
 def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: bool = False) -> Network:
@@ -100,14 +128,16 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
     """
     if module is None:
         return resolve(None, path, unsafe=unsafe, role="network").eval()
-    state, description = load_state(checkpoint_file(Path(path)), unsafe=unsafe)
+    state, description, *_ = read_state(checkpoint_file(Path(path)), unsafe=unsafe)
     facts = {key: description.get(key) for key in FACTS}
     if None in facts.values():
         raise InputError(f"{path} does not describe its network: it was not written by dreamstill")
-    module = copy.deepcopy(module)
+    module = copied(module)
     if description.get("name") == reused_classifier.NAME and not isinstance(module, reused_classifier.SharedClassifier):
         module = reused_classifier.rebuilt(module, description["num_classes"], description.get("kwargs", {}))
-    network = Network(module, name=str(description.get("name", "")), **facts)  # type: ignore[arg-type]
+    classes = description.get("classes")
+    network = Network(module, name=str(description.get("name", "")), classes=classes, **facts)  # type: ignore[arg-type]
+    materialise(network)
     apply_state(network.module, state, str(path))
     return network.eval()
 
@@ -133,25 +163,6 @@ def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None
     return facts
 
 
-def _refuse_larger(
-    name: str, kwargs: dict[str, Any], facts: dict[str, Any], state: dict[str, Tensor], path: Path | None
-) -> None:
-    """A file of a few bytes must not ask for a network that fills the memory."""
-    if ":" in name or name == reused_classifier.NAME or any(key.endswith("weights") for key in kwargs):
-        return
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            asked = values(_construct(name, kwargs, facts))
-    except InputError:  # with values it may go well, and else it says the same
-        return
-    held = sum(t.numel() for t in state.values())
-    if asked > 10 * held + 1_000_000:
-        raise InputError(
-            f"{path} holds {held:,} values and {name} with {kwargs} would have {asked:,}: give the file that belongs "
-            "to it, or other arguments"
-        )
-
-
 def _plain(key: str, value: Any) -> Any:
     if value is None or key in ("num_classes", "channels"):
         return value
@@ -172,12 +183,44 @@ def refuse_own_code(name: Any, path: Path | None) -> None:
     Raises:
         InputError: ``name`` is a ``package.module:factory``.
     """
-    if isinstance(name, str) and ":" in name:
+    if isinstance(name, str) and ":" in name and not libraries.is_library(name):
         raise InputError(
             f"{path} asks for {name}, and calling that executes code of the file's choice: if you trust it, pass "
             "--unsafe-load, or name it yourself where the command has a place for it (--teacher, --student, --network, "
             "--method)"
         )
+
+
+def buildable(name: Any) -> bool:
+    """Whether a network's name says how to build it; that of a module given in Python is only its class's."""
+    if not isinstance(name, str) or ":" in name or name == reused_classifier.NAME:
+        return isinstance(name, str)
+    try:
+        builtin.find(name)
+    except InputError:
+        return False
+    return True
+
+
+def check_trained(network: Network, checkpoint: str | Path | None, again: Callable[[], Network]) -> None:
+    """Make sure that a teacher that code of others makes has weights of a training.
+
+    Args:
+        network: the teacher as it was found.
+        checkpoint: its weights file, if it has one.
+        again: finds it once more.
+
+    Raises:
+        InputError: its weights are drawn when it is made, or its batch norms have seen no image.
+    """
+    if ":" not in network.name:
+        return
+    why = untrained(network, again)
+    if why is None and checkpoint is None and (fresh := fresh_batch_norm(network)):
+        why = f"its batch norms ({fresh}) have the mean 0 and variance 1 of a fresh network"
+    if why is not None:
+        cure = "mend the factory" if checkpoint else "give --teacher-checkpoint, or a factory that loads weights"
+        raise InputError(f"the teacher {network.name} is not trained: {why}: {cure}")
 
 
 def has_weights(teacher: str | None, checkpoint: str | None) -> None:
@@ -208,6 +251,12 @@ def _agree_name(
             raise InputError(
                 f"{path} does not say which network it is: name the {role}, built in or package.module:factory"
             )
+        if not buildable(written):
+            raise InputError(
+                f"{path} holds the weights of a {written} that was given in Python, and nothing says how to build it "
+                f"again: {'pass module= to load_student' if role == 'network' else 'name it'}, or on the command line "
+                f"name its factory as --{'student' if role == 'network' else role} package.module:factory"
+            )
         return written, {**description.get("kwargs", {}), **kwargs}
     if written == name:
         return name, {**description.get("kwargs", {}), **kwargs}
@@ -220,6 +269,8 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
             raise InputError(f"{name} needs its base: a method makes it, load it from the run folder that holds it")
         base = _construct(kwargs["base"], kwargs.get("base_args", {}), facts)
         return reused_classifier.rebuilt(base, facts["num_classes"], kwargs)
+    if name in _WHOLE:
+        raise InputError(f"{name} is a network that lies whole in its file: give the file as the checkpoint")
     if ":" not in name:
         h, w = facts["image_size"]
         try:
@@ -234,22 +285,7 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
         if empty := [key for key, p in module.named_parameters() if p.numel() == 0]:
             raise InputError(f"{name} has nothing in {', '.join(empty[:3])} with {kwargs}: give widths of at least 1")
         return module
-    module_name, _, factory_name = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two for names such as ":f"
-        raise InputError(f"{name} could not be imported ({error}): give package.module:factory") from error
-    if not callable(factory):
-        raise InputError(f"{name} is a {type(factory).__name__}: expected a class or function that makes a network")
-    accepted = inspect.signature(factory).parameters
-    extra = {"num_classes": facts["num_classes"]} if "num_classes" in accepted and "num_classes" not in kwargs else {}
-    try:
-        built = factory(**kwargs, **extra)
-    except TypeError as error:
-        raise InputError(f"{name} could not be called with {kwargs or 'no arguments'}: {error}") from error
-    if not isinstance(built, nn.Module):
-        raise InputError(f"{name} returned {type(built).__name__}: expected a torch.nn.Module")
-    return built
+    return factories.made(name, kwargs, facts["num_classes"])
 
 
 # ---------------------------------------------------------------- writing

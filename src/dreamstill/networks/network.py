@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, is_lazy
+from torch.overrides import TorchFunctionMode
 
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, first_line, user_error
 from dreamstill.networks.channel_moments import channelwise
 
 _MOST_VALUES = 1 << 27  # of one image: 6689 x 6689 in colour; a file may say anything
@@ -26,7 +27,8 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 class Network(nn.Module):
     """A network from images in [0, 1] (``b c h w``) to logits (``b k``, of a dense one ``b k h w``; at least float32).
 
-    A dense network's smaller map of logits is enlarged to the images' size (bilinear, corners not aligned).
+    A dense network's smaller map of logits is enlarged to the images' size (bilinear, corners not aligned). A map of
+    one pixel (``b k 1 1``), as fully convolutional classifiers return it, is a row of logits.
 
     Args:
         module: any network that takes standardised images and returns logits, a mapping with ``"logits"`` or
@@ -34,10 +36,11 @@ class Network(nn.Module):
         num_classes: number of classes ``k``, at least 2.
         image_size: side, or ``(height, width)``, in pixels.
         channels: 1 or 3, or whatever the network's first layer takes.
-        mean: per channel, in [0, 1] units; ``None`` means 0 (no shift).
-        std: per channel, in [0, 1] units, positive; ``None`` means 1 (no scaling).
+        mean: per channel, between 0 and 1; without mean and std images go into the module as they are.
+        std: per channel, above 0 and at most 1.
         name: how the network can be built again: a built-in name or ``package.module:factory``.
         kwargs: the arguments it was built with.
+        classes: their names in the order of the outputs, where they are known.
     """
 
     mean: Tensor
@@ -54,19 +57,10 @@ class Network(nn.Module):
         std: Sequence[float] | None = None,
         name: str = "",
         kwargs: dict[str, Any] | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        mean = [0.0] * channels if mean is None else [float(v) for v in mean]
-        std = [1.0] * channels if std is None else [float(v) for v in std]
-        for label, values in (("mean", mean), ("std", std)):
-            if len(values) != channels:
-                raise InputError(
-                    f"{label} has {len(values)} values and the images have {channels} channels: give one a channel"
-                )
-            if not all(map(math.isfinite, values)):
-                raise InputError(f"{label} is {values}: every value must be finite")
-        if min(std) <= 0:
-            raise InputError(f"std is {list(std)}: every value must be positive")
+        mean, std = _normalisation(mean, std, channels)
         if num_classes < 2:
             raise InputError(f"num_classes is {num_classes}: a classifier needs at least 2")
         self.module = module
@@ -80,6 +74,9 @@ class Network(nn.Module):
                 f"give at most {_MOST_VALUES:,}"
             )
         self.task_name: str | None = None  # found once by dreamstill.tasks.task_of, and kept
+        self.classes = tuple(map(str, classes)) if classes is not None and len(classes) == num_classes else None
+        self.notes: list[str] = []  # one sentence each on what was chosen or taken over in finding it
+        self.contiguous = False  # whether its layers cannot take images in channels_last; the engine finds out
         self.name = name or type(module).__name__
         try:  # as the student's file will have them: known now, or training would be for nothing
             self.kwargs: dict[str, Any] = json.loads(json.dumps(kwargs or {}))
@@ -92,7 +89,10 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (``b k`` or ``b k h w``) of images in [0, 1] (``b c h w``)."""
         facts = (self.mean.flatten(), self.std.flatten())
-        logits = logits_of(self.module(channelwise(lambda v, mean, std: (v - mean) / std, images, *facts)))
+        standardised = channelwise(lambda v, mean, std: (v - mean) / std, images, *facts)
+        logits = logits_of(self.module(standardised.contiguous() if self.contiguous else standardised))
+        if logits.dim() == 4 and logits.shape[2:].numel() == 1 and images.shape[2:].numel() > 1:
+            logits = logits.flatten(1)
         if logits.dim() == 4 and logits.shape[2:] != images.shape[2:]:
             logits = F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
         return logits
@@ -107,7 +107,36 @@ class Network(nn.Module):
             "channels": self.channels,
             "mean": _shortest(self.mean),
             "std": _shortest(self.std),
+            **({} if self.classes is None else {"classes": list(self.classes)}),
         }
+
+
+def _normalisation(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation (``c`` each) if they can be those of images in [0, 1].
+
+    Raises:
+        InputError: only one of them is given, or they have another length, or values that no such images have.
+    """
+    if (mean is None) != (std is None):
+        given, lacking = ("mean", "std") if std is None else ("std", "mean")
+        raise InputError(f"{given} is given and {lacking} is not: give both, or {lacking} as the training used it")
+    mean = [0.0] * channels if mean is None else [float(v) for v in mean]
+    std = [1.0] * channels if std is None else [float(v) for v in std]
+    for label, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise InputError(
+                f"{label} has {len(values)} values and the images have {channels} channels: give one a channel"
+            )
+    hint = "mean and std are of images in [0, 1], so divide those of pixels from 0 to 255 by 255"
+    if not all(0 <= v <= 1 for v in mean):  # NaN fails too
+        raise InputError(f"mean is {mean}: every value must be between 0 and 1; {hint}")
+    if not all(0 < v for v in std):
+        raise InputError(f"std is {std}: every value must be positive")
+    if not all(v <= 1 for v in std):
+        raise InputError(f"std is {std}: every value must be at most 1; {hint}")
+    return mean, std
 
 
 def _shortest(values: Tensor) -> list[float]:
@@ -121,16 +150,22 @@ def logits_of(output: Any) -> Tensor:
     Raises:
         InputError: the output is neither a tensor, nor a mapping or object that holds logits.
     """
-    if isinstance(output, dict):
-        output = output.get("logits", output.get("out"))
+    found = output
+    if isinstance(output, Mapping):
+        found = output.get("logits", output.get("out"))
     elif not isinstance(output, Tensor):
-        output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor):
+        found = getattr(output, "logits", output)
+    if not isinstance(found, Tensor):
+        what = type(output).__name__
+        if isinstance(output, Mapping):
+            what = f"a mapping with {', '.join(repr(key) for key in list(output)[:5]) or 'nothing in it'}"
+        elif isinstance(output, tuple | list):
+            what += f" of length {len(output)}"
         raise InputError(
-            f"the network returned {type(output).__name__}: expected logits, a mapping with 'logits' or 'out', "
-            "or an object with .logits; wrap it in a module that returns the logits"
+            f"the network returned {what}: expected logits, a mapping with 'logits' or 'out', or an object with "
+            ".logits; wrap it in a module that returns the logits"
         )
-    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+    return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
 
 
 def sides(name: str, value: int | Sequence[int]) -> tuple[int, int]:
@@ -151,6 +186,70 @@ def noise_images(network: Network, n: int) -> Tensor:
     return drawn * network.std.cpu().float() + network.mean.cpu().float()
 
 
+class _Detached(TorchFunctionMode):
+    """Within it ``copy.deepcopy`` copies tensors that a computation left, as plain tensors; torch refuses them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__:
+            tensor, memo = args
+            if isinstance(tensor, UninitializedBuffer):  # torch copies its parameters only
+                memo[id(tensor)] = UninitializedBuffer(device=tensor.device, dtype=tensor.dtype)  # type: ignore[call-arg]
+                return memo[id(tensor)]
+            if type(tensor) is Tensor and (not tensor.is_leaf or tensor.is_inference()):
+                memo[id(tensor)] = tensor.detach().clone()
+                return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def copied(network: AnyModule) -> AnyModule:
+    """An independent copy of somebody's network, in every state that a network can be in.
+
+    What it keeps on itself besides parameters and buffers is copied too: its last features, for instance, or a weight
+    that it computes anew in each forward pass. Such tensors lose the way back to what they were computed from.
+
+    Raises:
+        InputError: it holds something that cannot be copied, an open file for instance.
+    """
+    try:
+        with torch.no_grad(), _Detached():  # with gradients the parameters of a copied TorchScript are no leaves
+            new = copy.deepcopy(network)
+    except Exception as error:  # whatever somebody's attributes raise
+        inner = getattr(network, "module", network)
+        raise InputError(
+            f"the network {getattr(network, 'name', '') or type(inner).__name__} cannot be copied, "
+            f"{type(error).__name__}: {first_line(error)}; take off it what is no layer, parameter, buffer or plain "
+            "value"
+        ) from error
+    for mine, theirs in zip(new.parameters(), network.parameters(), strict=True):
+        if not is_lazy(mine):
+            mine.requires_grad_(theirs.requires_grad)
+    return new
+
+
 def plain_copy(network: AnyModule) -> AnyModule:
     """A frozen copy in float32 on the CPU, in eval mode."""
-    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    return copied(network).cpu().float().eval().requires_grad_(False)
+
+
+def materialise(network: Network) -> None:
+    """Give layers without a shape yet (``nn.LazyLinear``) the one that the network's images give them, in place.
+
+    Raises:
+        InputError: the network fails on a blank image.
+    """
+    tensors = (*network.parameters(), *network.buffers())
+    if not any(is_lazy(tensor) for tensor in tensors):
+        return
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, network.channels, *network.image_size))
+    except InputError:
+        raise
+    except Exception as error:  # whatever somebody's forward() raises
+        raise InputError(
+            f"{network.name} learns the shape of some layers from the first images, and fails on blank ones of "
+            f"{network.channels} x {network.image_size[0]} x {network.image_size[1]} (c h w) with {user_error(error)}: "
+            "give the channels and the image size it was trained on"
+        ) from error
+    network.train(training)

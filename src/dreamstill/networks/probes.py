@@ -45,6 +45,33 @@ def bn_layers(module: nn.Module) -> dict[str, _BatchNorm]:
     }
 
 
+def running_bn(network: Network) -> list[str]:
+    """Names of the batch norms with running statistics that a forward pass runs, in its order.
+
+    A copy runs on a blank image; of a network that fails on it all count.
+    """
+    copied, found = plain_copy(network), []
+    without_probes(copied)
+    layers = bn_layers(copied.module)
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(lambda _layer, _inputs, name=name: found.append(name))
+    try:
+        with torch.no_grad():
+            copied(torch.zeros(2, network.channels, *network.image_size))
+    except Exception:  # whatever somebody's forward() raises: check_output is what reports it
+        return list(layers)
+    return list(dict.fromkeys(found))
+
+
+def declared_taps(module: nn.Module) -> list[str]:
+    """The layers that a network names as its stages, as built-in ones do; somebody's own ``taps`` may be anything."""
+    taps = getattr(module, "taps", None)
+    names = dict(module.named_modules())
+    if not isinstance(taps, tuple | list) or not all(isinstance(tap, str) and tap in names for tap in taps):
+        return []
+    return list(taps)
+
+
 def last_linear(module: nn.Module) -> str | None:
     """Dotted name of the last ``nn.Linear``, the classifier of nearly every network; None if there is none."""
     names = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]

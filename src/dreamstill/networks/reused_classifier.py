@@ -167,7 +167,8 @@ def share_classifier(student: Network, mine: Map, teacher: Network, theirs: Map)
     module.head.load_state_dict(head.state_dict())
     about = student.description()
     facts = {k: about[k] for k in ("num_classes", "image_size", "channels", "mean", "std")}
-    return Network(module, name=NAME, kwargs={"base": student.name, "base_args": student.kwargs, **kwargs}, **facts)
+    kwargs = {"base": student.name, "base_args": student.kwargs, **kwargs}
+    return Network(module, name=NAME, kwargs=kwargs, classes=student.classes, **facts)
 
 
 def rebuilt(base: nn.Module, num_classes: int, kwargs: Mapping[str, Any]) -> SharedClassifier:

@@ -7,8 +7,9 @@ import json
 import pickle
 import pickletools
 import re
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,22 +21,40 @@ from dreamstill.networks.file_checks import (
     check_description,
     check_sum,
     check_unpacked_size,
-    miscast,
     shown,
 )
+from dreamstill.networks.file_kinds import PROGRAMS, file_kind
+from dreamstill.networks.fitting import apply_state as apply_state
+from dreamstill.networks.fitting import is_average
 
 NETWORK_SCHEMA = 1
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "shadow")
+
 _DEEPEST = 10  # nests: a dictionary may hold itself
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+class Found(NamedTuple):
+    """What a weights file holds."""
+
+    state: dict[str, Tensor]
+    description: dict[str, Any]  # its own, if dreamstill wrote it, else empty
+    notes: list[str]  # one sentence each on what was chosen or passed over
+    module: nn.Module | None = None  # of a pickle that holds a network whole
 
 
 def load_state(path: Path, *, unsafe: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a checkpoint, and its own description if dreamstill wrote it (else empty).
+    """Tensors of a checkpoint, and its own description if dreamstill wrote it (else empty): see :func:`read_state`."""
+    found = read_state(path, unsafe=unsafe)
+    return found.state, found.description
+
+
+def read_state(path: Path, *, unsafe: bool = False, key: str | None = None) -> Found:
+    """What a checkpoint holds.
 
     Args:
-        path: ``.safetensors``, or anything ``torch.load`` reads.
+        path: safetensors, or anything ``torch.load`` reads; which of them, its bytes say.
         unsafe: load pickled objects too, which runs whatever code the file holds.
+        key: which of several networks in the file.
 
     Raises:
         InputError: missing, truncated, not a checkpoint, or it would execute code.
@@ -52,9 +71,18 @@ def load_state(path: Path, *, unsafe: bool = False) -> tuple[dict[str, Tensor], 
         raise InputError(f"checkpoint {path} is empty: fetch it again")
     if start.lstrip().lower().startswith((b"version https://git-lfs", b"<!doctype", b"<html", b"<?xml")):
         raise InputError(f"checkpoint {path} is a text page or a Git LFS pointer, not the file itself: fetch it again")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    return _plain_state(_load_torch(path, unsafe), path), {}
+    kind = file_kind(path)
+    if kind == "safetensors":
+        return Found(*_load_safetensors(path), [])
+    if kind in PROGRAMS:
+        advice = "" if kind == "onnx" else " with --unsafe-load"
+        raise InputError(
+            f"checkpoint {path} is {PROGRAMS[kind]}, which brings its own network: give it without a network's name"
+            f"{advice}, or save the network's state_dict()"
+        )
+    content = _load_torch(path, unsafe)
+    state, notes = _plain_state(content, path, key)
+    return Found(state, {}, notes, _whole(content, key))
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -129,98 +157,83 @@ def _called_by(path: Path) -> str | None:
     return found
 
 
-def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual nests, when there is only one way to."""
-    for _ in range(_DEEPEST):
-        if isinstance(content, nn.Module):
-            content = content.state_dict()
-        if not isinstance(content, dict):
-            break
-        nests = [k for k in _NESTS if isinstance(content.get(k), dict | nn.Module)]
-        if len(nests) > 1:
-            raise InputError(
-                f"checkpoint {path} holds several networks ({', '.join(nests)}): save the one you mean alone"
-            )
-        if not nests:
-            break
-        content = content[nests[0]]
-    else:
+def _plain_state(
+    content: Any, path: Path, key: str | None = None, depth: int = 0
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Unwrap the usual nests, when there is only one way to, and say what was passed over."""
+    if depth > _DEEPEST:
         raise InputError(
             f"checkpoint {path} has dictionaries in dictionaries, more than {_DEEPEST} deep: save network.state_dict()"
         )
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-    ):
-        kind = (
-            f"the keys {', '.join(k[:80] if isinstance(k, str) else shown(k) for k in list(content)[:5])}"
-            if isinstance(content, dict)
-            else type(content).__name__
-        )
-        raise InputError(f"checkpoint {path} holds {kind}, not a state_dict of tensors: save network.state_dict()")
-    check_dense(content, path)
-    return content
+    if isinstance(content, nn.Module):
+        return content.state_dict(), []
+    if isinstance(content, dict):
+        networks = [k for k, v in content.items() if isinstance(k, str) and _is_network(v)]
+        if key is not None and key not in networks:
+            held = f"the networks {', '.join(networks)}" if networks else "no network under a key"
+            raise InputError(f"checkpoint {path} has no network {key!r}: it holds {held}")
+        averages = [k for k in networks if is_average(k)]
+        raw = [k for k in _NESTS if k not in averages and isinstance(content.get(k), dict | nn.Module)]
+        if key is None and (len(raw) > 1 or len(averages) > 1):
+            raise InputError(
+                f"checkpoint {path} holds several networks ({', '.join([*raw, *averages])}): say which, as "
+                f"--checkpoint-key {raw[0] if raw else averages[0]}, or save the one you mean alone"
+            )
+        if chosen := key or next(iter([*averages, *raw]), None):
+            state, notes = _plain_state(content[chosen], path, depth=depth + 1)
+            if key is None and averages and raw:
+                notes = [
+                    f"{path} holds the weights ({raw[0]}) and their average ({averages[0]}): the average is taken "
+                    f"(--checkpoint-key {raw[0]} takes the others)",
+                    *notes,
+                ]
+            return state, notes
+    return _flat_state(content, path)
 
 
-def apply_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state strictly, but for what a wrapper put before all of its keys.
+def _whole(content: Any, key: str | None) -> nn.Module | None:
+    """The pickled module that a content is, or holds as its only one or under a key."""
+    if isinstance(content, nn.Module):
+        return content
+    modules = [v for k, v in content.items() if isinstance(v, nn.Module) and key in (None, k)]
+    return modules[0] if len(modules) == 1 else None
 
-    Raises:
-        InputError: keys or shapes differ; names them.
-    """
-    ours = module.state_dict()
-    state = _unwrapped(state, ours)
-    missing, unexpected = [k for k in ours if k not in state], [k for k in state if k not in ours]
-    shapes = [k for k in ours if k in state and ours[k].shape != state[k].shape]
-    problems = [
-        f"{len(keys)} {what} ({', '.join(k[:80] for k in keys[:5])}{', ...' if len(keys) > 5 else ''})"
-        for what, keys in (("missing keys", missing), ("unknown keys", unexpected))
-        if keys
-    ]
-    problems += [
-        f"{k} is {tuple(state[k].shape)} in the file and {tuple(ours[k].shape)} in the network" for k in shapes[:5]
-    ]
-    if problems:
-        hint = _shape_hint(ours, state, shapes) if not missing and not unexpected else ""
-        if not shapes and all(k.startswith("aux_classifier.") for k in (*missing, *unexpected)):
-            hint = f": {'leave out' if missing else 'give'} aux_loss: true in the network's arguments"
-        raise InputError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}{hint}")
-    if cast := miscast(ours, state):
+
+def _is_network(value: Any, depth: int = 0) -> bool:
+    """Whether a value is a network's state, or a wrapper around one; a nest too deep to tell counts as one."""
+    if isinstance(value, dict):
+        inner = [v for k, v in value.items() if isinstance(k, str)]
+        if any(isinstance(v, Tensor) for v in inner) or depth > _DEEPEST:
+            return True
+        return any(isinstance(v, dict) and _is_network(v, depth + 1) for v in inner)
+    return isinstance(value, nn.Module)
+
+
+def _flat_state(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """A state itself, without the plain numbers and texts that people keep beside its tensors."""
+    if not isinstance(content, dict) or not content:
         raise InputError(
-            f"{source} does not fit {type(module).__name__}: {'; '.join(cast[:5])}: loading would change what they "
-            "say, so save weights of floating-point numbers"
+            f"checkpoint {path} holds {type(content).__name__}, not a state_dict of tensors: save network.state_dict()"
         )
-    module.load_state_dict(state)
-
-
-def _unwrapped(state: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes of DDP, ``torch.compile`` and the like, in any order, until a key is one of ours.
-
-    Not sooner: a network may itself have all its layers under ``model.``.
-    """
-    while state and not state.keys() & ours.keys():
-        prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)
-        if prefix is None:
-            break
-        state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return state
-
-
-def _shape_hint(ours: dict[str, Tensor], state: dict[str, Tensor], shapes: list[str]) -> str:
-    first = next((k for k in ours if ours[k].dim() == 4), None)
-    # What gives the logits: the last linear layer, or the one layer, a segmentation head, whose outputs alone differ.
-    last = [k for k in ours if ours[k].dim() == 2][-1:] or [k for k in shapes if ours[k].dim() == 4 and k != first][-1:]
-    if (
-        last
-        and set(shapes) <= {last[0], last[0].replace("weight", "bias")}
-        and len(state[last[0]]) != len(ours[last[0]])
-        and state[last[0]].shape[1:] == ours[last[0]].shape[1:]
-    ):
-        return f": the file has {len(state[last[0]])} classes, so set num_classes to that"
-    if first is not None and shapes == [first] and state[first].shape[1:2] != ours[first].shape[1:2]:
-        return f": the file takes {state[first].shape[1]} channels, so set channels to that"
-    return ": it may be another width of the same network"
+    plain = [k for k, v in content.items() if v is None or isinstance(v, bool | int | float | str)]
+    others = [k for k, v in content.items() if k not in plain and not (isinstance(k, str) and isinstance(v, Tensor))]
+    tensors = [k for k in content if k not in plain and k not in others]
+    if others or not tensors:
+        found = {k: content[k] for k in ((others or plain) if tensors else content)}
+        held = ", ".join(k[:80] if isinstance(k, str) else shown(k) for k in list(found)[:5])
+        networks = [k for k, v in found.items() if isinstance(k, str) and _is_network(v)]
+        advice = f"say which network, as --checkpoint-key {networks[0]}, or " if networks else ""
+        what = f"beside its tensors the keys {held}, which are none" if tensors else f"the keys {held}"
+        raise InputError(
+            f"checkpoint {path} holds {what}, not a state_dict of tensors: {advice}save network.state_dict()"
+        )
+    check_dense({k: content[k] for k in tensors}, path)
+    if not plain:
+        return content, []
+    state: Any = OrderedDict((k, content[k]) for k in tensors)
+    if (versions := getattr(content, "_metadata", None)) is not None:
+        state._metadata = versions
+    return state, [f"{path} holds more than tensors, passed over: {', '.join(plain[:5])}"]
 
 
 def sha256(path: Path) -> str:

@@ -90,11 +90,8 @@ def _agreement(summary: Summary) -> tuple[str, str, str] | None:
     if "agreement" in summary:
         return percent(summary["agreement"]), "agreement with the teacher", "on real images"
     if "agreement_synthetic" in summary:
-        return (
-            percent(summary["agreement_synthetic"]),
-            "agreement with the teacher",
-            f"on {_images(summary)} images only",
-        )
+        where = f"on {_images(summary)} images only"
+        return percent(summary["agreement_synthetic"]), "agreement with the teacher", where
     return None
 
 
@@ -230,6 +227,9 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
     if left_out := summary.get("bn_left_out"):
         text = f"Of {listing(left_out)}: a batch gives these layers of the teacher only one value a channel and image."
         rows.append(("Batch-norm statistics not used", str(len(left_out)), text))
+    for note in summary.get("notes", ()):
+        text = note.removeprefix("warning: ")
+        rows.append(("Taken over" if text == note else "Warning", "", _sentence_case(text)))
     rows.append(("Which weights were delivered", "", _sentence_case(summary["selection"])))
     outside = summary["outside_information"]
     text = _sentence_case(listing(outside)) if outside else "Nothing but the teacher itself was used."

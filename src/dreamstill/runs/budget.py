@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import statistics
 import time
@@ -19,6 +18,7 @@ from dreamstill.engine.launch import launch
 from dreamstill.errors import InputError
 from dreamstill.methods import Method, Phase
 from dreamstill.networks.cost import count
+from dreamstill.networks.network import copied
 from dreamstill.runs.duration import duration
 from dreamstill.runs.machine import peak_memory
 
@@ -78,8 +78,9 @@ def measure(
     ``watch``: seconds of all evaluations of a run and of the last, found with the networks where the engine has placed
     them.
     """
+    own = replace(given, teacher=copied(given.teacher), student=copied(given.student))
     engine = Engine(
-        copy.deepcopy(given), device=hardware.device, precision=hardware.precision, compile=hardware.compile, seed=seed,
+        own, device=hardware.device, precision=hardware.precision, compile=hardware.compile, seed=seed,
         steps=_PRETEND,
     )  # fmt: skip
     method = make()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,24 @@ from dreamstill.data.transfer_set import TransferSet, read_parquet
 from dreamstill.engine import Given, stream
 from dreamstill.errors import InputError
 from dreamstill.methods import Method
-from dreamstill.networks.load import FACTS, has_weights, resolve
-from dreamstill.networks.network import Network
+from dreamstill.networks.load import FACTS, check_trained, has_weights, resolve
+from dreamstill.networks.network import Network, copied, materialise
 from dreamstill.networks.output_check import check_output
 from dreamstill.runs import requirements
+from dreamstill.runs.doubts import doubts
 from dreamstill.runs.manifest import Weights
 from dreamstill.runs.settings import DistillSettings, DoctorSettings, TrainSettings
 from dreamstill.runs.weights import student_weights, teacher_weights
 from dreamstill.tasks import task_of
-from dreamstill.tasks.checks import check_batch, check_set, check_size, load_scored, loaded_size, warn_of_overlap
+from dreamstill.tasks.checks import (
+    check_batch,
+    check_set,
+    check_size,
+    load_scored,
+    loaded_size,
+    numbered,
+    warn_of_overlap,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ class Inputs:
     stored: TransferSet | None = None  # images somebody made before, where the method learns from those
     teacher_weights: Weights = field(default_factory=Weights)
     student_weights: Weights = field(default_factory=Weights)
+    notes: tuple[str, ...] = ()  # one sentence each on what was taken over, and on what looks wrong
     real_name: str = ""  # of the set of real images, where supervised training loaded one
 
     @property
@@ -69,8 +78,11 @@ def distillation_inputs(settings: DistillSettings, method: Method, teacher: Netw
             warn_of_overlap(trained, settings.data, test)
     if test is not None:
         check_size(student, (test.pixels.shape[2], test.pixels.shape[3]))
+    notes = (*teacher.notes, *student.notes, *doubts(teacher, test))
+    for note in notes:
+        print(note, flush=True)
     weights = teacher_weights(settings, teacher), student_weights(settings)
-    return Inputs(given, test, collected, stored, *weights)
+    return Inputs(given, test, collected, stored, *weights, notes=notes)
 
 
 def check_used(settings: DistillSettings) -> None:
@@ -97,34 +109,49 @@ def resolve_teacher(settings: DistillSettings) -> Network:
     """The teacher as a network of its own, whatever it was given as."""
     teacher, checkpoint = settings.teacher, settings.teacher_checkpoint
     if isinstance(teacher, Network):
-        return copy.deepcopy(teacher).cpu()  # the engine places it
+        return copied(teacher).cpu()  # the engine places it
     facts = told_facts(settings)
     if isinstance(teacher, nn.Module):
         facts["channels"] = facts["channels"] or 3
-        for key in ("num_classes", "image_size"):
+        for key in FACTS:
             if facts[key] is None:
                 raise InputError(f"{key} is missing: a bare nn.Module does not say it, so give {key}=")
-        return Network(copy.deepcopy(teacher).cpu(), **facts)
+        network = Network(copied(teacher).cpu(), **facts)
+        materialise(network)
+        return network
     if teacher is None and checkpoint is None:
         raise InputError("no teacher: name one with --teacher, and its weights with --teacher-checkpoint")
     has_weights(teacher, checkpoint)
-    return resolve(teacher, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load, **facts)
+
+    def found() -> Network:
+        return resolve(
+            teacher, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load,
+            key=settings.checkpoint_key, prefix=settings.checkpoint_prefix, **facts,
+        )  # fmt: skip
+
+    network = found()
+    check_trained(network, checkpoint, found)
+    return network
 
 
 def resolve_student(settings: DistillSettings, teacher: Network) -> Network:
     """The student; what it is not told it takes from the teacher."""
     student, checkpoint = settings.student, settings.student_checkpoint
     if isinstance(student, Network):
-        return copy.deepcopy(student).cpu()
+        return copied(student).cpu()
     about = teacher.description()
     facts = {k: about[k] for k in FACTS}
     if isinstance(student, nn.Module):
-        return Network(copy.deepcopy(student).cpu(), **facts)
+        network = Network(copied(student).cpu(), classes=teacher.classes, **facts)
+        materialise(network)
+        return network
     if student is None and checkpoint is None:
         raise InputError("no student: name one with --student, wrn_16_1 for instance")
     # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
     torch.manual_seed(stream(settings.seed, "student"))
-    return resolve(student, checkpoint, kwargs=settings.student_args, role="student", **facts)
+    network = resolve(student, checkpoint, kwargs=settings.student_args, role="student", **facts)
+    network.classes = network.classes or teacher.classes
+    return network
 
 
 def test_set(settings: DistillSettings, teacher: Network) -> ImageSet | None:
@@ -258,7 +285,12 @@ def resolve_network(settings: TrainSettings, images: ImageSet) -> Network:
     }  # fmt: skip
     given = settings.network
     if isinstance(given, Network):
-        return copy.deepcopy(given)
+        return copied(given)
+    classes = None if numbered(images) else images.classes
     if isinstance(given, nn.Module):
-        return Network(copy.deepcopy(given), **facts)
-    return resolve(given, None, kwargs=settings.network_args, **facts)
+        network = Network(copied(given), classes=classes, **facts)
+        materialise(network)
+        return network
+    network = resolve(given, None, kwargs=settings.network_args, role="network", **facts)
+    network.classes = classes
+    return network

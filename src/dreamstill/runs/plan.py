@@ -96,6 +96,11 @@ def with_absolute_paths(settings: Settings) -> Settings:
         a_set = key in ("data", "real", "collected")
         if value and not (a_set and (value in named or not Path(value).exists())):
             found[key] = str(Path(value).resolve())
+    for key in ("teacher", "student", "network"):  # ./file.py:factory, for whoever goes on from another folder
+        name = getattr(settings, key, None)
+        file, colon, factory = name.rpartition(":") if isinstance(name, str) else ("", "", "")
+        if colon and file.endswith(".py"):
+            found[key] = f"{Path(file).resolve()}:{factory}"
     return replace(settings, **found)
 
 

@@ -12,7 +12,7 @@ from dreamstill.errors import InputError
 from dreamstill.networks.gan import doublings
 from dreamstill.networks.generators import SMALLEST, nearest_sides
 from dreamstill.networks.network import Network, noise_images, plain_copy
-from dreamstill.networks.probes import bn_layers, last_linear
+from dreamstill.networks.probes import bn_layers, last_linear, running_bn
 from dreamstill.tasks import task_of
 
 _NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs that data fulfils, not the teacher
@@ -21,13 +21,13 @@ _NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs that data fulfils
 def offers(network: Network) -> frozenset[str]:
     """What of a method's ``needs`` a network fulfils.
 
-    ``bn``: it has batch-norm layers with running statistics. ``sides``: those of its images are multiples of 4, as a
+    ``bn``: batch-norm layers with running statistics run. ``sides``: those of its images are multiples of 4, as a
     generator makes them. ``doublings``: they are what a GAN makes that doubles small maps. ``input_gradient``: a
     backward pass brings the images a finite gradient that is not zero. ``linear_head``: its last ``nn.Linear`` has
     ``num_classes`` outputs, runs, and what it returns is what the network returns. A network whose forward pass fails
     offers neither of the latter two.
     """
-    found = {"bn"} if bn_layers(network.module) else set()
+    found = {"bn"} if running_bn(network) else set()
     if all(side % SMALLEST == 0 for side in network.image_size):
         found.add("sides")
     try:
@@ -96,8 +96,10 @@ def _lacking(method: Any, offered: frozenset[str], network: Network, task: str) 
         return [f"{expected} (this teacher gives {shape[task]}; {', '.join(every)} can learn from {task} networks)"]
     height, width = network.image_size
     near = nearest_sides(height, width, SMALLEST)
+    unused = list(bn_layers(network.module))[:3]
+    lacks = f"this teacher has {', '.join(unused)} and never runs them" if unused else "this teacher has none"
     texts = {
-        "bn": f"batch-norm layers with running statistics (this teacher has none: {take})",
+        "bn": f"batch-norm layers with running statistics ({lacks}: {take})",
         "input_gradient": "a gradient that reaches the images (none arrives: take no_grad, detach, rounding or argmax "
         f"out of the teacher's forward pass, or {take})",
         "linear_head": f"a last nn.Linear with {network.num_classes} outputs that gives the logits (this teacher ends "

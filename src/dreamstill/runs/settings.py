@@ -65,6 +65,8 @@ class DistillSettings:
     evaluations: Whole = 10
     onnx: bool = True
     quiet: bool = False
+    checkpoint_key: str | None = None
+    checkpoint_prefix: str | None = None
 
     def check(self) -> None:
         """Make sure that every number is in its range, and that there is one budget.
@@ -153,6 +155,7 @@ class EvaluateSettings:
     teacher_checkpoint: str | None = None
     limit: int | None = None
     unsafe_load: bool = False
+    student: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +172,8 @@ class DoctorSettings:
     std: list[float] | None = None
     unsafe_load: bool = False
     json: bool = False
+    checkpoint_key: str | None = None
+    checkpoint_prefix: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

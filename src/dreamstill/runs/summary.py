@@ -65,6 +65,8 @@ def _facts(done: Finished) -> dict[str, Any]:
     }
     if plan.compare:
         facts["teacher"] = _describe(plan.inputs.given.teacher)
+    if plan.inputs.notes:
+        facts["notes"] = list(plan.inputs.notes)
     if engine.bn_left_out:
         facts["bn_left_out"] = engine.bn_left_out
     return facts | {

@@ -58,8 +58,9 @@ def load_scored(
         source, split, root=root, image_size=loaded_size(set_size, network.image_size), channels=network.channels,
         limit=limit,
     )  # fmt: skip
+    images = in_order(images, network)
     check_set(images, network)
-    if _numbered(images):  # the last classes do not occur in the set
+    if numbered(images):  # the last classes do not occur in the set
         images = replace(images, classes=tuple(str(i) for i in range(network.num_classes)))
     scored = task_of(network).scored(images, network.image_size)
     check_size(network, (scored.pixels.shape[2], scored.pixels.shape[3]))
@@ -121,14 +122,35 @@ def check_set(images: ImageSet, network: Network) -> None:
         )
     # Labels of a map are the network's numbers whatever is named. Of an image they are places in the list of names, and
     # names that are not just these numbers do not say which of the network's classes are left out.
-    if images.labels.dim() == 1 and len(images.classes) < network.num_classes and not _numbered(images):
+    if images.labels.dim() == 1 and len(images.classes) < network.num_classes and not numbered(images):
         raise InputError(
             f"{images.name} names {len(images.classes)} classes and {network.name} tells {network.num_classes} apart, "
             "so its labels cannot be matched: give a set that names every class, in the network's order"
         )
 
 
-def _numbered(images: ImageSet) -> bool:
+def in_order(images: ImageSet, network: Network) -> ImageSet:
+    """A labelled set with its classes in the order of a network that knows theirs by name; said if that changes it.
+
+    A set that has names which the network does not know stays as it is, which is said too.
+    """
+    ours, theirs = network.classes, images.classes
+    if ours is None or ours == theirs or numbered(images) or images.labels is None or images.labels.dim() != 1:
+        return images
+    if not set(theirs) <= set(ours):
+        own, other = next((a, b) for a, b in zip((*ours, "none"), (*theirs, "none"), strict=False) if a != b)
+        print(
+            f"{images.name} and {network.name} name their classes differently, {other} and {own} first: the labels are "
+            "taken as the numbers of the network's outputs",
+            flush=True,
+        )
+        return images
+    print(f"the classes of {images.name} are put into the order of {network.name}, by their names", flush=True)
+    place = torch.tensor([ours.index(name) for name in theirs])
+    return replace(images, labels=place[images.labels], classes=ours)
+
+
+def numbered(images: ImageSet) -> bool:
     """Whether the classes are called 0, 1, 2, ... as in a set without names: a label is then a class's number."""
     return images.classes == tuple(str(i) for i in range(len(images.classes)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from dreamstill.engine import Engine, Given, Hardware
 from dreamstill.errors import InputError
 from dreamstill.methods import Method, Phase
 from dreamstill.networks import builtin
-from dreamstill.networks.network import Network
+from dreamstill.networks.network import Network, copied
 from dreamstill.ranges import Batch, marked
 from dreamstill.runs.settings import build_method
 
@@ -119,7 +118,7 @@ def _rebuilt(given: Given, side: int, k: int) -> Given | None:
 
 def _point(method: Method, given: Given, hardware: Hardware, steps: int | None) -> dict[str, dict[str, Any]]:
     """Seconds and operations of an eager iteration of each phase, and those of its parts."""
-    networks = {name: copy.deepcopy(getattr(given, name)) for name in ("teacher", "student")}
+    networks = {name: copied(getattr(given, name)) for name in ("teacher", "student")}
     engine = prepared(method, replace(given, **networks), hardware, steps=steps)
     found = {}
     for phase in method.phases(engine.steps):

@@ -63,9 +63,10 @@ def penultimate(network: Network, role: str) -> tuple[list[str], int]:
     Raises:
         InputError: there is no ``nn.Linear`` in it.
     """
-    # Others than the built-in networks may keep the layer itself under this name.
-    declared = getattr(network.module, "classifier", None)
-    name = declared if isinstance(declared, str) else last_linear(network.module)
+    # Others than the built-in networks may keep the layer itself under this name, or any text.
+    declared, layers = getattr(network.module, "classifier", None), dict(network.module.named_modules())
+    named = isinstance(declared, str) and isinstance(layers.get(declared), nn.Linear)
+    name = declared if named else last_linear(network.module)
     if name is None:
         raise InputError(
             f"the {role} {network.name} has no nn.Linear whose input could be its features: the contrast needs them, "

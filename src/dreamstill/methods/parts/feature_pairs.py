@@ -15,7 +15,7 @@ from dreamstill.engine.schedules import Schedule
 from dreamstill.errors import InputError
 from dreamstill.losses.attention import AttentionForm, attention_distance, hint_distance
 from dreamstill.networks.network import Network
-from dreamstill.networks.probes import Observed
+from dreamstill.networks.probes import Observed, declared_taps
 
 
 class Adapters(nn.Module):
@@ -52,7 +52,7 @@ def paired(
 
 
 def _stages(network: Network, named: list[str] | None, role: str) -> list[str]:
-    found = list(getattr(network.module, "taps", ())) if named is None else list(named)
+    found = declared_taps(network.module) if named is None else list(named)
     if not found:
         layers = [name for name, _ in network.module.named_modules()][1:9]
         raise InputError(

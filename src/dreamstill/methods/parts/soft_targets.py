@@ -7,7 +7,6 @@ as one multivariate normal whose correlation is the cosine of the units' incomin
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamstill.errors import InputError
-from dreamstill.networks.network import Network
+from dreamstill.networks.network import Network, plain_copy
 from dreamstill.networks.probes import last_linear, without_probes
 
 ZSKD_BETAS = (1.0, 0.1)  # concentrations of ZSKD, each for half of the draws (released code)
@@ -92,7 +91,7 @@ def _hidden(network: Network) -> str | None:
 
 def _last_convolution(network: Network) -> str | None:
     """The last convolution as the network is run that is no shortcut: whose input no other convolution takes too."""
-    copied = copy.deepcopy(network).cpu().float().eval()
+    copied = plain_copy(network)
     without_probes(copied)
     taken: list[tuple[str, Tensor]] = []  # the tensors are kept, so that each has an identity of its own
 

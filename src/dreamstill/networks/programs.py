@@ -1,0 +1,132 @@
+"""Networks that a file holds whole, so that none of their code is needed: TorchScript, exported programs, ONNX.
+
+Which of them may run code of the file's choice: ``torch.export.load`` and ``torch.jit.load`` unpickle,
+PyTorch's documentation says never to load such files from a source that one does not trust, and a TorchScript program
+can write files. An ONNX file is a list of known operators and runs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamstill.errors import InputError, first_line
+from dreamstill.networks.file_kinds import PROGRAMS, FileKind
+
+# What such a network is called, so that its file can be found to be the right kind again.
+NAMES: dict[FileKind, str] = {"torchscript": "torchscript", "exported": "exported_program", "onnx": "onnx"}
+PICKLED = "pickled_module"
+
+
+class Program(nn.Module):
+    """A program that was written down in eval mode and stays in it.
+
+    Args:
+        call: the program.
+        batch: how many images it takes at a time; None where it takes any number.
+    """
+
+    def __init__(self, call: nn.Module, batch: int | None = None) -> None:
+        super().__init__()
+        self.call = call
+        self.batch = batch
+
+    def forward(self, x: Tensor) -> Any:
+        """``b c h w`` to what the program gives, in as many calls as its number of images asks for."""
+        if self.batch is None:
+            return self.call(x)
+        short = -len(x) % self.batch
+        padded = torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x
+        parts = [_tensor(self.call(part)) for part in padded.split(self.batch)]
+        return torch.cat(parts)[: len(x)]
+
+    def train(self, mode: bool = True) -> Program:
+        """Only noted: an exported program has one mode, and says so by an error."""
+        self.training = mode
+        return self
+
+
+def _tensor(output: Any) -> Tensor:
+    from dreamstill.networks.network import logits_of
+
+    return logits_of(output[0] if isinstance(output, tuple | list) and len(output) == 1 else output)
+
+
+def read_program(path: Path, kind: FileKind, unsafe: bool) -> nn.Module:
+    """The network in a file.
+
+    Raises:
+        InputError: it would run code of the file's choice and ``unsafe`` is not set, or it cannot be read.
+    """
+    what = PROGRAMS[kind]
+    if kind != "onnx" and not unsafe:
+        raise InputError(
+            f"checkpoint {path} is {what}, and loading it can execute code of the file's choice: pass --unsafe-load if "
+            "you trust whoever made it, or give the network's state_dict() and name the network"
+        )
+    readers: dict[FileKind, Callable[[Path], nn.Module]] = {
+        "torchscript": _torchscript, "exported": _exported, "onnx": _onnx
+    }  # fmt: skip
+    try:
+        return readers[kind](path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the readers raise for damaged files and for operators they do not know
+        raise InputError(
+            f"checkpoint {path} is {what} and cannot be read, {type(error).__name__}: {first_line(error)}: export it "
+            "again, with the versions that are installed here"
+        ) from error
+
+
+def _torchscript(path: Path) -> nn.Module:
+    with torch.no_grad():
+        return torch.jit.load(str(path), map_location="cpu")
+
+
+def _exported(path: Path) -> nn.Module:
+    program = torch.export.load(str(path))
+    names = program.graph_signature.user_inputs
+    if len(names) != 1:
+        raise InputError(f"checkpoint {path} takes {len(names)} inputs: expected a program of one, the images")
+    node = next(node for node in program.graph.nodes if node.name == names[0])
+    batch = node.meta["val"].shape[0]
+    return Program(program.module(), int(batch) if isinstance(batch, int) else None)
+
+
+def _onnx(path: Path) -> nn.Module:
+    try:
+        import onnx
+        import onnx2torch
+    except ImportError as error:
+        raise InputError(
+            f"checkpoint {path} is an ONNX model, and reading it needs onnx and onnx2torch: pip install onnx onnx2torch"
+        ) from error
+    model = onnx.load(str(path))
+    given = [value for value in model.graph.input if value.name not in {t.name for t in model.graph.initializer}]
+    if len(given) != 1:
+        raise InputError(f"checkpoint {path} takes {len(given)} inputs: expected a model of one, the images")
+    first = given[0].type.tensor_type.shape.dim
+    batch = first[0].dim_value if first else 0
+    return Program(onnx2torch.convert(model), batch or None)
+
+
+def facts_of(path: Path, kind: FileKind) -> dict[str, Any]:
+    """What an ONNX file says of its images: ``channels`` and ``image_size``, where they are fixed."""
+    if kind != "onnx":
+        return {}
+    try:
+        import onnx
+    except ImportError:
+        return {}
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception:  # read_program says what is wrong with it
+        return {}
+    known = {t.name for t in model.graph.initializer}
+    dims = [d.dim_value for v in model.graph.input if v.name not in known for d in v.type.tensor_type.shape.dim]
+    return {"channels": dims[1], "image_size": dims[2:]} if len(dims) == 4 and math.prod(dims[1:]) else {}
