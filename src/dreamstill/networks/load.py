@@ -84,11 +84,9 @@ def resolve(
     if found.module is not None and name in (None, programs.PICKLED):
         return Network(found.module, name=programs.PICKLED, **_agree(given, {}, path, role))
     description = found.description
-    if not unsafe and name in (None, description.get("name")):
+    if not unsafe and name in (None, description.get("name")):  # a run's name for its teacher does not say its base
         refuse_own_code(None if name else description.get("name"), path)
-        refuse_own_code(
-            reused_classifier.base_of(description), path
-        )  # a run's own name for its teacher does not say its base
+        refuse_own_code(reused_classifier.base_of(description), path)
     name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
     notes, classes = list(found.notes), description.get("classes")
     if libraries.is_library(name):
@@ -101,8 +99,8 @@ def resolve(
     else:
         facts = _agree(given, description, path, role)
         if path is not None:
-            own = ":" in name or name == reused_classifier.NAME  # whose code the user has trusted, or not built alone
-            if not own and not any(k.endswith("weights") for k in kwargs):
+            # Code that the user trusts, what is not built alone, and weights from elsewhere are left out.
+            if ":" not in name and name != reused_classifier.NAME and not any(k.endswith("weights") for k in kwargs):
                 refuse_larger(partial(_construct, name, kwargs, facts), f"{name} with {kwargs}", found.state, path)
         module = _construct(name, kwargs, facts)
     network = Network(module, name=name, kwargs=kwargs, classes=classes, **facts)
