@@ -33,7 +33,7 @@ from dreamstill import api, cli, methods
 from dreamstill.commands.bench.suite import read_suite
 from dreamstill.commands.bench.tables import page
 from dreamstill.networks import builtin
-from dreamstill.runs.settings import build_method
+from dreamstill.runs.settings import build_method, method_spec
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
@@ -42,7 +42,8 @@ BLOCK = re.compile(r"^(```+)(.*)\n((?:.*\n)*?)^\1$", re.M)
 # Of a run that is only tried: so small that it takes a second or two. What a method does not have is left out.
 SMALL = {
     "batch_size": 64, "nz": 8, "width": 4, "bank": 128, "gan_batch": 64, "gan_iterations": 2, "n_images": 64,
-    "keep": 128, "synthesis_batch": 64, "iterations": 2, "student_steps": 1, "generator_steps": 1,
+    "keep": 128, "synthesis_batch": 64, "iterations": 2, "student_steps": 1, "generator_steps": 1, "inner_steps": 1,
+    "images": 16, "warmup": 1,
 }  # fmt: skip
 
 
@@ -151,8 +152,8 @@ def shortened(words):
         return [command, *([*without(rest, "--steps"), "--steps", "3"] if command == "demo" else rest)]
     recipe = yaml.safe_load(Path(options["--config"]).read_text()) if "--config" in options else {}
     spec = recipe.get("method", {})
-    name = options.get("--method") or (spec if isinstance(spec, str) else spec.get("name", "ddad"))
-    known = {field.name for field in fields(methods.get(name))}
+    name = options.get("--method") or (spec if isinstance(spec, str) else spec.get("name", "auto"))
+    known = {field.name for field in fields(methods.get("fast" if name == "auto" else name))}
     rest = without(rest, "--steps", "--minutes", *(f"--method.{key}" for key in SMALL))
     small = [word for key, value in SMALL.items() if key in known for word in (f"--method.{key}", str(value))]
     return [command, *rest, *small, "--steps", "2", "--evaluations", "1", "--no-onnx", *FAST]
@@ -171,7 +172,8 @@ def checked(words):
     """A dreamstill command that is not run: it must parse, with settings that its method has and files that exist."""
     parsed = cli.build_parser(words[0]).parse_args(cli.normalise(words))[words[0]].as_dict()
     if words[0] == "distill":
-        build_method(parsed["method"])
+        if method_spec(parsed["method"])["name"] != "auto":
+            build_method(parsed["method"])
     if words[0] == "bench":
         plans = read_suite(ROOT / "benchmarks" / f"{parsed['suite']}.yaml")
         assert set(parsed["tables"] or []) <= {plan.key for plan in plans}
