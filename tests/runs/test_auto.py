@@ -126,3 +126,8 @@ def test_minutes_are_measured_and_the_ratio_is_in_the_settings(tmp_path, monkeyp
     assert "minutes" not in config
     assert config["method"]["student_steps"] == 15  # 0.02 s are two fifths of 0.02 + 15 * 0.002
     assert config["steps"] == 30
+
+
+def test_where_no_teacher_is_at_hand_a_method_has_to_be_named():
+    with pytest.raises(InputError, match="name a method here"):
+        build_method("auto")

@@ -216,6 +216,8 @@ def build_method(method: Any) -> Any:
     from dreamstill.methods import get
 
     spec = method_spec(method)
+    if spec["name"] == "auto":
+        raise InputError("auto is chosen for a teacher when a distillation begins: name a method here, as fast")
     cls = get(spec.pop("name"))
     spec = as_words(cls, spec)
     cls = cls.variant_of(spec)
