@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sysconfig
 import traceback
 from pathlib import Path
 
@@ -37,10 +36,6 @@ def first_line(error: Exception) -> str:
     return lines[0][:200]
 
 
-# Where code lies that is not the user's: this package, and what is installed.
-_NOT_THE_USERS = (str(Path(__file__).parent), *{sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")})
-
-
 def user_error(error: BaseException) -> str:
     """What went wrong in somebody's code, for a sentence of ours: class, first line, and where in their files."""
     place = ""
@@ -56,4 +51,8 @@ def user_error(error: BaseException) -> str:
 
 
 def _is_the_users(file: str) -> bool:
-    return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in _NOT_THE_USERS)
+    import sysconfig  # it reads a file of its own
+
+    # This package, and what is installed.
+    others = (str(Path(__file__).parent), *{sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")})
+    return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in others)

@@ -86,9 +86,12 @@ def test_from_training_to_a_report(tmp_path, capsys):
     assert sum(summary["class_histogram"]) % (SIZE[0] * SIZE[1]) == 0
     assert sum(map(sum, summary["confusion"])) == 24 * (SIZE[0] - 1) * SIZE[1]  # a void row an image
     assert summary["onnx"]["input"]["shape"] == ["batch", 3, *SIZE]
+    assert "certificate" not in summary
+    assert "its measured mean IoU is" in summary["verdict"]["reasons"][0]
     assert (out / "samples.png").exists()
     assert (out / "comparison.png").exists()
     page = (out / "report.html").read_text()
+    assert "There is none for networks that give maps." in page
     for words in ("sky", "road", "Share of the pixels", "map over it", "mean IoU of the"):
         assert words in page, words
     assert "eval/miou" in (out / "metrics.csv").read_text()

@@ -10,7 +10,7 @@ from dreamstill.losses.distillation import kl, l1, mse
 from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.soft_targets import entropy, feature_size, target_kl
-from dreamstill.losses.statistics import bn_statistics
+from dreamstill.losses.statistics import bn_statistics, channel_divergence
 from dreamstill.networks.probes import Moments
 
 shapes = st.tuples(st.integers(1, 5), st.integers(2, 7), st.integers(0, 10_000))
@@ -105,6 +105,12 @@ def test_bn_statistics_norms_grow_linearly_and_average_over_layers():
 def test_gaussian_kl_known_value():
     m = moments(torch.tensor([2.0]), torch.tensor([1.0]))
     assert bn_statistics([m], "gaussian_kl").item() == pytest.approx(2.0, rel=1e-4)
+
+
+def test_channel_divergence_is_of_each_channel():
+    m = moments(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 2.0]))
+    expected = torch.tensor([2.0, 0.5 * (2 - 1 - math.log(2))])
+    assert torch.allclose(channel_divergence(m), expected, rtol=1e-4)
 
 
 def test_entropy_known_values():

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import fields
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from dreamstill.engine import Engine, Hardware
 from dreamstill.errors import DivergedError, InputError
 from dreamstill.networks.network import Network
 from dreamstill.ranges import Batch, Small, check_ranges, marked, types_of
-from dreamstill.runs import budget
+from dreamstill.runs import budget, certificate
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.loop import Cadence, run
 from dreamstill.runs.settings import build_method
@@ -116,6 +117,20 @@ def test_the_student_learns_and_the_teacher_does_not(done):
     assert losses
     assert all(torch.isfinite(torch.tensor(v)) for _, row in log.rows for v in row.values())
     assert outcome.flops > 0
+
+
+def test_each_gets_a_certificate(done, monkeypatch):
+    _, method, e, outcome, _ = done
+    monkeypatch.setattr(certificate, "IMAGES", 64)
+    inputs = SimpleNamespace(given=e.given, collected=None)
+    run_done = SimpleNamespace(
+        plan=SimpleNamespace(inputs=inputs), engine=e, network=outcome.ema.network, outcome=outcome,
+        images=method.synthesise(e, 64),
+    )  # fmt: skip
+    found = certificate.certify(run_done)["certificate"]
+    assert 0 <= found["agreement"] <= 1
+    assert found["left_out"] == []
+    assert all(0 <= source["weight"] <= 1 for source in found["sources"])
 
 
 def test_a_stopped_and_resumed_run_has_the_same_bits(done, tmp_path):

@@ -58,6 +58,14 @@ def test_agreement():
     assert metrics.agreement(LOGITS, 3 * LOGITS) == 1.0
 
 
+def test_shares_and_their_evenness():
+    shares = metrics.class_shares(torch.tensor([0, 0, 2, 0]), 4)
+    assert shares.tolist() == [0.75, 0.0, 0.25, 0.0]
+    assert metrics.evenness(shares) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / math.log(4))
+    assert metrics.evenness(torch.full((4,), 0.25)) == pytest.approx(1.0)
+    assert metrics.evenness(torch.tensor([0.0, 1.0])) == 0.0
+
+
 def test_a_set_of_another_task():
     with pytest.raises(InputError, match="labels up to 5 and the network has 4 classes"):
         metrics.score(LOGITS, torch.tensor([0, 5, 0, 0]))

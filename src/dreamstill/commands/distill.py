@@ -9,10 +9,11 @@ from typing import Any
 
 from dreamstill.data.bank import ImageBank
 from dreamstill.data.transfer_set import kept, write_set
-from dreamstill.errors import InputError, user_error
+from dreamstill.errors import InputError, first_line, user_error
 from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.networks.network import Network
 from dreamstill.report import write_report
+from dreamstill.runs.certificate import certify
 from dreamstill.runs.duration import duration
 from dreamstill.runs.inputs import check_used
 from dreamstill.runs.plan import Finished, Plan, plan_run
@@ -63,6 +64,11 @@ def _own_results(done: Finished) -> dict[str, Any]:
     """Samples, what the teacher sees in them, the transfer set of a method that keeps one, the exported student."""
     plan = done.plan
     found = look_at_images(done) | plan.method.facts()
+    try:
+        found |= certify(done)
+    except (RuntimeError, InputError) as error:  # as below: the student is trained, and memory may be short
+        found["certificate_error"] = first_line(error)
+        print(f"no certificate: {found['certificate_error']}", flush=True)
     if (bank := plan.method.transfer_set()) is not None:
         _write_set(plan, bank)
     found["clipped_share"] = max([found["clipped_share"], *(b.clipped_share for b in done.engine.banks.values())])
@@ -101,9 +107,10 @@ def table(out: Path) -> str:
             rows.append((name, f"{teacher[key]:.2%}", f"{student[key]:.2%}"))
     if "agreement" in summary:
         rows.append(("agreement", "", f"{summary['agreement']:.2%}"))
-    else:
-        rows.append(("agreement on synthetic images", "", f"{summary['agreement_synthetic']:.2%}"))
+    elif "certificate" in summary:
+        rows.append(("agreement on unseen images", "", f"{summary['certificate']['agreement']:.1%}"))
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
-    took = duration(summary["wall_seconds"])
-    return "\n".join([*lines, f"{summary['steps']} steps in {took}; {out / 'report.html'}"])
+    lines.append(f"{summary['steps']} steps in {duration(summary['wall_seconds'])}; {out / 'report.html'}")
+    verdict = summary["verdict"]
+    return "\n".join([*lines, f"{verdict['word']}: {verdict['reasons'][0]}", f"next: {verdict['next']}"])

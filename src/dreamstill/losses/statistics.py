@@ -30,10 +30,15 @@ def _norm(m: Moments) -> Tensor:
     return torch.linalg.vector_norm(m.mean - m.running_mean) + torch.linalg.vector_norm(m.var - m.running_var)
 
 
-def _gaussian_kl(m: Moments, eps: float = 1e-5) -> Tensor:
+def _gaussian_kl(m: Moments) -> Tensor:
+    return channel_divergence(m).sum()
+
+
+def channel_divergence(m: Moments, eps: float = 1e-5) -> Tensor:
+    """Divergence of the batch's Gaussian from the running one (``c``), >= 0, in nats."""
     var, running_var = m.var + eps, m.running_var + eps
     shift = (m.mean - m.running_mean).square()
-    return (0.5 * (running_var.log() - var.log()) + (var + shift) / (2 * running_var) - 0.5).sum()
+    return 0.5 * (running_var.log() - var.log()) + (var + shift) / (2 * running_var) - 0.5
 
 
 def _squared(m: Moments) -> Tensor:

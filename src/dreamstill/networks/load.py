@@ -143,7 +143,7 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
 def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None, role: str) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for key in FACTS:
-        ours, theirs = _plain(key, given[key]), _plain(key, description.get(key))
+        ours, theirs = _plain(key, given.get(key)), _plain(key, description.get(key))
         if ours is not None and theirs is not None and not _equal(ours, theirs):
             raise InputError(f"{path} says its {key} is {theirs} and you gave {ours}: leave out {key}, or correct it")
         facts[key] = theirs if ours is None else ours

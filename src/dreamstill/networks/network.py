@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -129,6 +130,8 @@ def _normalisation(
             raise InputError(
                 f"{label} has {len(values)} values and the images have {channels} channels: give one a channel"
             )
+        if not all(map(math.isfinite, values)):
+            raise InputError(f"{label} is {values}: every value must be finite")
     hint = "mean and std are of images in [0, 1], so divide those of pixels from 0 to 255 by 255"
     if not all(0 <= v <= 1 for v in mean):  # NaN fails too
         raise InputError(f"mean is {mean}: every value must be between 0 and 1; {hint}")

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from dreamstill.errors import InputError, first_line
 from dreamstill.files import atomic_write
-from dreamstill.report import charts, dense, plots, sections
+from dreamstill.report import certificates, charts, dense, plots, sections
 from dreamstill.runs.config_file import read_config
 from dreamstill.runs.manifest import MANIFEST_SCHEMA
 from dreamstill.runs.metrics_log import read_metrics
@@ -83,6 +83,7 @@ def _page(
         "head": sections.head(summary),
         "result": sections.result(summary, folder),
         "trust": sections.trust(summary) if "teacher" in summary else None,
+        "sources": certificates.sources(summary),
         "curves": charts.learning_curves(rows, summary),
         "terms": charts.loss_terms(rows),
         "undrawn": plots.undrawn(),

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamstill.report.numbers import count, listing, percent, points, times, unit
+from dreamstill.report import certificates
+from dreamstill.report.numbers import count, listing, percent, points, sentence_case, times, unit
 from dreamstill.runs.duration import duration
 
 Summary = dict[str, Any]
@@ -27,13 +28,15 @@ def head(summary: Summary) -> dict[str, Any]:
                 figures.insert(0, (percent(student[key]), name, summary.get("data", "")))
         network = f"{student['name']}, a network of {count(student['params'])} parameters,"
         sentence = f"{network} was trained on labelled images."
-        return {"title": student["name"], "sentence": sentence, "figures": figures, "square": None} | _origin(summary)
+        about = {"title": student["name"], "sentence": sentence, "figures": figures, "square": None, "verdict": None}
+        return about | _origin(summary)
     known = (_quality(student, teacher), _agreement(summary), _size(student, teacher))
     return {
         "title": f"{teacher['name']} → {student['name']}",
         "sentence": _sentence(summary, student, teacher),
         "figures": [*filter(None, known), took],
         "square": _squares(student, teacher),
+        "verdict": certificates.verdict(summary),
     } | _origin(summary)
 
 
@@ -89,9 +92,8 @@ def _quality(student: Summary, teacher: Summary) -> tuple[str, str, str] | None:
 def _agreement(summary: Summary) -> tuple[str, str, str] | None:
     if "agreement" in summary:
         return percent(summary["agreement"]), "agreement with the teacher", "on real images"
-    if "agreement_synthetic" in summary:
-        where = f"on {_images(summary)} images only"
-        return percent(summary["agreement_synthetic"]), "agreement with the teacher", where
+    if found := summary.get("certificate"):
+        return percent(found["agreement"]), "agreement with the teacher", "on images that it never learned from"
     return None
 
 
@@ -148,7 +150,7 @@ def result(summary: Summary, folder: Path) -> dict[str, Any]:
         "columns": [] if teacher is None else ["Teacher", "Student", "Difference"],
         "rows": [r[:1] + r[2:3] if teacher is None else r for r in rows],
         "data": summary.get("data"),
-        "selection": _sentence_case(summary["selection"]) if teacher is None else None,  # else said under trust
+        "selection": sentence_case(summary["selection"]) if teacher is None else None,  # else said under trust
         "files": _files(summary, folder),
     }
 
@@ -198,12 +200,7 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
                 "dreamstill evaluate.",
             )
         )
-    if "agreement_synthetic" in summary:
-        text = (
-            f"On {kind(summary)}. A low value is a bad sign; a high one alone does not show that the student does well "
-            "on other images."
-        )
-        rows.append((f"Agreement on {_images(summary)} images", percent(summary["agreement_synthetic"]), text))
+    rows += certificates.rows(summary)
     if counts := summary.get("class_histogram"):
         seen = f"{sum(c > 0 for c in counts):,} of {len(counts):,}"
         rows.append((f"Classes in the {_images(summary)} images", seen, "As the teacher sees them."))
@@ -227,19 +224,15 @@ def trust(summary: Summary) -> list[tuple[str, str, str]]:
     if left_out := summary.get("bn_left_out"):
         text = f"Of {listing(left_out)}: a batch gives these layers of the teacher only one value a channel and image."
         rows.append(("Batch-norm statistics not used", str(len(left_out)), text))
-    for note in summary.get("notes", ()):
-        text = note.removeprefix("warning: ")
-        rows.append(("Taken over" if text == note else "Warning", "", _sentence_case(text)))
-    rows.append(("Which weights were delivered", "", _sentence_case(summary["selection"])))
+    rows += [(name, "", sentence_case(text)) for name, text in certificates.notes(summary)]
+    if "agreement_synthetic" in summary:
+        text = f"On {kind(summary)}. Images that are all alike are easy to agree on: no measure of the student."
+        rows.append((f"Agreement on {_images(summary)} images", percent(summary["agreement_synthetic"]), text))
+    rows.append(("Which weights were delivered", "", sentence_case(summary["selection"])))
     outside = summary["outside_information"]
-    text = _sentence_case(listing(outside)) if outside else "Nothing but the teacher itself was used."
+    text = sentence_case(listing(outside)) if outside else "Nothing but the teacher itself was used."
     rows.append(("Outside information", "" if outside else "none", text))
     return rows
-
-
-def _sentence_case(text: str) -> str:
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 # ---------------------------------------------------------------- cost and settings

@@ -13,6 +13,7 @@ from dreamstill.engine import Given, Hardware, choose
 from dreamstill.engine.hardware import conv_speed, fastest_threads
 from dreamstill.methods import Method
 from dreamstill.runs import auto, budget
+from dreamstill.runs.certificate import LEAST, SHARE
 from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
 from dreamstill.runs.run import CURVE_IMAGES
 from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_method, method_spec
@@ -57,6 +58,11 @@ def resolve_run(settings: DistillSettings, began: float) -> Resolved:
     return found
 
 
+def _reached() -> float:
+    """FLOP/s that a run reaches on this CPU, about."""
+    return _REACHED * conv_speed(torch.float32)
+
+
 def _hardware(settings: DistillSettings, method: Method, given: Given) -> tuple[DistillSettings, Hardware]:
     """Device, precision and compilation; and the threads, which are tried where time is what counts."""
     steps, minutes = settings.steps, settings.minutes
@@ -65,7 +71,7 @@ def _hardware(settings: DistillSettings, method: Method, given: Given) -> tuple[
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     if minutes is not None and steps is None:
-        flops = minutes * 60 * _REACHED * conv_speed(torch.float32)
+        flops = minutes * 60 * _reached()
     else:
         flops = (steps or DEFAULT_STEPS) * budget.work(method, given)
     hardware = choose(settings.device, settings.precision, settings.compile, flops)
@@ -89,8 +95,10 @@ def _measured(
         if in_ratio:
             spec, trial = auto.in_ratio(method_spec(method), trial, minutes)
             method = build_method(spec)
-        steps = budget.steps_for(minutes * 60 - trial.watching - budget.FINISHING_SECONDS - spent, trial, method)
-        ends = began + minutes * 60 - budget.FINISHING_SECONDS - trial.scoring
+        # What comes after training: samples, export, report, and the certificate.
+        finishing = budget.FINISHING_SECONDS + max(SHARE * minutes * 60, LEAST / _reached())
+        steps = budget.steps_for(minutes * 60 - trial.watching - finishing - spent, trial, method)
+        ends = began + minutes * 60 - finishing - trial.scoring
         _say_if_few(steps, minutes, trial, method)
     estimate = budget.describe(trial, method, steps) if settings.dry_run else ""
     return Resolved(settings, method, inputs, hardware, steps, ends, estimate)

@@ -11,7 +11,9 @@ from dreamstill.networks import cost
 from dreamstill.networks.load import save_network
 from dreamstill.networks.network import Network
 from dreamstill.runs.machine import machine, peak_memory
+from dreamstill.runs.metrics_log import read_metrics
 from dreamstill.runs.plan import Finished
+from dreamstill.runs.verdict import judge
 
 SUMMARY_SCHEMA = 1
 SELECTION = "average of the weights over the last fiftieth of the schedule (EMA); no labelled image chose it"
@@ -35,6 +37,8 @@ def write_results(done: Finished, more: Callable[[Finished], dict[str, Any]]) ->
         "finishing": time.monotonic() - done.trained,
     }
     summary["wall_seconds"] = sum(summary["seconds"].values())
+    if plan.compare:
+        summary["verdict"] = judge(summary, read_metrics(plan.out / "metrics.csv"), plan.out)
     write_json(plan.out / "summary.json", summary)
 
 

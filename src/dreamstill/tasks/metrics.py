@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,14 +24,19 @@ def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     per_class = confusion.diag() / confusion.sum(1)
     return {
         "accuracy": float((predicted == labels).double().mean()),
-        # From probabilities: torchmetrics takes logits that all lie in [0, 1] for probabilities.
-        "ece": float(multiclass_calibration_error(probs, labels, num_classes=k, n_bins=15)),
+        "ece": calibration_error(logits, labels),
         "nll": float(F.cross_entropy(logits, labels)),
         "brier": float((probs - F.one_hot(labels, k)).square().sum(1).mean()),
         # A class without images has no accuracy.
         "per_class": [None if v != v else v for v in per_class.tolist()],
         "confusion": confusion.tolist(),
     }
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Expected calibration error (15 bins) of logits ``n k`` for labels ``n``."""
+    # Of probabilities: torchmetrics would take logits that happen to lie in [0, 1] for such.
+    return float(multiclass_calibration_error(logits.softmax(1), labels, num_classes=logits.shape[1], n_bins=15))
 
 
 def check_labels(labels: Tensor, k: int) -> None:
@@ -48,6 +54,17 @@ def check_labels(labels: Tensor, k: int) -> None:
 def agreement(a: Tensor, b: Tensor) -> float:
     """Share of images (logits ``n k`` each) on which two networks predict the same class."""
     return float((a.argmax(1) == b.argmax(1)).double().mean())
+
+
+def class_shares(predicted: Tensor, k: int) -> Tensor:
+    """Share of each of ``k`` classes among predictions (int64 ``n``): float64 ``k``, which sum to 1."""
+    return torch.bincount(predicted, minlength=k).double() / max(len(predicted), 1)
+
+
+def evenness(shares: Tensor) -> float:
+    """Entropy of shares (``k``, which sum to 1) over that of even ones: 0 for a single class, 1 for all alike."""
+    entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
+    return abs(float(entropy)) / math.log(len(shares))  # of one class it is -0.0
 
 
 def evaluate(
