@@ -43,7 +43,7 @@ BLOCK = re.compile(r"^(```+)(.*)\n((?:.*\n)*?)^\1$", re.M)
 SMALL = {
     "batch_size": 64, "nz": 8, "width": 4, "bank": 128, "gan_batch": 64, "gan_iterations": 2, "n_images": 64,
     "keep": 128, "synthesis_batch": 64, "iterations": 2, "student_steps": 1, "generator_steps": 1, "inner_steps": 1,
-    "images": 16, "warmup": 1,
+    "images": 16,
 }  # fmt: skip
 
 
