@@ -210,3 +210,23 @@ def test_a_run_whose_length_was_changed_goes_on_to_that(tmp_path):
     outcome = run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(), resume=True)
     assert outcome.iterations == 30
     assert outcome.flops == pytest.approx(30 / 5 * 2 * 10 * 20 * 30)
+
+
+def test_of_iterations_that_are_alike_one_is_counted(tmp_path, monkeypatch):
+    counted = []
+    count = run.__globals__["_counted"]
+    monkeypatch.setitem(run.__globals__, "_counted", lambda *given: counted.append(1) or count(*given))
+
+    class Alike(Uneven):
+        def phases(self, steps):
+            return [Phase("all", steps, self.multiply, alike=True)]
+
+        def multiply(self, engine):
+            torch.ones(10, 20) @ torch.ones(20, 30)
+
+    engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=50)
+    method = Alike()
+    method.setup(engine)
+    outcome = run(method, engine, Checkpoints(tmp_path), Silent(), Cadence())
+    assert len(counted) == 1
+    assert outcome.flops == pytest.approx(50 * 2 * 10 * 20 * 30)

@@ -43,6 +43,7 @@ class Phase:
     iterations: int
     step: Callable[[Engine], None]
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    alike: bool = False  # every iteration has as many operations as the first, so only that one is counted
 
 
 class Method:

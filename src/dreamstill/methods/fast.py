@@ -130,8 +130,8 @@ class Fast(Method):
     def phases(self, steps: int) -> list[Phase]:
         """Some batches of images first, then a batch every ``student_steps`` student steps."""
         return [
-            Phase("warm up", self.warmup, self.synthesis),
-            Phase("distil", -(-steps // self.student_steps), self.step),
+            Phase("warm up", self.warmup, self.synthesis, alike=True),
+            Phase("distil", -(-steps // self.student_steps), self.step, alike=True),
         ]
 
     def step(self, engine: Engine) -> None:

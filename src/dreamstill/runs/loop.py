@@ -112,8 +112,8 @@ def run(
             i = max(at.iteration - first, 0)
             while i < phase.iterations:
                 engine.begin(first + i, i / phase.iterations, phase.schedules)
-                if i < COUNTED:
-                    each = _counted(engine, phase.step) / min(COUNTED, phase.iterations)
+                if i < (counted := min(1 if phase.alike else COUNTED, phase.iterations)):
+                    each = _counted(engine, phase.step) / counted
                     at.flops_each = each + (at.flops_each if i else 0.0)
                     at.flops += each * phase.iterations
                 else:
