@@ -60,7 +60,7 @@ def test_without_labels_and_without_a_doubt_it_is_usable_and_says_that_nothing_w
         ("certificate.sources", [{**SOURCE, "confidence": 0.3}] * 2, "doubtful", "only guesses"),
         ("class_histogram", [40, 0, 0, 10], "doubtful", "nothing of classes 1, 2"),
         ("class_histogram", [40, 1, 1, 10], "doubtful", "77% of the images"),
-        ("steps", 10, "doubtful", "10 student steps are too few: 1,000 are the least to try, about 2 h 47 min"),
+        ("steps", 10, "doubtful", "10 student steps are too few: 2,000 are the least to try, about 5 h 33 min"),
     ],
 )  # fmt: skip
 def test_each_reason(path, value, word, says):
@@ -78,7 +78,7 @@ def test_the_gravest_reason_comes_first():
     assert "10%" in found["reasons"][0]
     assert "too few" in found["reasons"][1]
     again = "dreamstill distill --config 'runs/my run/config.yaml' --steps"
-    assert found["next"] == f"{again} 1000 --out 'runs/my run-longer'"
+    assert found["next"] == f"{again} 2000 --out 'runs/my run-longer'"
 
 
 def test_what_was_measured_decides():

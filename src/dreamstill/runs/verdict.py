@@ -23,8 +23,8 @@ NO_COPY: Word = "not a copy of its teacher"
 # Measured: the student's score over the teacher's, both less that of guessing.
 KEPT, LOST = 0.85, 0.6
 # The certificate's agreement (its figures over some runs: docs/report.md).
-COPIED, STRANGE = 0.55, 0.3
-FEW_STEPS, ENOUGH_STEPS = 300, 1000  # of the student
+COPIED, STRANGE = 0.65, 0.3
+FEW_STEPS, ENOUGH_STEPS = 600, 2000  # of the student
 FALLING = 0.2  # of the student's loss, from the last fifth of the run but one to the last
 ALIKE = 0.02  # deviations of the data that a pixel of the run's images differs by from image to image
 CROWDED = 0.5  # share of one class
