@@ -25,7 +25,8 @@ class Pace:
 
     def __init__(self, seconds: float) -> None:
         self.began, self.seconds = time.monotonic(), seconds
-        self._seen: tuple[float, int] | None = None  # when the last look was, and the iterations done by then
+        self._first = 0.0  # when the first iteration of the phase was done
+        self._seen = self.began, 0  # when the last look was, and the iterations done by then
         self._looks = 0
 
     def __call__(self, engine: Engine, done: int, planned: int) -> int:
@@ -33,11 +34,8 @@ class Pace:
         if engine.ranks > 1 and done % max(1, planned // 100):
             return planned  # asking the other ranks waits for them
         now = time.monotonic()
-        if engine.first_rank(done < _SLOW and now - self.began < _EARLY * self.seconds):
-            return planned
-        if self._seen is None and done == 1:
-            self._seen = self.began, 0
-        if self._seen is None:
+        self._first = self._first or now
+        if engine.first_rank(done <= 1 or (done <= _SLOW and now - self._first < _EARLY * self.seconds)):
             self._seen = now, done
             return planned
         since, before = self._seen
