@@ -40,7 +40,10 @@ def test_two_processes_equal_one(name, two_processes, monkeypatch):
             else:
                 # Sums of halves are rounded otherwise, 1e-15 of a gradient; of one that is zero but for that, Adam's
                 # epsilon of 1e-8 makes a step of 1e-10 at a rate of 1e-3: 1e-9 in a dozen steps, magnified by SGD's.
-                assert (together[key].double() - value.double()).abs().max() < 1e-8, key
+                # Fast's first weights learn from differences of weights. Those of a bias before a batch norm are 1e-10,
+                # all of it rounding, which Adam divides by its epsilon: 1e-2 of a step, of what changes no image.
+                most = 1e-3 if "first" in key and key.endswith("bias") else 1e-8
+                assert (together[key].double() - value.double()).abs().max() < most, key
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ class Fast(Method):
         self.generator, self.opt_g = engine.own("generator", adapted, partial(adam, lr=self.lr_g))
         codes = Codes(self.images, self.nz)
         _, self.opt_z = engine.own("codes", codes, partial(adam, lr=self.lr_z))
-        self.z = codes.z
+        self.z, self.mine = codes.z, engine.mine  # all ranks hold the noise of all images
         self.network = given.student
         self.student, self.opt_s = engine.own("student", self.network, sgd, cosine)
         self.fixed = FixedViews(engine, self.bank, self.views, self.crop, self.flip, wide=first.wide)
@@ -146,7 +146,7 @@ class Fast(Method):
         # 1. Begin at the first weights, with new noise; draw the classes of the batch.
         copy_into(self.opt_first.params, self.opt_g.params)
         with torch.no_grad():
-            self.z.copy_(engine.noise(self.images, self.nz))
+            self.z.copy_(engine.gather(engine.noise(self.images, self.nz)))
         y = engine.labels(self.images)
         engine.restart(self.opt_g)
         engine.restart(self.opt_z)
@@ -160,7 +160,7 @@ class Fast(Method):
             self.statistics.update(moments)
         self.student.train()
         # 3. Store what the adapted generator makes, with the teacher's logits of its views.
-        x = engine.make(self.generator, self.z)
+        x = engine.make(self.generator, engine.mine(self.z))
         self.fixed.add(engine, x, y, self.teacher)
         # 4. Reptile: the first weights move toward the adapted ones.
         if self.meta == "reptile":
@@ -168,7 +168,7 @@ class Fast(Method):
 
     def loss_g(self, y: Tensor, shift: Tensor, coins: Tensor) -> tuple[Terms, Iterable[tuple[Tensor, Tensor]]]:
         """``L_G``, on randomly cropped and mirrored images, and the batch's statistics."""
-        x = self.generator(self.z)
+        x = self.generator(self.mine(self.z))
         x = crop_flip(x, shift, coins if self.flip else None, self.crop)
         t = self.teacher(x, stats=self.w_bn > 0)
         terms, seen = {}, []

@@ -26,7 +26,9 @@ class FixedViews:
         self.crop, self.views, self.flip = crop, views, flip
         self.classes = engine.given.teacher.num_classes
         self.bank = engine.bank("images", capacity, logits=True, wide=wide, views=views)
-        shift, coins = engine.integers(2 * crop + 1, views, 2), engine.coins(views)
+        every = -(-views // engine.ranks) * engine.ranks  # a draw is shared by the ranks, and all have the same crops
+        shift = engine.gather(engine.integers(2 * crop + 1, every, 2))[:views]
+        coins = engine.gather(engine.coins(every))[:views]
         shift[0], coins[0] = crop, False
         self.shift, self.coins = shift, coins if flip else torch.zeros_like(coins)
 
