@@ -23,6 +23,7 @@ from dreamstill.networks import state_dicts
 from dreamstill.networks.load import resolve
 from dreamstill.networks.network import Network
 from dreamstill.runs import budget
+from dreamstill.runs import resolve as resolving
 from dreamstill.runs.inputs import resolve_student
 from dreamstill.runs.settings import DistillSettings
 from dreamstill.runs.weights import student_weights
@@ -383,12 +384,13 @@ def test_minutes_are_kept(tmp_path, monkeypatch):
     """By a clock that stands still, on a machine that takes half a second an iteration of two student steps."""
     trial = budget.Trial({"distil": 0.5}, first=1.0, memory=0, checkpoint=0, bank=0, watching=3.5)
     monkeypatch.setattr(budget, "measure", lambda *_, **__: trial)
+    monkeypatch.setattr(resolving, "_reached", lambda: 1e15)
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     distil(tmp_path / "a", steps=None, minutes=1.1)
-    # Of 66 s, 12 are for finishing, 3.5 for the evaluations and one for the first iteration.
+    # Of 66 s, 12 are for finishing, 1.3 for the certificate, 3.5 for the evaluations and one for the first iteration.
     assert budget.FINISHING_SECONDS == 12
-    assert json.loads((tmp_path / "a" / "summary.json").read_text())["steps"] == 2 * 99
-    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["steps"] == 2 * 99
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["steps"] == 2 * 96
+    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["steps"] == 2 * 96
 
 
 @pytest.mark.slow

@@ -177,10 +177,10 @@ def test_what_holds_no_logits_is_named(output, words):
     [
         ({"mean": [76.5]}, r"mean is \[76.5\]: every value must be between 0 and 1.*by 255"),
         ({"mean": [-0.5]}, "between 0 and 1"),
-        ({"mean": [float("nan")]}, "between 0 and 1"),
+        ({"mean": [float("nan")]}, "must be finite"),
         ({"std": [94.35]}, "std is .*at most 1.*by 255"),
         ({"std": [0.0]}, "must be positive"),
-        ({"std": [float("nan")]}, "must be positive"),
+        ({"std": [float("nan")]}, "must be finite"),
         ({"std": None}, "mean is given and std is not"),
         ({"mean": None}, "std is given and mean is not"),
     ],

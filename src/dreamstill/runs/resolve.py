@@ -89,14 +89,14 @@ def _measured(
         lambda: build_method(method), inputs.given, hardware, settings.seed,
         watch=lambda placed: _evaluation_seconds(inputs.test, settings.evaluations, placed),
     )  # fmt: skip
-    trial, spent = budget.agreed((trial, time.monotonic() - began), hardware)
+    trial, spent, reached = budget.agreed((trial, time.monotonic() - began, _reached()), hardware)
     steps, ends = settings.steps or DEFAULT_STEPS, None
     if minutes is not None:
         if in_ratio:
             spec, trial = auto.in_ratio(method_spec(method), trial, minutes)
             method = build_method(spec)
         # What comes after training: samples, export, report, and the certificate.
-        finishing = budget.FINISHING_SECONDS + max(SHARE * minutes * 60, LEAST / _reached())
+        finishing = budget.FINISHING_SECONDS + max(SHARE * minutes * 60, LEAST / reached)
         steps = budget.steps_for(minutes * 60 - trial.watching - finishing - spent, trial, method)
         ends = began + minutes * 60 - finishing - trial.scoring
         _say_if_few(steps, minutes, trial, method)
