@@ -40,7 +40,7 @@ def test_two_processes_equal_one(name, two_processes, monkeypatch):
             else:
                 # Sums of halves are rounded otherwise, 1e-15 of a gradient; of one that is zero but for that, Adam's
                 # epsilon of 1e-8 makes a step of 1e-10 at a rate of 1e-3: 1e-9 in a dozen steps, magnified by SGD's.
-                # Fast's first weights learn from differences of weights. For a bias before a batch norm these are 1e-10,
+                # Fast's first weights learn from differences of weights. For a bias before a batch norm they are 1e-10,
                 # all of it rounding, and Adam makes 1e-2 of a step of them: no image and no student changes by that.
                 most = 1e-3 if name == "fast" and key.startswith(("first.", "generator.")) else 1e-8
                 assert (together[key].double() - value.double()).abs().max() < most, key
