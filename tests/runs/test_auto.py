@@ -131,3 +131,10 @@ def test_minutes_are_measured_and_the_ratio_is_in_the_settings(tmp_path, monkeyp
 def test_where_no_teacher_is_at_hand_a_method_has_to_be_named():
     with pytest.raises(InputError, match="name a method here"):
         build_method("auto")
+
+
+def test_a_teacher_without_a_gradient_is_not_blamed_on_its_sides(tmp_path):
+    teacher = tiny_network((6, 8), 0)
+    teacher.module.register_forward_pre_hook(lambda _module, images: images[0].detach())
+    with pytest.raises(InputError, match="a gradient that reaches the images"):
+        dreamstill.distill(teacher, tiny_network((3, 4), 1), steps=4, out=str(tmp_path / "run"))
