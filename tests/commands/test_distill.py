@@ -58,9 +58,9 @@ def run(teacher_run, tmp_path_factory):
 def test_the_student_reads_real_digits_it_never_saw(run):
     summary = json.loads((run / "summary.json").read_text())
     # Well above chance, 0.1, and no nearer to what one machine measured: another's rounding takes another course.
-    assert summary["teacher"]["accuracy"] > 0.9
-    assert summary["student"]["accuracy"] > 0.7
-    assert summary["agreement"] > 0.7
+    assert summary["teacher"]["accuracy"] > 0.95
+    assert summary["student"]["accuracy"] > 0.85
+    assert summary["agreement"] > 0.85
     assert summary["student"]["params"] < summary["teacher"]["params"] / 2
     assert min(summary["class_histogram"]) > 0
 

@@ -351,7 +351,7 @@ def test_the_generator_obeys_its_label(condition):
         one.step(engine)
     engine.begin(1000, 0.0)
     images, y = method.preset(engine)
-    assert (method.teacher(images).logits.argmax(1) == y).float().mean() > 0.4  # chance: 0.25
+    assert (method.teacher(images).logits.argmax(1) == y).float().mean() > 0.5  # chance: 0.25
     z, _ = method.images.draw(engine)
     assert not torch.allclose(method.generator(z, y), method.generator(z, (y + 1) % 4), atol=1e-3)
 

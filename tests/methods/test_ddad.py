@@ -231,7 +231,7 @@ def test_the_generator_learns_the_statistics(digits_teacher):
     method, engine = made(given=given, batch_size=64, nz=16, width=8, student_steps=1, alpha=1.0, schedule="constant")
     first = engine_terms(method, engine, 1)
     # It comes to half, a little above or below it by the order in which a machine adds.
-    assert engine_terms(method, engine, 40)["generator/bn"] < 0.8 * first["generator/bn"]
+    assert engine_terms(method, engine, 40)["generator/bn"] < 0.5 * first["generator/bn"]
 
 
 def test_one_step_of_the_generator_without_an_adversary_lowers_the_statistics_term(digits_teacher):

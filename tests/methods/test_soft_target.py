@@ -464,8 +464,8 @@ def test_the_student_learns_digits_from_images_of_noise(teacher, tmp_path):
         accuracy = (outcome.ema.network(to_float(test.pixels)).argmax(1) == test.labels).double().mean()
         images = to_float(method.stored.pixels)
         agree = (outcome.ema.network(images).argmax(1) == teacher(images).argmax(1)).double().mean()
-    assert agree > 0.3  # 0.1 is chance
-    assert accuracy > 0.3
+    assert agree > 0.4  # 0.1 is chance
+    assert accuracy > 0.4
 
 
 def test_phases_and_the_set():
