@@ -21,6 +21,8 @@ from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.report import charts, plots
 from dreamstill.runs.metrics_log import Tracker
 
+pytestmark = pytest.mark.whole_end
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OPTIONAL = {module for modules in extras.MODULES.values() for module in modules}

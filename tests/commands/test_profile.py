@@ -12,6 +12,7 @@ from helpers.networks import dense_network, make_given, tiny_network
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill import api, cli
+from dreamstill.commands.profiling import command, growth, peaks
 from dreamstill.commands.profiling.command import take_apart, whole_run
 from dreamstill.commands.profiling.faster import TOLERANCE, faster_parts, sentence
 from dreamstill.commands.profiling.growth import measure_growth
@@ -466,6 +467,10 @@ def test_without_the_teachers_weights(tmp_path):
 def test_the_command(tmp_path, capsys, monkeypatch):
     # The compiler's own code takes a minute to make, and is no part of what is looked at here.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    # Nor are the times, so each is taken twice, and the products are small ones.
+    for module, name in ((command, "ROUNDS"), (growth, "ROUNDS"), (growth, "MORE_ROUNDS"), (peaks, "ROUNDS")):
+        monkeypatch.setattr(module, name, 2)
+    monkeypatch.setattr(peaks, "LONGEST", 0.0)
     words = ["profile", str(recipe_file(tmp_path)), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
     assert cli.main([*words, "--precision", "32", "--compile", "on"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -15,6 +15,8 @@ from dreamstill.report.dense import class_table
 from dreamstill.runs.duration import duration
 from dreamstill.tasks.sample_grid import sample_grid
 
+pytestmark = pytest.mark.whole_end
+
 MACHINE = {
     "cpu": "Example CPU 9", "cores": 2, "threads": 1, "memory_bytes": 25_276_510_208, "gpu": None,
     "torch": "2.15.0", "system": "Linux x86_64",

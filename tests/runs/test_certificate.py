@@ -14,6 +14,8 @@ from dreamstill.runs import certificate
 from dreamstill.runs.certificate import Source, certify, summarise
 from dreamstill.runs.verdict import judge
 
+pytestmark = pytest.mark.whole_end
+
 
 def logits(classes, k=4, size=5.0):
     return size * torch.nn.functional.one_hot(torch.tensor(classes), k).float()

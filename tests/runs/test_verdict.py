@@ -7,6 +7,8 @@ import pytest
 
 from dreamstill.runs.verdict import judge
 
+pytestmark = pytest.mark.whole_end
+
 SOURCE = {"name": "mixed", "largest_share": 0.2, "confidence": 0.8, "weight": 0.5}
 CERTIFICATE = {
     "agreement": 0.8, "ece": 0.1, "worst_class": {"class": 3, "agreement": 0.6},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,31 @@ from dreamstill.engine.batchnorm import LeanBatchNorm
 from dreamstill.files import cache_folder
 
 _NUMBERS = itertools.count()
+
+
+class Graphs:
+    """The compiled form of each function that a run computes, or the function itself where nothing is compiled."""
+
+    def __init__(self, device: torch.device, on: bool) -> None:
+        self.device, self.on = device, on
+        self._of: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """What to call in place of ``fn``; ``key`` says which functions are the same one."""
+        if not self.on:
+            return fn
+        if key not in self._of:
+            self._of[key] = compiled(fn, self.device)
+        return self._of[key]
+
+    @contextlib.contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Without compiled graphs, for counting operations."""
+        on, self.on = self.on, False
+        try:
+            yield
+        finally:
+            self.on = on
 
 
 def compiled(fn: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

@@ -11,8 +11,7 @@ generator's step).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,17 +23,17 @@ from torch.utils._pytree import tree_map
 
 from dreamstill.data.bank import ImageBank
 from dreamstill.data.storage import is_large
-from dreamstill.engine.compiling import compiled
+from dreamstill.engine.compiling import Graphs
 from dreamstill.engine.draws import Draws
 from dreamstill.engine.given import Given
 from dreamstill.engine.hardware import Precision
 from dreamstill.engine.launch import launch
-from dreamstill.engine.parts import Cast, Owned
+from dreamstill.engine.parts import Cast, Owned, with_optimiser
 from dreamstill.engine.placing import place
 from dreamstill.engine.ranks import average_gradients, share_batch_norm
 from dreamstill.engine.readings import Readings
 from dreamstill.engine.schedules import Schedule, constant
-from dreamstill.errors import InputError
+from dreamstill.engine.state import state_of, take_up
 from dreamstill.networks.network import Network
 from dreamstill.networks.probes import Probe, Rest
 
@@ -70,7 +69,6 @@ class Engine:
         self.given, self.seed, self.steps, self.scratch = given, seed, steps, scratch
         self.device, self.ranks, self.rank = self.fabric.device, self.fabric.world_size, self.fabric.global_rank
         self.dtype = torch.float64 if precision == "64" else torch.float32
-        self.compiling = compile
         self.task = given.task
         self.modules: dict[str, nn.Module] = {}
         self.owned: dict[str, Owned] = {}
@@ -80,7 +78,8 @@ class Engine:
         self.progress = 0.0
         self.schedules: Mapping[str, Schedule] = _NO_SCHEDULES
         self.bn_left_out: list[str] = []  # names of batch norms whose statistics no term reads
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._graph = Graphs(self.device, compile)
+        self.eagerly = self._graph.eagerly
         self._active: frozenset[str] | None = None
         self._readings = Readings()
         # A profile sets it, to know which step an operation belongs to: given a step's name, what to run it in.
@@ -89,6 +88,7 @@ class Engine:
         self.draws, self.mine = draws, draws.mine
         self.noise, self.labels, self.integers, self.uniform = draws.noise, draws.labels, draws.integers, draws.uniform
         self.coins, self.sweep, self.alike, self.redraw = draws.coins, draws.sweep, draws.alike, draws.redraw
+        self.uncounted = draws.uncounted
         draws.settle()
 
     # ---------------------------------------------------------------- what a method owns
@@ -115,15 +115,7 @@ class Engine:
         if self.ranks > 1:
             share_batch_norm(module, self.average)
         self.modules[name] = module
-        params = [p for p in module.parameters() if p.requires_grad]
-        make_opt = make_opt or partial(torch.optim.SGD, lr=0.0)
-        try:
-            opt = make_opt(params, fused=True)
-        except TypeError:  # an optimiser without a fused form
-            opt = make_opt(params)
-        except ValueError as error:  # a setting out of its range, which torch names
-            raise InputError(f"the optimiser of the {name} does not take its settings: {error}") from error
-        self.owned[name] = Owned(name, module, opt, schedule, clip)
+        self.owned[name] = with_optimiser(name, module, make_opt, schedule, clip)
         self._active = None
         called = module
         if taps is not None:
@@ -210,15 +202,6 @@ class Engine:
         """How many images the run has drawn noise for."""
         return self.draws.drawn
 
-    @contextlib.contextmanager
-    def uncounted(self) -> Iterator[None]:
-        """Images made within it are no part of the run's account of images."""
-        drawn = self.draws.drawn
-        try:
-            yield
-        finally:
-            self.draws.drawn = drawn
-
     # ---------------------------------------------------------------- computing
 
     def make(self, network: Callable[..., Any], *inputs: Tensor) -> Any:
@@ -261,22 +244,6 @@ class Engine:
     def average(self, x: Tensor) -> Tensor:
         """Mean over ranks, differentiable."""
         return x if self.ranks == 1 else self.gather(x[None]).mean(0)
-
-    def _graph(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
-        if not self.compiling:
-            return fn
-        if key not in self._compiled:
-            self._compiled[key] = compiled(fn, self.device)
-        return self._compiled[key]
-
-    @contextlib.contextmanager
-    def eagerly(self) -> Iterator[None]:
-        """Without compiled graphs, for counting operations."""
-        compiling, self.compiling = self.compiling, False
-        try:
-            yield
-        finally:
-            self.compiling = compiling
 
     def _activate(self, owned: Sequence[Owned]) -> None:
         names = frozenset(item.name for item in owned)
@@ -321,25 +288,8 @@ class Engine:
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, but for the banks' images, which checkpoints keep."""
-        return {
-            "modules": {k: m.state_dict() for k, m in self.modules.items()},
-            "optimisers": {k: o.opt.state_dict() for k, o in self.owned.items()},
-            "optimiser_steps": {k: o.steps for k, o in self.owned.items()},
-            "buffers": dict(self.buffers),
-            "banks": {k: {"added": b.added, "clipped": b.clipped} for k, b in self.banks.items()},
-            "drawn": self.drawn,
-        }
+        return state_of(self)
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state` returned. The method must have been set up in the same way."""
-        for name, module in self.modules.items():
-            module.load_state_dict(state["modules"][name])
-        for name, item in self.owned.items():
-            item.opt.load_state_dict(state["optimisers"][name])
-            item.steps = state["optimiser_steps"][name]
-        for name, value in self.buffers.items():
-            value.copy_(state["buffers"][name])
-        for name, bank in self.banks.items():
-            bank.added = state["banks"][name]["added"]
-            bank.clipped.copy_(state["banks"][name]["clipped"])
-        self.draws.drawn = state["drawn"]
+        take_up(self, state)

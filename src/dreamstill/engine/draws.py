@@ -46,6 +46,15 @@ class Draws:
         self.iteration, self._calls = iteration, 0
         torch.manual_seed(self._key("global", self.rank))
 
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Images made within it are no part of the run's account of images."""
+        drawn = self.drawn
+        try:
+            yield
+        finally:
+            self.drawn = drawn
+
     def noise(self, batch: int, *shape: int, images: bool = True) -> Tensor:
         """Standard normal (``batch *shape``). ``images``: whether each row is to become one, which is counted."""
         self.drawn += batch if images else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from dreamstill.engine.schedules import Schedule
+from dreamstill.errors import InputError
 
 
 class Cast(nn.Module):
@@ -46,3 +49,22 @@ class Owned:
         factor = (schedule or self.schedule)(progress)
         for group, base in zip(self.opt.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
+
+
+def with_optimiser(
+    name: str, module: nn.Module, make_opt: Callable[..., Optimizer] | None, schedule: Schedule, clip: float | None
+) -> Owned:
+    """A network with its optimiser, in its fused form where there is one; plain SGD of rate 0 if none is given.
+
+    Raises:
+        InputError: a setting is out of the optimiser's range.
+    """
+    params = [p for p in module.parameters() if p.requires_grad]
+    make_opt = make_opt or partial(torch.optim.SGD, lr=0.0)
+    try:
+        opt = make_opt(params, fused=True)
+    except TypeError:  # an optimiser without a fused form
+        opt = make_opt(params)
+    except ValueError as error:  # which torch names
+        raise InputError(f"the optimiser of the {name} does not take its settings: {error}") from error
+    return Owned(name, module, opt, schedule, clip)
