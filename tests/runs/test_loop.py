@@ -72,7 +72,7 @@ def test_finite_losses_that_leave_weights_that_are_not_keep_the_last_checkpoint(
     engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=10)
     method = Broken()
     method.setup(engine)
-    with pytest.raises(DivergedError, match="weights of the student became NaN or infinite before iteration 6"):
+    with pytest.raises(DivergedError, match="weights of the student became NaN or infinite by iteration 6"):
         run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(checkpoint_steps=2))
     state = Checkpoints(tmp_path).load({})
     assert state["progress"]["iteration"] == 4

@@ -1,17 +1,12 @@
-"""Run as a process that may be killed or limited: a small run of one of the commands, taken up where it stopped.
+"""Run as a process that may be killed or limited: a small run of one of the commands, taken up where it stopped."""
 
-``storm.py KIND FOLDER [BYTES]`` with one of ``KINDS``; BYTES limits the size of every file that it writes.
-"""
-
-import os
 import resource
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.images import digits_folder, noise, parquet
 from helpers.networks import tiny_network
 from helpers.small import small
@@ -46,10 +41,11 @@ def prepare(base):
     save_network(base / "teacher.safetensors", teacher)
     save_network(base / "student.safetensors", student)
     (base / "collected").mkdir()
-    parquet(base / "collected" / "images.parquet", [noise(8, 8, seed=i) for i in range(200)])
+    parquet(base / "collected" / "train-0.parquet", [noise(8, 8, seed=i) for i in range(200)])
     digits_folder(base / "set")
     out = str(base / "made")
-    dreamstill.distill(teacher, student, out=out, onnx=False, **settings("soft_target", base), **FIXED)
+    given = {"teacher_checkpoint": str(base / "teacher.safetensors"), "student": student, **settings("soft_target", base)}
+    dreamstill.distill(**given, out=out, onnx=False, **FIXED)
     (base / "recipes").mkdir()
     (base / "benchmarks").mkdir()
     recipe = {"teacher_checkpoint": "teacher.safetensors", "student_checkpoint": "student.safetensors"}
@@ -81,13 +77,14 @@ def main(kind, folder):
         dreamstill.distill(*networks, out=str(folder), resume=resume, checkpoint_steps=5, **given, **FIXED)
 
 
-if __name__ == "__main__":
+def process(kind, folder, scratch, largest_file=None):
+    """What a process of its own does; ``largest_file``: bytes that a file may have."""
     torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if sys.argv[3:]:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+    tempfile.tempdir = scratch
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     try:
-        main(sys.argv[1], Path(sys.argv[2]))
+        main(kind, Path(folder))
     except DreamstillError as error:
         print(f"dreamstill: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -266,7 +266,7 @@ class Engine:
         Raises:
             DivergedError: a term was NaN or infinite; names it.
         """
-        means = self._readings.take(self.average, self.dtype, self.iteration)
+        means = self._readings.take(self.average, self.dtype, self.iteration + 1)
         if not means:
             return {}
         lrs = {f"lr/{o.name}": float(o.opt.param_groups[0]["lr"]) for o in self.owned.values() if o.steps}

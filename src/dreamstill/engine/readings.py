@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,46 +11,60 @@ from dreamstill.errors import DivergedError
 
 
 def diverged(what: str, iteration: int) -> DivergedError:
-    """The sentence for something that is NaN or infinite."""
+    """The sentence for something that is NaN or infinite at the end of an iteration; the first is 1."""
     return DivergedError(
-        f"{what} became NaN or infinite before iteration {iteration}: the last checkpoint is good; lower the learning "
+        f"{what} became NaN or infinite by iteration {iteration}: the last checkpoint is good; lower the learning "
         "rate or that term's weight, or set a gradient clip, and start again"
     )
 
 
 class Readings:
-    """Sums of 0-d tensors by name."""
+    """Sums of 0-d tensors by name, and how many steps each stayed finite for."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        self._finite: dict[tuple[str, ...], Tensor] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
 
     def add(self, name: str, terms: Mapping[str, Tensor]) -> None:
         """Terms of one step of the network ``name``."""
-        for term, value in terms.items():
-            key = f"{name}/{term}"
-            if key in self._sums:
-                self._sums[key] += value.detach()
-            else:
-                self._sums[key] = value.detach().clone()
-            self._counts[key] = self._counts.get(key, 0) + 1
+        if not terms:
+            return
+        keys = tuple(f"{name}/{term}" for term in terms)
+        values = torch.stack([value.detach() for value in terms.values()])
+        if keys in self._sums:
+            self._sums[keys] += values
+            self._finite[keys] += self._sums[keys].isfinite()
+        else:
+            self._sums[keys], self._finite[keys] = values, values.isfinite().to(torch.int32)
+        self._counts[keys] = self._counts.get(keys, 0) + 1
 
     def take(self, average: Callable[[Tensor], Tensor], dtype: torch.dtype, iteration: int) -> dict[str, float]:
         """Mean of each term over the steps since the last call, and over ranks.
 
         Raises:
-            DivergedError: one is NaN or infinite; names it.
+            DivergedError: one is NaN or infinite; names the first that was, for it spreads to the others.
         """
         if not self._sums:
             return {}
-        keys = list(self._sums)
-        values = average(torch.stack([self._sums[k].to(dtype) for k in keys]))
-        means = {k: v / self._counts[k] for k, v in zip(keys, values.tolist(), strict=True)}
-        self._sums, self._counts = {}, {}
-        bad = [k for k, v in means.items() if not math.isfinite(v)]
-        if bad:
-            raise diverged(" and ".join(bad), iteration)
-        return means
+        names = [name for keys in self._sums for name in keys]
+        counts = torch.tensor([self._counts[keys] for keys in self._sums for _ in keys], dtype=dtype)
+        sums = average(torch.cat([v.to(dtype) for v in self._sums.values()])).cpu()
+        finite = average(torch.cat([v.to(dtype) for v in self._finite.values()])).cpu()
+        self._sums, self._finite, self._counts = {}, {}, {}
+        if not bool(sums.isfinite().all()):
+            raise diverged(_first_of(names, sums.isfinite(), finite / counts), iteration)
+        totals: dict[str, tuple[float, float]] = {}
+        for name, value, count in zip(names, sums.tolist(), counts.tolist(), strict=True):
+            before = totals.get(name, (0.0, 0.0))  # a step may have other terms than the one before
+            totals[name] = (before[0] + value, before[1] + count)
+        return {name: value / count for name, (value, count) in totals.items()}
+
+
+def _first_of(names: list[str], good: Tensor, lasted: Tensor) -> str:
+    """The terms that were NaN first, by the share of the steps for which each stayed finite."""
+    bad = [(float(lasted[i]), name) for i, name in enumerate(names) if not good[i]]
+    return " and ".join(dict.fromkeys(name for share, name in bad if share == min(bad)[0]))
 
 
 def check_finite(modules: Mapping[str, nn.Module], iteration: int) -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from dreamstill.engine.core import Engine
+from torch import Tensor, nn
+
+from dreamstill.data.bank import ImageBank
+from dreamstill.engine.draws import Draws
+from dreamstill.engine.parts import Owned
 
 
-def state_of(engine: Engine) -> dict[str, Any]:
+class Holder(Protocol):
+    """An engine, as far as its state goes."""
+
+    modules: dict[str, nn.Module]
+    owned: dict[str, Owned]
+    buffers: dict[str, Tensor]
+    banks: dict[str, ImageBank]
+    draws: Draws
+
+
+def state_of(engine: Holder) -> dict[str, Any]:
     """All that the next step depends on, but for the banks' images, which checkpoints keep."""
     return {
         "modules": {k: m.state_dict() for k, m in engine.modules.items()},
@@ -16,11 +29,11 @@ def state_of(engine: Engine) -> dict[str, Any]:
         "optimiser_steps": {k: o.steps for k, o in engine.owned.items()},
         "buffers": dict(engine.buffers),
         "banks": {k: {"added": b.added, "clipped": b.clipped} for k, b in engine.banks.items()},
-        "drawn": engine.drawn,
+        "drawn": engine.draws.drawn,
     }
 
 
-def take_up(engine: Engine, state: dict[str, Any]) -> None:
+def take_up(engine: Holder, state: dict[str, Any]) -> None:
     """Put back what :func:`state_of` returned, into an engine whose method was set up in the same way."""
     for name, module in engine.modules.items():
         module.load_state_dict(state["modules"][name])

@@ -132,6 +132,13 @@ def in_ratio(spec: Mapping[str, Any], trial: Trial, minutes: float) -> tuple[dic
 
 def one_line(spec: Mapping[str, Any], steps: int, hardware: Hardware) -> str:
     """What was chosen, for the terminal."""
-    said = [f"{key.replace('_', ' ')} {spec[key]}" for key in ("batch_size", "width", "student_steps") if key in spec]
-    how = f"{hardware.device}, {hardware.precision}{', compiled' if hardware.compile else ''}"
-    return f"{spec['name']}, {', '.join(said)}, about {steps:,} student steps; {how}"
+    said = [spec["name"]]
+    if "batch_size" in spec:
+        said.append(f"batches of {spec['batch_size']}")
+    if "width" in spec:
+        said.append(f"generator width {spec['width']}")
+    if spec["name"] == "fast":
+        said.append(f"{spec['student_steps']} student steps to a batch of new images")
+    said.append(f"about {steps:,} student steps in all")
+    precision = {"32": "float32", "64": "float64"}.get(hardware.precision, hardware.precision)
+    return f"{', '.join(said)}; on {hardware.device} in {precision}{', compiled' if hardware.compile else ''}"
