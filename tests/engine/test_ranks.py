@@ -5,14 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import ranks
 import torch
+from helpers.networks import tiny_network
 from helpers.processes import two_ranks
 from safetensors.torch import load_file
 
 from dreamstill import cli
+from dreamstill.networks.load import save_network
+
+WORKERS = Path(__file__).parents[1] / "workers"
 
 # In one of the processes that tests are shared among: what the tests look at is made once.
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -47,40 +52,35 @@ def test_two_processes_equal_one(name, two_processes, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_under_torchrun(tmp_path):
-    """The whole run, from the command to the report: what only one rank does must not leave the other waiting."""
-    tiny = [
-        "--student-args",
-        "{widths: [4, 8]}",
-        "--method.batch-size",
-        "16",
-        "--method.nz",
-        "8",
-        "--method.width",
-        "4",
-    ]
+def test_the_command_on_two_machines_of_which_one_dies(tmp_path):
+    """From the command to the report; the process that was killed comes back, and so does the run.
+
+    The machines are two torchrun on one: each starts one process, and they meet at an address. What only one process
+    does, as scoring and the report, must not leave the other waiting.
+    """
     common = [
-        "distill",
-        "--teacher-checkpoint",
-        str(tmp_path / "teacher"),
-        "--student",
-        "convnet",
-        *tiny,
-        "--steps",
-        "20",
-    ]
-    common += ["--data", "digits", "--precision", "64", "--no-onnx", "--device", "cpu", "--evaluations", "2", "--quiet"]
-    train = ["train", "convnet", "--network-args", "{widths: [8, 16]}", "--data", "digits", "--epochs", "1"]
-    assert cli.main([*train, "--out", str(tmp_path / "teacher"), "--quiet"]) == 0
+        "distill", "--teacher-checkpoint", str(tmp_path / "teacher.safetensors"), "--student", "convnet",
+        "--student-args", "{widths: [3, 4]}", "--method", "ddad", "--method.batch-size", "16", "--method.nz", "8",
+        "--method.width", "4", "--method.student-steps", "2", "--steps", "12", "--checkpoint-steps", "1",
+        "--precision", "64", "--no-onnx", "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+    save_network(tmp_path / "teacher.safetensors", tiny_network((6, 8), 0))
     assert cli.main([*common, "--out", str(tmp_path / "one")]) == 0
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    command = [*launcher, "-m", "dreamstill", *common, "--out", str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+        meeting = f"127.0.0.1:{s.getsockname()[1]}"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=1"]
+    launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}", "--rdzv-id=test", "--local-addr=127.0.0.1"]
+    command = [*launcher, str(WORKERS / "elastic.py"), *common, "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    said = [tmp_path / "said-0.txt", tmp_path / "said-1.txt"]
+    machines = []
+    for file in said:
+        with file.open("w") as handle:
+            machines.append(subprocess.Popen(command, stdout=handle, stderr=handle, env=environment))
+    for machine, file in zip(machines, said, strict=True):
+        assert machine.wait(200) == 0, file.read_text()[-3000:]
+    assert "exitcode: -9" in "".join(file.read_text() for file in said)
     one, two = (load_file(tmp_path / name / "student.safetensors") for name in ("one", "two"))
     assert all((one[k].double() - two[k].double()).abs().max() < 1e-8 for k in one)
     assert (tmp_path / "two" / "report.html").exists()

@@ -44,7 +44,11 @@ def prepare(base):
     parquet(base / "collected" / "train-0.parquet", [noise(8, 8, seed=i) for i in range(200)])
     digits_folder(base / "set")
     out = str(base / "made")
-    given = {"teacher_checkpoint": str(base / "teacher.safetensors"), "student": student, **settings("soft_target", base)}
+    given = {
+        "teacher_checkpoint": str(base / "teacher.safetensors"),
+        "student": student,
+        **settings("soft_target", base),
+    }
     dreamstill.distill(**given, out=out, onnx=False, **FIXED)
     (base / "recipes").mkdir()
     (base / "benchmarks").mkdir()

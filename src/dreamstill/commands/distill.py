@@ -19,7 +19,7 @@ from dreamstill.runs.inputs import check_used
 from dreamstill.runs.plan import Finished, Plan, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams, kept_threads
 from dreamstill.runs.resolve import Resolved, resolve_run
-from dreamstill.runs.resume import resumed
+from dreamstill.runs.resume import resumed, started_again
 from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import DistillSettings
 from dreamstill.runs.summary import write_results
@@ -30,7 +30,7 @@ from dreamstill.runs.synthetic_images import look_at_images
 def run_distillation(settings: DistillSettings) -> Network | None:
     """Carry out :func:`dreamstill.api.distill`."""
     began = time.monotonic()
-    if settings.resume:
+    if settings.resume or started_again(settings):
         settings = resumed(settings)
     else:
         check_used(settings)

@@ -22,7 +22,7 @@ from dreamstill.report import write_report
 from dreamstill.runs.inputs import Inputs, training_inputs
 from dreamstill.runs.plan import Finished, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams
-from dreamstill.runs.resume import resumed
+from dreamstill.runs.resume import resumed, started_again
 from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import ClassWeights, TrainSettings
 from dreamstill.runs.summary import write_results
@@ -133,7 +133,7 @@ def class_weights(labels: Tensor, k: int, kind: ClassWeights, dtype: torch.dtype
 def run_training(settings: TrainSettings) -> Network:
     """Carry out :func:`dreamstill.api.train`."""
     began = time.monotonic()
-    if settings.resume:
+    if settings.resume or started_again(settings):
         settings = resumed(settings)
     settings.check()
     settings = replace(

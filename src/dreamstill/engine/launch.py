@@ -28,10 +28,10 @@ def settle_process() -> None:
 
 def launch(device: str, precision: Precision) -> Fabric:
     """A running Fabric for this process, one of those that torchrun started or the only one."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    local, ranks = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     fabric = Fabric(
         accelerator=device,
-        devices=ranks,
+        devices=local,
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
         strategy="ddp" if ranks > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
@@ -40,6 +40,14 @@ def launch(device: str, precision: Precision) -> Fabric:
     if ranks > 1:
         atexit.register(_leave_group)
     return fabric
+
+
+def may_be_restarted() -> bool:
+    """Whether torchrun starts these processes again when one of them dies.
+
+    It does not tell whether it has: ``TORCHELASTIC_RESTART_COUNT`` is a machine's own count, and differs between them.
+    """
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
 
 
 def _leave_group() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
+from dreamstill.engine import launch
 from dreamstill.errors import InputError
 from dreamstill.networks.load import refuse_own_code
 from dreamstill.networks.network import sides
@@ -27,6 +28,16 @@ FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load"} | WATCHING
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
+def started_again(settings: RunSettings) -> bool:
+    """Whether this is the command of a run that goes on by itself: of ``torchrun --max-restarts``, in the middle.
+
+    All processes find the same: the first one writes ``config.yaml`` only when all of them have come this far.
+    """
+    out = Path(settings.out or "")
+    begun = (out / "config.yaml").exists() and not (out / "report.html").exists()
+    return settings.out is not None and launch.may_be_restarted() and begun
+
+
 def resumed(settings: Settings) -> Settings:
     """The settings of the run in ``out``, after making sure that nothing else was asked for now.
 
@@ -37,13 +48,15 @@ def resumed(settings: Settings) -> Settings:
         InputError: no run there, it is finished, an argument contradicts it, or it names code to import.
     """
     said = [f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
+    if not settings.resume and isinstance(settings, DistillSettings):
+        settings = replace(settings, minutes=None)  # they were turned into steps when the run began
     refuse_others(settings, said)
     config = Path(settings.out or "") / "config.yaml"
     saved = _saved(settings, config)
     _refuse_own_code(saved, settings, config)
     given = [f.name for f in fields(settings) if isinstance(getattr(settings, f.name), nn.Module)]
-    now = {*settings.unsaved, *(WATCHING & set(said)), *given}
-    return replace(saved, **{name: getattr(settings, name) for name in now})
+    now = {*(set(settings.unsaved) - {"resume", "minutes"}), *(WATCHING & set(said)), *given}
+    return replace(saved, resume=True, **{name: getattr(settings, name) for name in now})
 
 
 def _saved(settings: Settings, path: Path) -> Settings:
