@@ -33,7 +33,7 @@ from dreamstill import api, cli, methods
 from dreamstill.commands.bench.suite import read_suite
 from dreamstill.commands.bench.tables import page
 from dreamstill.networks import builtin
-from dreamstill.runs.settings import build_method, method_spec
+from dreamstill.runs.settings import DistillSettings, build_method, method_spec
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
@@ -256,6 +256,14 @@ def run_block(block, names):
         return 1, 0
     if block.language == "yaml":
         content = yaml.safe_load(block.text)
+        if content.get("kind") == "PyTorchJob":
+            (container,) = content["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+            assert container["command"][:3] == ["torchrun", "-m", "dreamstill"]
+            checked(container["command"][3:])
+            return 0, 1
+        if "method" in content:  # a recipe
+            assert set(content) <= {field.name for field in fields(DistillSettings)}
+            return 0, 1
         assert set(content) <= {"title", "about", "note", "show", "seeds", "shared", "rows"}
         assert content["rows"]
         return 0, 1
