@@ -20,7 +20,7 @@ from torch.optim import SGD, Adam
 from dreamstill.data.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
-from dreamstill.losses.distillation import kl
+from dreamstill.losses.distillation import agreed_kl, kl
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods import Method, Phase, Shows
 from dreamstill.methods.parts.fixed_views import FixedViews
@@ -179,11 +179,7 @@ class Fast(Method):
         if self.w_label > 0:
             terms["label"] = self.w_label * F.cross_entropy(t.logits, y)
         if self.w_adv > 0:
-            s = self.student(x)
-            log_s, log_t = F.log_softmax(s, dim=1), F.log_softmax(t.logits, dim=1)
-            divergence = (log_t.exp() * (log_t - log_s)).sum(dim=1)
-            right = (s.argmax(1) == t.logits.argmax(1)).to(s.dtype)
-            terms["adversarial"] = -self.w_adv * (right * divergence).mean()
+            terms["adversarial"] = -self.w_adv * agreed_kl(self.student(x), t.logits)
         return terms, seen
 
     def loss_first(self) -> Terms:
