@@ -81,6 +81,11 @@ class Method:
         return self.needs
 
     @property
+    def outside_used(self) -> tuple[str, ...]:
+        """The outside information that these settings use, where that is not ``outside``."""
+        return self.outside
+
+    @property
     def images_a_step(self) -> int:
         """The batch of a student step: its ``batch_size``, if it has one."""
         return int(vars(self).get("batch_size", 128))

@@ -21,21 +21,14 @@ from dreamstill.data.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
 from dreamstill.losses.distillation import agreed_kl, kl
-from dreamstill.losses.statistics import bn_statistics
+from dreamstill.losses.statistics import Over, bn_statistics
 from dreamstill.methods import Method, Phase, Shows
+from dreamstill.methods.parts.codes import Codes
 from dreamstill.methods.parts.fixed_views import FixedViews
 from dreamstill.methods.parts.moment_average import MomentAverage
 from dreamstill.networks.generators import Generator, Head, LargeGenerator
 from dreamstill.networks.network import Network
 from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
-
-
-class Codes(nn.Module):
-    """The noise of one batch of images, as part of what is optimised."""
-
-    def __init__(self, batch: int, nz: int) -> None:
-        super().__init__()
-        self.z = nn.Parameter(torch.zeros(batch, nz))
 
 
 @dataclass
@@ -59,7 +52,9 @@ class Fast(Method):
     meta: Literal["reptile", "off"] = "reptile"
     """How the generator's first weights are learnt: toward the adapted ones (paper, Reptile), or never."""
     w_bn: Weight = 30.0
-    """Weight of L_BN, the mean over the layers (ours)."""
+    """Weight of L_BN (ours)."""
+    bn_over: Over = "mean"
+    """L_BN is the ``mean`` over the layers (ours), or their ``sum`` (paper's code)."""
     w_label: Weight = 0.5
     """Weight of the teacher's cross-entropy with the class that was drawn (ours)."""
     w_adv: Weight = 0.0
@@ -174,7 +169,7 @@ class Fast(Method):
         terms, seen = {}, []
         if self.statistics is not None:
             moments = self.statistics.mix(t.moments)
-            terms["bn"] = self.w_bn * bn_statistics(moments)
+            terms["bn"] = self.w_bn * bn_statistics(moments, over=self.bn_over)
             seen = [(m.mean, m.var) for m in t.moments]
         if self.w_label > 0:
             terms["label"] = self.w_label * F.cross_entropy(t.logits, y)
