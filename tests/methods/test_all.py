@@ -317,8 +317,8 @@ SWITCHES = {
 def test_which_methods_take_maps():
     assert DENSE == ["ddad", "noise", "random_generator", "real_data"]
     assert {n for n in NAMES if n not in DENSE} == {
-        "cgdd", "collected_only", "cpsc", "dafl", "deep_inversion", "fast", "hidfd", "nayer", "soft_target",
-        "transfer",
+        "cgdd", "cmi", "collected_only", "cpsc", "dafl", "deep_inversion", "fast", "hidfd", "nayer", "soft_target",
+        "transfer", "zskt",
     }  # fmt: skip
 
 
