@@ -52,7 +52,8 @@ def test_the_adversarial_term_by_hand():
         x = method.generator(method.z)
         s, t = method.student(x), engine.given.teacher(x)
     kl = (t.softmax(1) * (t.log_softmax(1) - s.log_softmax(1))).sum(1)
-    assert found.keys() == {"adversarial"}
+    assert found.keys() == {"label", "adversarial"}
+    assert found["label"] == 0
     torch.testing.assert_close(found["adversarial"], -3 * (kl * (s.argmax(1) == t.argmax(1))).mean())
     assert found["adversarial"] < 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,11 @@ class CMI(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "linear_head", "sides"})
     spares: ClassVar[dict[str, str]] = {"bn": "w_bn 0", "linear_head": "w_cr 0"}
     shows: ClassVar[Shows] = "stored"
+    paper_settings: ClassVar[dict[str, Any]] = {  # the released command's for CIFAR-10 without images to begin with
+        "inner_steps": 200, "images": 256, "w_label": 1.0, "w_bn": 1.0, "bn_over": "sum", "w_adv": 0.5,
+        "memory": 40_960, "negatives": 4096, "bn_memory": 0.0, "width": 64, "student_steps": 400, "warmup": 1,
+        "batch_size": 128, "lr_g": 1e-3, "schedule": "step",
+    }  # fmt: skip
 
     # the images
     inner_steps: Annotated[Count, Small(2)] = 40
@@ -114,13 +119,13 @@ class CMI(Method):
     @property
     def needed(self) -> frozenset[str]:
         """What these settings need of the teacher."""
-        uses = {"bn": self.w_bn > 0, "linear_head": self.w_cr > 0}
-        return frozenset(need for need in self.needs if uses.get(need, True))
+        spared = {need for need, weight in {"bn": self.w_bn, "linear_head": self.w_cr}.items() if weight == 0}
+        return self.needs - spared
 
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, generator, noise and head, the student, the images' bank and the features' memory."""
-        teacher, self.network = engine.given.teacher, engine.given.student
-        self.gather, self.mine = engine.gather, engine.mine
+        given, self.gather, self.mine = engine.given, engine.gather, engine.mine
+        teacher, self.network = given.teacher, given.student
         adam = partial(Adam, lr=self.lr_g, betas=(0.5, 0.999))
         sgd = partial(SGD, lr=self.lr_s, momentum=self.momentum, weight_decay=self.weight_decay)
         self.taps, d = penultimate(teacher, "teacher", "w_cr to 0") if self.w_cr > 0 else ([], 1)
@@ -128,12 +133,11 @@ class CMI(Method):
         generator, codes = Generator(teacher, self.nz, self.width, head=self.head), Codes(self.images, self.nz)
         self.generator, self.opt_g = engine.own("generator", generator, adam)
         _, self.opt_z = engine.own("codes", codes, adam)
-        self.z = codes.z
-        self.made = [self.opt_g, self.opt_z]
+        self.z, self.made = codes.z, [self.opt_g, self.opt_z]
         if self.w_cr > 0:
             head = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, self.dim))
             self.h, opt_h = engine.own("head", head, adam)
-            self.made.append(opt_h)
+            self.made += [opt_h]
         self.student, self.opt_s = engine.own("student", self.network, sgd, decay(self.schedule, (0.625, 0.75, 0.875)))
         self.fixed = FixedViews(engine, self.bank, self.views, self.crop, self.flip, wide=generator.wide)
         self.earlier = engine.buffer("earlier", torch.zeros(self.memory, d, dtype=engine.dtype))
@@ -141,10 +145,8 @@ class CMI(Method):
 
     def phases(self, steps: int) -> list[Phase]:
         """Some batches of images first, then a batch every ``student_steps`` student steps."""
-        return [
-            Phase("warm up", self.warmup, self.synthesis, alike=True),
-            Phase("distil", -(-steps // self.student_steps), self.step, alike=True),
-        ]
+        first = Phase("warm up", self.warmup, self.synthesis, alike=True)
+        return [first, Phase("distil", -(-steps // self.student_steps), self.step, alike=True)]
 
     def step(self, engine: Engine) -> None:
         """One batch of images, and the student's steps on all that are stored."""
@@ -188,9 +190,7 @@ class CMI(Method):
         image = self.generator(self.mine(self.z))
         x = crop_flip(image, shift, coins if self.flip else None, self.crop)
         t = self.teacher(x, stats=self.w_bn > 0)
-        terms, batch = {}, []
-        if self.w_label > 0:
-            terms["label"] = self.w_label * F.cross_entropy(t.logits, y)
+        terms, batch = {"label": self.w_label * F.cross_entropy(t.logits, y)}, []
         if self.statistics is not None:
             terms["bn"] = self.w_bn * bn_statistics(self.statistics.mix(t.moments), over=self.bn_over)
             batch = [(m.mean, m.var) for m in t.moments]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ class DAFL(Method):
 
     paper: ClassVar[str] = "Chen et al., Data-Free Learning of Student Networks, ICCV 2019, arXiv:1904.01186"
     needs: ClassVar[frozenset[str]] = frozenset({"input_gradient", "linear_head", "sides"})
+    paper_settings: ClassVar[dict[str, Any]] = {  # the released command's for CIFAR-10
+        "w_onehot": 0.05, "alpha": 0.01, "nz": 1000, "batch_size": 1024, "lr_g": 0.02, "schedule": "step",
+    }  # fmt: skip
 
     # the objective
     w_onehot: Weight = 1.0

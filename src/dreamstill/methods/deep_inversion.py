@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ class DeepInversion(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient"})
     spares: ClassVar[dict[str, str]] = {"bn": "w_bn 0"}
     shows: ClassVar[Shows] = "stored"
+    paper_settings: ClassVar[dict[str, Any]] = {"inner_steps": 2000, "bn_over": "sum"}  # on CIFAR-10
 
     # the images
     inner_steps: Annotated[Count, Small(2)] = 500

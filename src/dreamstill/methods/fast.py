@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,10 @@ class Fast(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "sides"})
     spares: ClassVar[dict[str, str]] = {"bn": "w_bn 0"}
     shows: ClassVar[Shows] = "stored"
+    paper_settings: ClassVar[dict[str, Any]] = {  # the released script's, of ten steps a batch
+        "images": 200, "w_bn": 10.0, "bn_over": "sum", "w_label": 0.4, "w_adv": 1.1, "width": 64, "student_steps": 400,
+        "warmup": 20, "batch_size": 256, "lr_s": 0.2,
+    }  # fmt: skip
 
     # the images
     inner_steps: Annotated[Count, Small(2)] = 10

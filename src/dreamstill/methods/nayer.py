@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,10 @@ class NAYER(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "sides"})
     spares: ClassVar[dict[str, str]] = {"bn": "w_bn 0"}
     shows: ClassVar[Shows] = "stored"
+    paper_settings: ClassVar[dict[str, Any]] = {  # the released command's for CIFAR-10
+        "inner_steps": 30, "images": 400, "w_bn": 10.0, "bn_over": "sum", "w_adv": 1.33, "nz": 1000, "width": 64,
+        "student_steps": 200, "warmup": 200, "batch_size": 512, "lr_s": 0.2,
+    }  # fmt: skip
 
     # the images
     embeddings: str | None = None
@@ -152,10 +156,8 @@ class NAYER(Method):
 
     def phases(self, steps: int) -> list[Phase]:
         """Some batches of images first, then a batch every ``student_steps`` student steps."""
-        return [
-            Phase("warm up", self.warmup, self.synthesis, alike=True),
-            Phase("distil", -(-steps // self.student_steps), self.step, alike=True),
-        ]
+        first = Phase("warm up", self.warmup, self.synthesis, alike=True)
+        return [first, Phase("distil", -(-steps // self.student_steps), self.step, alike=True)]
 
     def step(self, engine: Engine) -> None:
         """One batch of images, and the student's steps on all that are stored."""
@@ -195,9 +197,7 @@ class NAYER(Method):
         """``L_G``, on randomly cropped and mirrored images, and the batch's statistics."""
         x = crop_flip(self.made(image), shift, coins if self.flip else None, self.crop)
         t = self.teacher(x, stats=self.w_bn > 0)
-        terms, seen = {}, []
-        if self.w_label > 0:
-            terms["label"] = self.w_label * F.cross_entropy(t.logits, image % self.classes)
+        terms, seen = {"label": self.w_label * F.cross_entropy(t.logits, image % self.classes)}, []
         if self.statistics is not None:
             terms["bn"] = self.w_bn * bn_statistics(self.statistics.mix(t.moments), over=self.bn_over)
             seen = [(m.mean, m.var) for m in t.moments]
