@@ -35,13 +35,14 @@ def all_images(method):
 
 def test_a_layer_makes_one_image_of_each_class():
     torch.manual_seed(0)
-    noisy = NoisyLayers(torch.randn(4, 6), images=10, nz=5).eval()
+    embeddings = torch.randn(4, 6)
+    noisy = NoisyLayers(embeddings, images=10, nz=5)
+    normed = torch.nn.BatchNorm1d(6)(embeddings)  # over the classes
     z = noisy(torch.arange(10))
     assert z.shape == (10, 5)
     assert len(noisy.layers) == 3
-    for i in range(10):  # by hand; in eval mode a fresh batch norm leaves things as they are, but for its epsilon
-        expected = noisy.layers[i // 4](noisy.embeddings[i % 4][None] / (1 + 1e-5) ** 0.5)[0]
-        torch.testing.assert_close(z[i], expected)
+    for i in range(10):
+        torch.testing.assert_close(z[i], noisy.layers[i // 4](normed[i % 4]))
     torch.testing.assert_close(noisy(torch.tensor([7])), z[7:8])  # whatever else is in the batch
     assert torch.cdist(z, z).fill_diagonal_(1).min() > 1e-3  # no two are alike
 
@@ -102,10 +103,11 @@ def test_embeddings_come_from_a_file_and_are_declared(tmp_path):
     np.save(tmp_path / "text.npy", vectors.numpy())
     for name in ("text.safetensors", "text.npy"):
         method, _ = ready(embeddings=str(tmp_path / name))
-        torch.testing.assert_close(method.noisy.module.embeddings.float(), vectors)
+        apart = (vectors - vectors.mean(0)) / (vectors.var(0, correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(method.noisy.module.inputs.float(), apart)
         assert method.outside_used == ("vectors of the class names, from a file",)
     method, _ = ready()
-    assert torch.equal(method.noisy.module.embeddings.float(), torch.eye(4))
+    assert method.noisy.module.inputs.argmax(1).tolist() == [0, 1, 2, 3]  # one-hot
     assert method.outside_used == ()
 
 

@@ -35,25 +35,25 @@ from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Who
 class NoisyLayers(nn.Module):
     """``z_i = W_l norm(e_y) + b_l``: a layer l for every ``k`` images in a row, which are of the ``k`` classes.
 
-    So two images of a batch never have class and layer in common.
+    So two images of a batch never have class and layer in common. A batch norm before the layers would see every class
+    equally often, and W takes in its scale and shift: so its result is computed once.
     """
 
-    embeddings: Tensor
+    inputs: Tensor
 
     def __init__(self, embeddings: Tensor, images: int, nz: int) -> None:
         super().__init__()
         self.k, d = embeddings.shape
-        self.register_buffer("embeddings", embeddings, persistent=False)
-        self.norm = nn.BatchNorm1d(d)
+        var, mean = torch.var_mean(embeddings, dim=0, correction=0)
+        self.register_buffer("inputs", (embeddings - mean) / (var + 1e-5).sqrt(), persistent=False)
         self.linear = [nn.Linear(d, nz) for _ in range(-(-images // self.k))]
         self.layers = nn.ModuleList(self.linear)
 
     def forward(self, image: Tensor) -> Tensor:
         """The places of images in the batch (int64 ``b``) to ``b nz``."""
-        e = self.norm(self.embeddings[image % self.k])
         every = torch.stack([layer.weight for layer in self.linear]), torch.stack([layer.bias for layer in self.linear])
         weight, bias = (x[image // self.k] for x in every)
-        return torch.einsum("bzd,bd->bz", weight, e) + bias
+        return torch.einsum("bzd,bd->bz", weight, self.inputs[image % self.k]) + bias
 
 
 @dataclass
