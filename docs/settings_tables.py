@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from dreamstill import methods
-from dreamstill.commands.methods import settings_of
+from dreamstill.commands.methods import of_paper, settings_of
 
 PAGES = Path(__file__).parent / "methods"
 MARKED = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end of settings -->)", re.S)
@@ -18,7 +18,9 @@ def table(name: str) -> str:
     rows = [("setting", "default", "range", "meaning, and where the default comes from"), ("---",) * 4]
     for s in settings_of(methods.get(name)):
         rows.append((f"`{s.name}`", s.default, s.range, s.meaning.replace("``", "`").replace("|", r"\|")))
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    preset = of_paper(methods.get(name)).replace("--preset paper", "`--preset paper`")
+    return text if methods.get(name).control else f"{text}\n{preset}\n"
 
 
 def filled(text: str) -> str:

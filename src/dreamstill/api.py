@@ -29,6 +29,7 @@ def distill(
     student_checkpoint: str | None = None,
     student_args: dict[str, Any] | None = None,
     method: str | dict[str, Any] = "auto",
+    preset: str | None = None,
     num_classes: int | None = None,
     image_size: int | list[int] | None = None,
     channels: int | None = None,
@@ -77,6 +78,8 @@ def distill(
         method: auto chooses method and settings by the teacher, the images given and the budget. Or a method's name,
             or {name: ddad, alpha: 0.1}; on the command line --method ddad --method.alpha 0.1. dreamstill methods ddad
             lists its settings.
+        preset: paper sets what the named method's paper or released code has where its default is ours. A setting that
+            you give stands.
         num_classes: how many classes the teacher tells apart.
         image_size: side of the images, or [height, width].
         channels: channels of the images; 3 if neither you nor the checkpoint says.
@@ -122,6 +125,7 @@ def distill(
         student_checkpoint=student_checkpoint,
         student_args=student_args,
         method=method,
+        preset=preset,
         num_classes=num_classes,
         image_size=image_size,
         channels=channels,
@@ -292,37 +296,13 @@ def train(
     from dreamstill.commands.train import run_training
 
     settings = TrainSettings(
-        network=network,
-        data=data,
-        split=split,
-        data_root=data_root,
-        network_args=network_args,
-        image_size=image_size,
-        set_size=set_size,
-        channels=channels,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        warmup=warmup,
-        label_smoothing=label_smoothing,
-        crop=crop,
-        flip=flip,
-        scale=scale,
-        relight=relight,
-        class_weights=class_weights,
-        limit=limit,
-        seed=seed,
-        precision=precision,
-        compile=compile,
-        device=device,
-        out=out,
-        resume=resume,
-        checkpoint_seconds=checkpoint_seconds,
-        evaluations=evaluations,
+        network=network, data=data, split=split, data_root=data_root, network_args=network_args, image_size=image_size,
+        set_size=set_size, channels=channels, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
+        momentum=momentum, warmup=warmup, label_smoothing=label_smoothing, crop=crop, flip=flip, scale=scale,
+        relight=relight, class_weights=class_weights, limit=limit, seed=seed, precision=precision, compile=compile,
+        device=device, out=out, resume=resume, checkpoint_seconds=checkpoint_seconds, evaluations=evaluations,
         quiet=quiet,
-    )
+    )  # fmt: skip
     return run_training(settings)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from dreamstill.losses.contrastive import supervised_contrast
+from dreamstill.losses.contrastive import instance_contrast, supervised_contrast
 
 E = math.e
 
@@ -101,3 +101,25 @@ def test_a_small_temperature_does_not_overflow():
     loss.backward()
     assert loss.isfinite()
     assert all(v.grad.isfinite().all() for v in views)
+
+
+def test_an_image_among_others_by_hand():
+    queries, keys, others = unit(0, 90), unit(0, 90), unit(180)
+    # Cosines with the two keys and the other: 1, 0, -1 and 1, 0, 0.
+    expected = (math.log(1 + 1 / E + 1 / E**2) + math.log(1 + 2 / E)) / 2
+    assert instance_contrast(queries, keys, others, tau=1.0).item() == pytest.approx(expected, abs=1e-12)
+    nothing = others[:0]
+    assert instance_contrast(queries, keys, nothing, tau=0.5).item() == pytest.approx(math.log(1 + E**-2), abs=1e-12)
+
+
+def test_equal_images_cannot_be_told_apart_and_others_make_it_harder():
+    same = unit(30, 30)
+    assert instance_contrast(same, same, unit(30, 30, 30)).item() == pytest.approx(math.log(5), abs=1e-12)
+    near, far = (instance_contrast(unit(0), unit(10), unit(x), 0.5) for x in (20, 120))
+    assert near > far
+
+
+def test_the_gradient_of_the_contrast_of_images_is_right():
+    q, k = (v.requires_grad_() for v in drawn(3, 4, 0))
+    others = drawn(2, 4, 5)[0].requires_grad_()
+    assert gradcheck(lambda a, b, c: instance_contrast(a, b, c, 0.5), (q, k, others))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from dreamstill.losses.distillation import kl, l1, mse
+from dreamstill.losses.distillation import agreed_kl, jensen_shannon, kl, l1, mse
 from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.soft_targets import entropy, feature_size, target_kl
@@ -35,6 +35,32 @@ def test_l1_and_mse_known_values():
     s, t = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, 1.0]])
     assert l1(s, t).item() == 2.0
     assert mse(s, t).item() == 5.0
+
+
+def test_jensen_shannon_known_values():
+    sure, other = (torch.tensor([[a, b]], dtype=torch.float64) for a, b in ((80.0, 0.0), (0.0, 80.0)))
+    assert jensen_shannon(sure, other).item() == pytest.approx(math.log(2), abs=1e-12)  # the most there is
+    student, teacher = torch.tensor([[0.5, 0.5]]).double().log(), torch.tensor([[0.75, 0.25]]).double().log()
+    of_t = 0.75 * math.log(0.75 / 0.625) + 0.25 * math.log(0.25 / 0.375)
+    of_s = 0.5 * math.log(0.5 / 0.625) + 0.5 * math.log(0.5 / 0.375)
+    assert jensen_shannon(student, teacher).item() == pytest.approx((of_t + of_s) / 2, abs=1e-12)
+
+
+@given(shapes)
+def test_jensen_shannon_is_symmetric_and_bounded(shape):
+    s, t = logits(shape), logits((shape[0], shape[1], shape[2] + 1))
+    value = jensen_shannon(s, t)
+    assert -1e-12 <= value <= math.log(2) + 1e-12
+    assert torch.allclose(jensen_shannon(t, s), value, atol=1e-12)
+    assert jensen_shannon(s, s + 3).abs() < 1e-10
+
+
+def test_agreed_kl_counts_the_images_with_one_answer_alone():
+    student = torch.tensor([[0.6, 0.4], [0.6, 0.4]], dtype=torch.float64).log()
+    teacher = torch.tensor([[0.75, 0.25], [0.25, 0.75]], dtype=torch.float64).log()
+    expected = (0.75 * math.log(0.75 / 0.6) + 0.25 * math.log(0.25 / 0.4)) / 2
+    assert agreed_kl(student, teacher).item() == pytest.approx(expected, abs=1e-12)
+    assert agreed_kl(student[1:], teacher[1:]).item() == 0.0
 
 
 @given(shapes, st.floats(0.5, 20))
@@ -74,7 +100,9 @@ def test_the_gradient_of_kl_is_about_as_large_at_any_temperature():
     assert norms[2] == pytest.approx(norms[1], rel=0.05)
 
 
-@pytest.mark.parametrize("fn", [lambda s, t: kl(s, t, 4.0), mse, l1, lambda s, t: balance(s) + onehot(t)])
+@pytest.mark.parametrize(
+    "fn", [lambda s, t: kl(s, t, 4.0), mse, l1, lambda s, t: balance(s) + onehot(t), jensen_shannon, agreed_kl]
+)
 def test_gradients(fn):
     s, t = logits((3, 4, 1)).requires_grad_(), logits((3, 4, 2)).requires_grad_()
     assert gradcheck(fn, (s, t))
@@ -100,6 +128,7 @@ def test_bn_statistics_norms_grow_linearly_and_average_over_layers():
     assert bn_statistics([one]).item() == pytest.approx(5.0)
     assert bn_statistics([two]).item() == pytest.approx(10.0)
     assert bn_statistics([one, two]).item() == pytest.approx(7.5)
+    assert bn_statistics([one, two], over="sum").item() == pytest.approx(15.0)
 
 
 def test_gaussian_kl_known_value():

@@ -40,6 +40,7 @@ VARIANTS = {  # switches that change the algorithm: the same tests for them
     "cgdd two_stage": {"mode": "two_stage"},
     "cgdd hint": {"feat": "hint", "kd": "l1", "mask": False, "condition": "ccbn"},
     "cgdd unlabelled": {"condition": "none", "w_at": 0.0},
+    "deep_inversion adaptive": {"w_adv": 1.0, "warmup": 1, "student_steps": 3, "pixels": "free", "jitter": False},
     "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lambda_a": 0.0},
     "soft_target port": {"redraw_targets": True, "jitter": True, "exchanged": True, "correlate": "inputs", "w_tv": 1.0},
     "hidfd bare": {"w_transfer": 0.0, "w_blend": 0.0, "w_smooth": 0.0, "inflation": 0, "align": "pooled"},
@@ -316,7 +317,8 @@ SWITCHES = {
 def test_which_methods_take_maps():
     assert DENSE == ["ddad", "noise", "random_generator", "real_data"]
     assert {n for n in NAMES if n not in DENSE} == {
-        "cgdd", "collected_only", "cpsc", "fast", "hidfd", "soft_target", "transfer"
+        "cgdd", "cmi", "collected_only", "cpsc", "dafl", "deep_inversion", "fast", "hidfd", "nayer", "soft_target",
+        "transfer", "zskt",
     }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ VARIANTS = {
     "cgdd": {"pre": 0.5, "w_adv_maps": 1.0, "w_act": 0.1, "student_steps": 2},
     "cgdd reuse": {"reuse": True, "w_at": 0.0, "crop": 0},
     "cgdd two_stage": {"mode": "two_stage", "feat": "hint", "condition": "multiply"},
+    "deep_inversion": {"w_adv": 1.0, "warmup": 1, "student_steps": 4},
     "soft_target stored": {"crop": 0, "flip": False, "noise": 0.0, "space": "dirichlet", "lr_s": 0.01},
     "soft_target port": {
         "redraw_targets": True, "jitter": True, "pixels": "rescale", "w_tv": 1.0, "w_norm": 1.0, "lr_s": 0.01

@@ -49,7 +49,18 @@ def list_methods(name: str | None, as_json: bool) -> list[dict[str, Any]]:
         for s in explained:
             table.add_row(s.name, s.default, s.range, s.meaning.replace("``", ""))
         Console().print(table, markup=False)
+        print(of_paper(methods.get(name)))
     return found
+
+
+def of_paper(cls: type[Any]) -> str:
+    """What ``--preset paper`` does, in a sentence."""
+    if cls.control:
+        return "A control has no published settings, and --preset does not go with it."
+    if not cls.paper_settings:
+        return "--preset paper changes nothing: no default is ours where a published setting is known."
+    listed = ", ".join(f"{name} {_as_yaml(value)}" for name, value in cls.paper_settings.items())
+    return f"--preset paper sets {listed}."
 
 
 def _row(name: str, cls: type[Any]) -> dict[str, Any]:
@@ -61,6 +72,7 @@ def _row(name: str, cls: type[Any]) -> dict[str, Any]:
         "outside": list(cls.outside),
         "tasks": sorted(cls.tasks),
         "settings": {f.name: _default(f) for f in fields(cls)},
+        "paper_settings": dict(cls.paper_settings),
     }
 
 

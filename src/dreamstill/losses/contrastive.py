@@ -36,3 +36,19 @@ def supervised_contrast(views: Sequence[Tensor], labels: Tensor, tau: float = 0.
     count = positive.sum(1)
     of_anchor = -log_share.masked_fill(~positive, 0.0).sum(1) / count.clamp_min(1)
     return of_anchor.sum() / (count > 0).sum().clamp_min(1)
+
+
+def instance_contrast(queries: Tensor, keys: Tensor, others: Tensor, tau: float = 0.1) -> Tensor:
+    """Contrast of single images (InfoNCE): each query knows its own key among all keys and others, >= 0.
+
+    ``mean_i -log( exp(q_i k_i / tau) / (sum_j exp(q_i k_j / tau) + sum_m exp(q_i o_m / tau)) )``, as CMI asks it of
+    new images against earlier ones (arXiv:2105.08584). Does not decompose over ranks: give it all keys.
+
+    Args:
+        queries: features ``b d`` of one view of each image, of unit length, which is left to the caller.
+        keys: of another view of the same images, ``b d``.
+        others: of other images, ``m d``; none at first (``0 d``).
+        tau: temperature, positive.
+    """
+    similarities = queries @ torch.cat([keys, others]).T / tau
+    return F.cross_entropy(similarities, torch.arange(len(queries), device=queries.device))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,6 +56,29 @@ def kl(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     log_s = F.log_softmax(student / tau, dim=1)
     log_t = F.log_softmax(teacher / tau, dim=1)
     return tau**2 * (log_t.exp() * (log_t - log_s)).sum(dim=1).mean()
+
+
+def jensen_shannon(student: Tensor, teacher: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of the two softmaxes, from 0 to ln 2 nats: ``KL(T || M) / 2 + KL(S || M) / 2``.
+
+    ``M`` is their mean. Symmetric, and bounded where two networks contradict each other with certainty.
+    """
+    log_s, log_t = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    log_m = torch.logaddexp(log_s, log_t) - math.log(2)
+    terms = log_t.exp() * (log_t - log_m) + log_s.exp() * (log_s - log_m)
+    return 0.5 * terms.sum(dim=1).mean()
+
+
+def agreed_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """``KL(T || S)`` of the images on which both have one answer, 0 for the others, mean over all, >= 0.
+
+    What CMI and its successors let an image be rewarded for (arXiv:2105.08584): near a border of the classes, and not
+    beyond it, where the teacher itself may be wrong.
+    """
+    log_s, log_t = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    divergence = (log_t.exp() * (log_t - log_s)).sum(dim=1)
+    right = (student.argmax(1) == teacher.argmax(1)).to(student.dtype)
+    return (right * divergence).mean()
 
 
 def masked_cross_entropy(

@@ -11,10 +11,11 @@ from torch import Tensor
 from dreamstill.networks.probes import Moments
 
 Form = Literal["norm", "gaussian_kl", "squared"]
+Over = Literal["mean", "sum"]
 
 
-def bn_statistics(moments: Sequence[Moments], form: Form = "norm") -> Tensor:
-    """Distance between the batch's statistics and the running ones, averaged over the layers, >= 0.
+def bn_statistics(moments: Sequence[Moments], form: Form = "norm", over: Over = "mean") -> Tensor:
+    """Distance between the batch's statistics and the running ones, averaged or summed over the layers, >= 0.
 
     ``norm``: ``||mean - running_mean||_2 + ||var - running_var||_2`` a layer (DeepInversion's released form).
     ``gaussian_kl``: the divergence of two Gaussians a channel, summed over channels (data-free quantisation form).
@@ -23,7 +24,8 @@ def bn_statistics(moments: Sequence[Moments], form: Form = "norm") -> Tensor:
     when the teacher changes.
     """
     term = {"norm": _norm, "gaussian_kl": _gaussian_kl, "squared": _squared}[form]
-    return torch.stack([term(m) for m in moments]).mean()
+    layers = torch.stack([term(m) for m in moments])
+    return layers.sum() if over == "sum" else layers.mean()
 
 
 def _norm(m: Moments) -> Tensor:

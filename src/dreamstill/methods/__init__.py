@@ -58,6 +58,8 @@ class Method:
     # Of: bn, input_gradient, linear_head, sides, doublings, real, collected, transfer.
     needs: ClassVar[frozenset[str]] = frozenset()
     spares: ClassVar[Mapping[str, str]] = {}  # the settings, in words, with which a need falls away
+    # What paper or released code has where a default is ours: ``--preset paper``.
+    paper_settings: ClassVar[Mapping[str, Any]] = {}
     outside: ClassVar[tuple[str, ...]] = ()  # outside information used besides the teacher's weights
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     control: ClassVar[bool] = False  # a yardstick, which is never advised
@@ -79,6 +81,11 @@ class Method:
     def needed(self) -> frozenset[str]:
         """What these settings need of the teacher, where that is less than ``needs``."""
         return self.needs
+
+    @property
+    def outside_used(self) -> tuple[str, ...]:
+        """The outside information that these settings use, where that is not ``outside``."""
+        return self.outside
 
     @property
     def images_a_step(self) -> int:

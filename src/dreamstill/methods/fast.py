@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,22 +20,15 @@ from torch.optim import SGD, Adam
 from dreamstill.data.augment import crop_flip
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
-from dreamstill.losses.distillation import kl
-from dreamstill.losses.statistics import bn_statistics
+from dreamstill.losses.distillation import agreed_kl, kl
+from dreamstill.losses.statistics import Over, bn_statistics
 from dreamstill.methods import Method, Phase, Shows
+from dreamstill.methods.parts.codes import Codes
 from dreamstill.methods.parts.fixed_views import FixedViews
 from dreamstill.methods.parts.moment_average import MomentAverage
 from dreamstill.networks.generators import Generator, Head, LargeGenerator
 from dreamstill.networks.network import Network
 from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight, Whole
-
-
-class Codes(nn.Module):
-    """The noise of one batch of images, as part of what is optimised."""
-
-    def __init__(self, batch: int, nz: int) -> None:
-        super().__init__()
-        self.z = nn.Parameter(torch.zeros(batch, nz))
 
 
 @dataclass
@@ -48,6 +41,10 @@ class Fast(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"bn", "input_gradient", "sides"})
     spares: ClassVar[dict[str, str]] = {"bn": "w_bn 0"}
     shows: ClassVar[Shows] = "stored"
+    paper_settings: ClassVar[dict[str, Any]] = {  # the released script's, of ten steps a batch
+        "images": 200, "w_bn": 10.0, "bn_over": "sum", "w_label": 0.4, "w_adv": 1.1, "width": 64, "student_steps": 400,
+        "warmup": 20, "batch_size": 256, "lr_s": 0.2,
+    }  # fmt: skip
 
     # the images
     inner_steps: Annotated[Count, Small(2)] = 10
@@ -59,7 +56,9 @@ class Fast(Method):
     meta: Literal["reptile", "off"] = "reptile"
     """How the generator's first weights are learnt: toward the adapted ones (paper, Reptile), or never."""
     w_bn: Weight = 30.0
-    """Weight of L_BN, the mean over the layers (ours)."""
+    """Weight of L_BN (ours)."""
+    bn_over: Over = "mean"
+    """L_BN is the ``mean`` over the layers (ours), or their ``sum`` (paper's code)."""
     w_label: Weight = 0.5
     """Weight of the teacher's cross-entropy with the class that was drawn (ours)."""
     w_adv: Weight = 0.0
@@ -174,16 +173,12 @@ class Fast(Method):
         terms, seen = {}, []
         if self.statistics is not None:
             moments = self.statistics.mix(t.moments)
-            terms["bn"] = self.w_bn * bn_statistics(moments)
+            terms["bn"] = self.w_bn * bn_statistics(moments, over=self.bn_over)
             seen = [(m.mean, m.var) for m in t.moments]
         if self.w_label > 0:
             terms["label"] = self.w_label * F.cross_entropy(t.logits, y)
         if self.w_adv > 0:
-            s = self.student(x)
-            log_s, log_t = F.log_softmax(s, dim=1), F.log_softmax(t.logits, dim=1)
-            divergence = (log_t.exp() * (log_t - log_s)).sum(dim=1)
-            right = (s.argmax(1) == t.logits.argmax(1)).to(s.dtype)
-            terms["adversarial"] = -self.w_adv * (right * divergence).mean()
+            terms["adversarial"] = -self.w_adv * agreed_kl(self.student(x), t.logits)
         return terms, seen
 
     def loss_first(self) -> Terms:

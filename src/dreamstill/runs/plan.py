@@ -54,7 +54,7 @@ class Plan:
         first, inputs = list(self.inputs.student_weights.outside), self.inputs
         if inputs.stored is not None:
             return first + inputs.stored.outside
-        return first + (list(self.method.outside) if inputs.collected is None else [inputs.collected.outside])
+        return first + (list(self.method.outside_used) if inputs.collected is None else [inputs.collected.outside])
 
 
 def plan_run(

@@ -15,6 +15,7 @@ from dreamstill.methods import Method
 from dreamstill.runs import auto, budget
 from dreamstill.runs.certificate import LEAST, SHARE
 from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
+from dreamstill.runs.preset import with_preset
 from dreamstill.runs.run import CURVE_IMAGES
 from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_method, method_spec
 
@@ -38,8 +39,9 @@ class Resolved:
 
 def resolve_run(settings: DistillSettings, began: float) -> Resolved:
     """Decide all that is open; ``began``: when the command did."""
+    named = with_preset(settings.method, settings.preset)
     if not auto.is_auto(settings):
-        method = build_method(settings.method)
+        method = build_method(named)
         inputs = distillation_inputs(settings, method)
         settings, hardware = _hardware(settings, method, inputs.given)
         return _measured(settings, method, inputs, hardware, began)

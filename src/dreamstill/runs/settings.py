@@ -28,7 +28,7 @@ class DistillSettings:
 
     command: ClassVar[str] = "distill"
     # Where and how it runs; and trust in a file is not handed on to whoever repeats the run.
-    unsaved: ClassVar[tuple[str, ...]] = ("minutes", "out", "resume", "dry_run", "unsafe_load", "quiet")
+    unsaved: ClassVar[tuple[str, ...]] = ("minutes", "preset", "out", "resume", "dry_run", "unsafe_load", "quiet")
 
     teacher: Any = None
     student: Any = None
@@ -37,6 +37,7 @@ class DistillSettings:
     student_checkpoint: str | None = None
     student_args: dict[str, Any] | None = None
     method: str | dict[str, Any] = "auto"
+    preset: str | None = None
     num_classes: int | None = None
     image_size: int | list[int] | None = None
     channels: int | None = None

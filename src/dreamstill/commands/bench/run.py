@@ -114,7 +114,9 @@ def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -
     settings = DistillSettings(**written, data_root=data_root, out=str(out), resume=resume, quiet=quiet)
     if not (out / "report.html").exists():
         run_distillation(settings)
-    elif others := differing(settings, [name for name in written if name != "minutes"], read_run(out / "config.yaml")):
+    elif others := differing(
+        settings, [name for name in written if name not in ("minutes", "preset")], read_run(out / "config.yaml")
+    ):
         was = ", ".join(f"{key} {value} where the row has {now}" for key, now, value in others)
         raise InputError(f"the finished run in {out} is of other settings, {was}: remove that folder to make it anew")
     summary = json.loads((out / "summary.json").read_text())

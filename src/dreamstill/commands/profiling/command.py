@@ -30,6 +30,7 @@ from dreamstill.files import write_json
 from dreamstill.methods import Method
 from dreamstill.runs.folder import new_folder
 from dreamstill.runs.machine import machine
+from dreamstill.runs.preset import with_preset
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.settings import ProfileSettings, build_method, method_spec
 
@@ -43,7 +44,8 @@ def run_profile(settings: ProfileSettings) -> dict[str, Any]:
     out = folder_for(settings.out)
     extras.say_left_out({"plots": "the charts in profile.html"})
     recipe, notes = with_fresh_weights(with_options(read_recipe(Path(settings.recipe)), settings))
-    method = build_method(recipe.settings.method)
+    named = with_preset(recipe.settings.method, recipe.settings.preset)
+    method = build_method(named)
     images = max([IMAGES, *(int(max(FACTORS) * n) for n in batches_of(method).values())])
     given, steps = given_of(recipe, images), steps_of(recipe)
     hardware = hardware_of(settings, recipe, method, given)
@@ -60,7 +62,7 @@ def run_profile(settings: ProfileSettings) -> dict[str, Any]:
         **take_apart(method, given, hardware, steps),
     }
     if hardware.compile:
-        compiled = compiled_phases(build_method(recipe.settings.method), given_of(recipe, images), hardware, steps)
+        compiled = compiled_phases(build_method(named), given_of(recipe, images), hardware, steps)
         for phase, times in zip(found["phases"], compiled, strict=True):
             phase["compiled"] = times
     found["run"] = whole_run(found["phases"], steps)

@@ -57,8 +57,13 @@ class Contrast:
         return supervised_contrast([self.gather(v) for v in views], self.gather(y), self.tau)
 
 
-def penultimate(network: Network, role: str) -> tuple[list[str], int]:
+def penultimate(network: Network, role: str, off: str = "gamma and gamma_s to 0") -> tuple[list[str], int]:
     """The tap, as a list of one, that sees what enters the network's classifier, and how many features that is.
+
+    Args:
+        network: the teacher or the student.
+        role: which of them.
+        off: the settings that do without, in words.
 
     Raises:
         InputError: there is no ``nn.Linear`` in it.
@@ -69,8 +74,8 @@ def penultimate(network: Network, role: str) -> tuple[list[str], int]:
     name = declared if named else last_linear(network.module)
     if name is None:
         raise InputError(
-            f"the {role} {network.name} has no nn.Linear whose input could be its features: the contrast needs them, "
-            "so take another network, or set gamma and gamma_s to 0"
+            f"the {role} {network.name} has no nn.Linear whose input could be its features: they are needed, "
+            f"so take another network, or set {off}"
         )
     layer = network.module.get_submodule(name)
     assert isinstance(layer, nn.Linear)
