@@ -49,7 +49,7 @@ class CPSC(Method):
     variant: Literal["repaired", "released"] = "repaired"
     """``released`` keeps what we take for errors of the released code: methods/released/cpsc.py (ours: repaired)."""
     alpha: Weight = 1.0
-    """Weight of the logit term (released: 1; for CIFAR-100 5, which drowned the pseudo-labels in a short trial)."""
+    """Weight of the logit term (released: 1; for CIFAR-100 5)."""
     beta: Weight = 1.0
     """Weight of the batch-norm term (released)."""
     gamma: Weight = 0.7
