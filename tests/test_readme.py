@@ -42,6 +42,17 @@ def test_the_script_of_ten_lines(tmp_path):
     assert "linear.weight" in torch.load(tmp_path / "student.pt", weights_only=True)
 
 
+def test_what_it_says_of_soft_targets_is_of_the_records():
+    from dreamstill.commands.bench.suite import read_suite
+    from dreamstill.commands.bench.tables import measured, score
+
+    (plan,) = [plan for plan in read_suite(ROOT / "benchmarks/cpu.yaml") if plan.key == "mnist"]
+    found = {row.name: row.spread(lambda s: score(s["student"])) for row in measured(plan)}
+    said = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+    assert f"describes them reach {found['soft targets']} % on MNIST" in said
+    assert f"The {found['soft targets, warped further']} % are of images with a prior" in said
+
+
 def test_every_command_it_names_is_there():
     from dreamstill import cli
 

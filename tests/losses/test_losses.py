@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from dreamstill.losses.distillation import agreed_kl, jensen_shannon, kl, l1, mse
+from dreamstill.losses.distillation import agreed_kl, floored_cross_entropy, jensen_shannon, kl, l1, mse
 from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.prior import balance, onehot
 from dreamstill.losses.soft_targets import entropy, feature_size, target_kl
@@ -29,6 +29,20 @@ def test_kl_known_value():
     # At a temperature, both sides are softened, and the whole is scaled back by its square.
     soft = torch.softmax(teacher / 2, 1), torch.softmax(student / 2, 1)
     assert kl(student, teacher, tau=2).item() == pytest.approx(4 * (soft[0] * (soft[0] / soft[1]).log()).sum().item())
+
+
+def test_an_image_below_the_floor_counts_as_the_floor_and_pulls_no_more():
+    shares = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], dtype=torch.float64)
+    x, y = shares.log().requires_grad_(), torch.tensor([0, 1, 0])
+    loss = floored_cross_entropy(x, y, 0.25)
+    loss.backward()
+    assert loss.item() == pytest.approx((0.25 + 0.25 + math.log(2)) / 3)  # -log 0.9 and -log 0.8 are below
+    assert x.grad[:2].abs().max() == 0
+    assert x.grad[2].tolist() == pytest.approx([-0.5 / 3, 0.5 / 3])
+    plain = (-math.log(0.9) - math.log(0.8) + math.log(2)) / 3
+    assert floored_cross_entropy(x, y).item() == pytest.approx(plain)
+    assert floored_cross_entropy(x, y, 0.1).item() == pytest.approx(plain + 0)  # all are above
+    assert floored_cross_entropy(x, y, 9.0).item() == 9
 
 
 def test_l1_and_mse_known_values():

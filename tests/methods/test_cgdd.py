@@ -255,6 +255,14 @@ def test_the_terms_are_those_of_the_docstring():
         assert kept["kept"].item() == (t.logits.argmax(1) == y).float().mean().item()
 
 
+def test_the_class_term_stops_where_it_is_satisfied():
+    method, engine = made(w_cls=2.0, label_floor=50.0, w_bn=0.0, w_adv=0.0, pre=0.0)
+    terms, _ = method.loss_g(*batch(method, engine))
+    assert terms["class"].item() == 100  # every image is below so high a floor
+    terms["class"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in method.generator.module.parameters())
+
+
 BASE_G, BASE_S = {"class", "bn", "adversarial"}, {"kd", "label", "kept", "attention"}
 
 

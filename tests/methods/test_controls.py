@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from helpers.prepared import RAMP, fed_to, images, mirrored, prepared
 
-from dreamstill.engine.schedules import cosine
+from dreamstill.engine.schedules import constant, cosine
 from dreamstill.losses.distillation import kl
 from dreamstill.methods.controls.collected_only import CollectedOnly
 from dreamstill.methods.controls.noise import Noise
@@ -47,6 +47,16 @@ def test_they_distil_by_kl_at_their_temperature_along_a_cosine(cls):
         expected = kl(method.student(x), engine.given.teacher(x), 3.0)
     assert list(found.values()) == [pytest.approx(expected.item())]
     assert method.opt_s.schedule is cosine
+
+
+def test_noise_is_learnt_by_the_distance_and_along_the_course_asked_for():
+    method, engine = prepared(Noise, loss="l1", schedule="constant")
+    x = to_float(images(16))
+    method.student.eval()
+    with torch.no_grad():
+        expected = F.l1_loss(method.student(x), engine.given.teacher(x))
+    assert method.loss_s(x)["l1"].item() == pytest.approx(expected.item())
+    assert method.opt_s.schedule is constant
 
 
 def test_labels_stay_with_their_image_and_are_what_is_learnt():

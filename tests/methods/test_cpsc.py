@@ -417,6 +417,15 @@ def test_weights_are_linear_and_zero_leaves_a_term_out():
     assert terms_of(views="teacher")[0]["contrast"] != pytest.approx(g["contrast"], rel=1e-3)
 
 
+@pytest.mark.parametrize("variant", ["repaired", "released"])
+def test_the_floor_is_of_the_generators_label_term_alone(variant):
+    g, s = terms_of(variant=variant)
+    floored_g, floored_s = terms_of(variant=variant, label_floor=50.0)
+    assert floored_g["label"] == pytest.approx(0.7 * 50)
+    assert floored_s == s
+    assert {**floored_g, "label": g["label"]} == g
+
+
 def test_the_batch_norm_term_is_a_sum_over_layers_or_their_mean():
     total, mean = (terms_of(bn_layers=form)[0]["bn"] for form in ("sum", "mean"))
     assert total == pytest.approx(2 * mean, rel=1e-5)  # the tiny teacher has two

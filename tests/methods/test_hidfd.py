@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from helpers.logs import Silent
 from helpers.networks import make_given, tiny_network
 
-from dreamstill.data.collected import ranked
+from dreamstill.data.collected import Ranking, ranked
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.methods import check_contract
@@ -568,6 +568,11 @@ def test_flexible_selection_lowers_the_bar_for_rare_classes():
     assert sorted(found.order.tolist()) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert found.sure.tolist() == sorted(found.sure.tolist(), reverse=True)
     assert sorted(ranked(logits_of, pixels, "confidence", 0.9, 100).order.tolist()) == [0, 1, 2, 3, 5, 6]
+
+
+def test_what_is_kept_is_counted_by_class():
+    kept = Ranking(torch.tensor([3, 1, 0]), torch.tensor([2, 0, 2]), torch.tensor([0.9, 0.75, 0.5]))
+    assert kept.facts(4) == {"kept": 3, "classes": [1, 0, 2, 0], "confidence": 0.75}
 
 
 def test_sizes_that_the_gan_cannot_make_are_said_before():

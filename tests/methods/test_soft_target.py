@@ -16,6 +16,7 @@ from dreamstill.data.load import load_images
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.soft_targets import entropy
+from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods.parts import soft_targets
 from dreamstill.methods.parts.optimised_images import Pixels
 from dreamstill.methods.soft_target import SoftTarget
@@ -356,6 +357,33 @@ def test_the_terms_and_their_weights():
     assert more["distance"] != pytest.approx(base["distance"], rel=1e-4)
     assert more["distance"] > 0
     assert more["tv"] == pytest.approx(2 * 2 / 6, rel=0.15)  # neighbours of uniform noise differ by 1/6 in square
+
+
+def with_batch_norm():
+    """A teacher whose batch norm remembers images of much less contrast than white noise."""
+    torch.manual_seed(0)
+    body = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 32), nn.ReLU(),
+        nn.Linear(32, 10),
+    )  # fmt: skip
+    network = Network(body, num_classes=10, image_size=8, channels=1, mean=[0.3], std=[0.4]).train()
+    for _ in range(30):
+        network(torch.rand(32, 1, 1, 1).expand(32, 1, 8, 8))
+    return network.eval()
+
+
+def test_with_w_bn_the_images_come_to_the_statistics_of_the_teachers_batch_norms():
+    ends = {}
+    for weight in (0.0, 3.0):
+        method, engine = made(with_batch_norm(), w_bn=weight, iterations=60, lr_x=0.1)
+        assert ("bn" in method.needed) == (weight > 0)
+        synthesise(method, engine)
+        seen = engine.frozen(engine.given.teacher, bn=True)(method.canvas.images.detach(), stats=True)
+        ends[weight] = bn_statistics(seen.moments).item()
+        if weight:
+            term = method.loss_x(method.wanted)["bn"].item()
+            assert term == pytest.approx(3 * ends[weight], rel=1e-4)
+    assert ends[3.0] < 0.3 * ends[0.0]
 
 
 def test_targets_drawn_anew_each_time_are_the_ports_way():

@@ -1,11 +1,15 @@
 """Settings that name a form, a weight or a schedule: what is set is what is computed."""
 
 import copy
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.prepared import RAMP, fed_to, mirrored, prepared
 
+from dreamstill import methods
 from dreamstill.engine import Engine
 from dreamstill.engine.schedules import cosine
 from dreamstill.losses.attention import attention_distance
@@ -133,3 +137,16 @@ def test_hidfds_smoothing_is_weighted():
     with torch.no_grad():
         terms, logits = method.loss_g(engine.noise(16, 8), engine.labels(16), method.frequencies.weights)
     assert terms["smooth"].item() == pytest.approx(0.3 * frequency_smoothing(logits, method.frequencies.weights).item())
+
+
+def test_the_pages_table_of_the_batch_norm_term_is_of_the_code():
+    text = (Path(__file__).parents[2] / "docs/methods.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\S+) \| ([\w ,]+) \| (sum|mean) \|", text, re.M)
+    compare = {name for name in methods.names() if "bn" in methods.get(name).needs}
+    assert {name for name, *_ in rows} == compare | {"soft_target"}  # the last one by request
+    for name, setting, default, distance, over in rows:
+        cls = methods.get(name)
+        known = {f.name: f.default for f in fields(cls)}
+        assert known[setting] == float(default), name
+        assert known.get("bn_layers", "mean") == over, name
+        assert (known.get("bn_form", "norm") == "squared") == ("squares" in distance), name

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.networks import tiny_network
 from torch import nn
 
@@ -152,3 +153,18 @@ def test_calibration_is_in_fifteen_bins():
     probs = torch.tensor([[0.81, 0.19], [0.89, 0.11]])
     found = metrics.score(probs.log(), torch.tensor([1, 0]))["ece"]
     assert found == pytest.approx((0.81 + 0.11) / 2, abs=1e-5)
+
+
+def test_the_spread_within_a_class_is_that_of_its_pairs():
+    right = torch.tensor([[1.0, 0], [0, 2], [3, 0], [0, 1]])
+    classes = torch.tensor([0, 0, 1, 2])
+    assert metrics.within_class_spread(right, classes) == pytest.approx(1)  # at right angles; two classes have no pair
+    assert metrics.within_class_spread(right[[0, 2, 1, 3]], torch.tensor([5, 5, 3, 3])) == pytest.approx(0, abs=1e-12)
+    assert metrics.within_class_spread(right, torch.arange(4)) is None
+    features, classes = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+    pairs = [
+        [1 - F.cosine_similarity(features[i], features[j], dim=0) for i in m for j in m if i < j]
+        for m in (range(c, 40, 3) for c in range(3))
+    ]
+    expected = sum(sum(p) / len(p) for p in pairs) / 3
+    assert metrics.within_class_spread(features, classes) == pytest.approx(float(expected), rel=1e-5)

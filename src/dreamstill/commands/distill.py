@@ -15,6 +15,7 @@ from dreamstill.networks.network import Network
 from dreamstill.report import write_report
 from dreamstill.runs.certificate import certify
 from dreamstill.runs.duration import duration
+from dreamstill.runs.feature_spread import feature_spread
 from dreamstill.runs.inputs import check_used
 from dreamstill.runs.plan import Finished, Plan, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams, kept_threads
@@ -69,6 +70,9 @@ def _own_results(done: Finished) -> dict[str, Any]:
     except (RuntimeError, InputError) as error:  # as below: the student is trained, and memory may be short
         found["certificate_error"] = first_line(error)
         print(f"no certificate: {found['certificate_error']}", flush=True)
+    found |= feature_spread(done)
+    if (ranking := plan.method.ranking) is not None:
+        found["collected"] = ranking.facts(plan.inputs.given.teacher.num_classes)
     if (bank := plan.method.transfer_set()) is not None:
         _write_set(plan, bank)
     found["clipped_share"] = max([found["clipped_share"], *(b.clipped_share for b in done.engine.banks.values())])

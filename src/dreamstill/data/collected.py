@@ -28,6 +28,11 @@ class Ranking(NamedTuple):
     labels: Tensor  # int64 ``m``: the teacher's classes of them
     sure: Tensor  # ``m``: its probability of that class
 
+    def facts(self, num_classes: int) -> dict[str, Any]:
+        """How many are kept, how they spread over the teacher's classes, and how sure it is of them."""
+        counts = torch.bincount(self.labels.cpu(), minlength=num_classes).tolist()
+        return {"kept": len(self.order), "classes": counts, "confidence": float(self.sure.median())}
+
 
 @dataclass(frozen=True)
 class Collected:

@@ -81,6 +81,19 @@ def agreed_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return (right * divergence).mean()
 
 
+def floored_cross_entropy(logits: Tensor, labels: Tensor, floor: float = 0.0) -> Tensor:
+    """Mean over images of ``max(CE, floor)``: an image whose cross-entropy is below the floor has no gradient.
+
+    Args:
+        logits: ``b k``.
+        labels: classes ``b``.
+        floor: in nats; 0.25 is an image that its class has 78 % of.
+    """
+    if floor == 0:
+        return F.cross_entropy(logits, labels)
+    return F.cross_entropy(logits, labels, reduction="none").clamp_min(floor).mean()
+
+
 def masked_cross_entropy(
     student: Tensor, labels: Tensor, kept: Tensor | None, average: Callable[[Tensor], Tensor]
 ) -> Tensor:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD, Adam
 
 from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import warm_cosine
 from dreamstill.errors import InputError
-from dreamstill.losses.distillation import kl, logit_distance
+from dreamstill.losses.distillation import floored_cross_entropy, kl, logit_distance
 from dreamstill.losses.statistics import bn_statistics
 from dreamstill.methods import Method, Phase
 from dreamstill.methods.parts.class_images import ClassImages
@@ -49,7 +48,7 @@ class CPSC(Method):
     variant: Literal["repaired", "released"] = "repaired"
     """``released`` keeps what we take for errors of the released code: methods/released/cpsc.py (ours: repaired)."""
     alpha: Weight = 1.0
-    """Weight of the logit term (released: 1; for CIFAR-100 5, which drowned the pseudo-labels in a short trial)."""
+    """Weight of the logit term (released: 1; for CIFAR-100 5)."""
     beta: Weight = 1.0
     """Weight of the batch-norm term (released)."""
     gamma: Weight = 0.7
@@ -58,6 +57,8 @@ class CPSC(Method):
     """Weight of the pseudo-labels' cross-entropy in the generator's loss (released); 0 leaves the idea out."""
     eta_s: Weight | None = None
     """The same in the student's loss; without it eta (released)."""
+    label_floor: Weight = 0.0
+    """Cross-entropy below which an image has no pull on the generator (ours: off; real ones of Fashion-MNIST: 0.23)."""
     gamma_s: Weight = 0.0
     """Weight of the contrast in the student's loss (released: 0; a page about the paper can be read otherwise)."""
     condition: Condition = "ccbn"
@@ -160,7 +161,7 @@ class CPSC(Method):
         if self.gamma > 0:
             terms["contrast"] = self.gamma * self.contrast(s, t, y)  # (4)
         if self.eta > 0:
-            terms["label"] = self.eta * self.cross_entropy(t.logits, y)
+            terms["label"] = self.eta * self.cross_entropy(t.logits, y, self.label_floor)
         return terms, (images, t.logits)
 
     def loss_s(self, images: Tensor, y: Tensor, logits: Tensor | None = None) -> Terms:
@@ -175,9 +176,9 @@ class CPSC(Method):
             terms["label"] = eta * self.cross_entropy(s.logits, y)
         return terms
 
-    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Of logits ``b k`` with the pseudo-labels ``b``."""
-        return F.cross_entropy(logits, y)
+    def cross_entropy(self, logits: Tensor, y: Tensor, floor: float = 0.0) -> Tensor:
+        """Of logits ``b k`` with the pseudo-labels ``b``; an image's own is at least the floor."""
+        return floored_cross_entropy(logits, y, floor)
 
     def deliver(self) -> Network:
         """The student."""

@@ -21,9 +21,9 @@ from dreamstill.engine import Engine, Terms
 from dreamstill.engine.schedules import cosine
 from dreamstill.errors import InputError
 from dreamstill.losses.distillation import kl
-from dreamstill.losses.image import distance_from_mean, total_variation
 from dreamstill.losses.soft_targets import feature_size, target_kl
 from dreamstill.methods import Method, Phase, Shows
+from dreamstill.methods.parts.image_prior import ImagePrior
 from dreamstill.methods.parts.moved import moved
 from dreamstill.methods.parts.optimised_images import Account, Init, Pixels, halved_twice, jitter
 from dreamstill.methods.parts.soft_targets import features
@@ -85,6 +85,8 @@ class SoftTarget(Method):
     """Weight of the total variation (ours: not part of the method)."""
     w_norm: Weight = 0.0
     """Weight of the pixels' squared distance from the teacher's mean (ours: not part of the method)."""
+    w_bn: Weight = 0.0
+    """Weight of the batch-norm term, the mean over the layers (ours: not part of the method)."""
     lr_x: Weight = 0.03
     """Adam on the pixels, halved at 60 and 80 % of a batch (inferred; ZSKD code: 1e-3; port: 0.1 or 1e-3)."""
     init: Init = "uniform"
@@ -118,9 +120,10 @@ class SoftTarget(Method):
     def setup(self, engine: Engine) -> None:
         """The frozen teacher, the targets' distribution, the pixels, the set they are kept in, the student."""
         network, n, batches = engine.given.teacher, self.synthesis_batch, self.batches
-        self.level, self.mine, self.divergence = network.mean, engine.mine, partial(target_kl, tau=self.tau)
+        self.mine, self.divergence = engine.mine, partial(target_kl, tau=self.tau)
+        self.prior = ImagePrior(network, self.w_tv, self.w_norm, self.w_bn)
         self.tap = (self.activation or features(network)) if self.lambda_a > 0 else None
-        self.teacher = engine.frozen(network, taps=[self.tap] if self.tap else [])
+        self.teacher = engine.frozen(network, taps=[self.tap] if self.tap else [], bn=self.w_bn > 0)
         self.canvas, course = Pixels(n, network.channels, *network.image_size), halved_twice(batches, self.iterations)
         self.made, self.opt_x = engine.own("images", self.canvas, partial(Adam, lr=self.lr_x), course)
         self.wanted = engine.buffer("targets", torch.zeros(n, network.num_classes, dtype=engine.dtype))
@@ -164,20 +167,17 @@ class SoftTarget(Method):
             self.account.keep(engine, pixels, self.wanted, self.teacher, self.tau)
 
     def loss_x(self, y: Tensor, shift: Tensor | None = None, flip: Tensor | None = None) -> Terms:
-        """Eq. (4): the teacher says the targets of the images, with strong features."""
+        """Eq. (4): the teacher says the targets of the images, with strong features; and ours, what images are like."""
         images = self.mine(self.made())
         if shift is not None and flip is not None:
             images = roll_flip(images, shift, flip)
-        seen, square = self.teacher(images), 1.0 if self.tau_squared == "none" else self.tau**2
+        seen = self.teacher(images, stats=self.w_bn > 0)
+        square = 1.0 if self.tau_squared == "none" else self.tau**2
         terms = {"distance": square * self.divergence(seen.logits, y)}
         if self.tap:
             weight = self.lambda_a * (square if self.tau_squared == "both" else 1.0)
             terms["activation"] = -weight * feature_size(seen.taps[self.tap], self.reduction)
-        if self.w_tv > 0:
-            terms["tv"] = self.w_tv * total_variation(images)
-        if self.w_norm > 0:
-            terms["norm"] = self.w_norm * distance_from_mean(images, self.level)
-        return terms
+        return {**terms, **self.prior(images, seen)}
 
     def step(self, engine: Engine) -> None:
         """The algorithm's last part: imitate the teacher on the set."""
@@ -216,4 +216,5 @@ class SoftTarget(Method):
     def needed(self) -> frozenset[str]:
         """What these settings need of the teacher: nothing of its classifier where neither targets nor features do."""
         rewarded = self.lambda_a > 0 and self.activation is None
-        return self.needs - {"linear_head"} if self.space == "onehot" and not rewarded else self.needs
+        unread = {"linear_head"} if self.space == "onehot" and not rewarded else set()
+        return (self.needs | {"bn"} if self.w_bn > 0 else self.needs) - unread

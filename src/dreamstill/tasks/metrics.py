@@ -56,6 +56,25 @@ def agreement(a: Tensor, b: Tensor) -> float:
     return float((a.argmax(1) == b.argmax(1)).double().mean())
 
 
+def within_class_spread(features: Tensor, classes: Tensor) -> float | None:
+    """How much the images of a class differ: the mean of ``1 - cos`` over pairs of a class, averaged over classes.
+
+    Args:
+        features: ``n d``; their lengths do not count.
+        classes: int64 ``n``.
+
+    Returns:
+        0 where all features of a class point the same way, 1 where they are at right angles; None if no class has two.
+    """
+    unit, found = F.normalize(features.double(), dim=1), []
+    for c in classes.unique():
+        mine = unit[classes == c]
+        n = len(mine)
+        if n > 1:  # the cosines of all pairs are the square of the sum, less the squares
+            found.append(1 - (mine.sum(0).square().sum() - mine.square().sum()) / (n * (n - 1)))
+    return float(torch.stack(found).mean()) if found else None
+
+
 def class_shares(predicted: Tensor, k: int) -> Tensor:
     """Share of each of ``k`` classes among predictions (int64 ``n``): float64 ``k``, which sum to 1."""
     return torch.bincount(predicted, minlength=k).double() / max(len(predicted), 1)

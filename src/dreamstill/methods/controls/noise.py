@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import SGD
 
 from dreamstill.engine import Engine, Terms
-from dreamstill.engine.schedules import cosine
-from dreamstill.losses.distillation import kl
 from dreamstill.methods import Method, Phase
+from dreamstill.methods.parts.decay import decay
+from dreamstill.methods.parts.distance import distance
 from dreamstill.networks.network import Network
 from dreamstill.ranges import Batch, Below1, Count, Positive, Small, Weight
 
@@ -27,17 +27,21 @@ class Noise(Method):
     control: ClassVar[bool] = True
 
     # the objective
+    loss: Literal["kl", "l1"] = "kl"
+    """``kl`` at temperature ``tau`` (ours), or ``l1`` on the logits (DFAD's distance)."""
     tau: Positive = 4.0
-    """Temperature of the distillation (ours)."""
+    """Temperature of ``kl`` (ours)."""
     # optimisation
     batch_size: Annotated[Count, Small(16), Batch()] = 256
     """Images a step (ours)."""
     lr_s: Weight = 0.1
-    """Learning rate of SGD, along a cosine (ours)."""
+    """Learning rate of SGD (ours)."""
     momentum: Below1 = 0.9
     """Momentum of SGD (ours)."""
     weight_decay: Weight = 5e-4
     """Weight decay of SGD (ours)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Course of the learning rate (ours)."""
 
     def setup(self, engine: Engine) -> None:
         """The frozen teacher and the student."""
@@ -45,7 +49,8 @@ class Noise(Method):
         self.shape = (engine.given.teacher.channels, *engine.given.teacher.image_size)
         self.teacher = engine.frozen(engine.given.teacher)
         self.network = engine.given.student
-        self.student, self.opt_s = engine.own("student", self.network, sgd, cosine)
+        self.student, self.opt_s = engine.own("student", self.network, sgd, decay(self.schedule))
+        self.distance = distance(self.loss, self.tau)
 
     def phases(self, steps: int) -> list[Phase]:
         """One student step an iteration."""
@@ -59,7 +64,7 @@ class Noise(Method):
         """Student: agree with the teacher."""
         with torch.no_grad():
             t = self.teacher(images).logits
-        return {"kl": kl(self.student(images), t, self.tau)}
+        return {self.loss: self.distance(self.student(images), t)}
 
     def deliver(self) -> Network:
         """The student."""

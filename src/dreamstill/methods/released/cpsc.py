@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dreamstill.engine import Engine
+from dreamstill.losses.distillation import floored_cross_entropy
 from dreamstill.methods.cpsc import CPSC
 
 
@@ -28,9 +28,9 @@ class ReleasedCPSC(CPSC):
         self.contrast.scaled = nn.Identity()  # its output has any length
         self.l_2 = partial(self.l_2, guard=0.0)  # with log_mse a perfect student has a loss of minus infinity
 
-    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+    def cross_entropy(self, logits: Tensor, y: Tensor, floor: float = 0.0) -> Tensor:
         """Of probabilities, as if they were logits: of the softmax of a softmax."""
-        return F.cross_entropy(logits.softmax(1), y)
+        return floored_cross_entropy(logits.softmax(1), y, floor)
 
 
 def forget(opt: Optimizer, *_: Any) -> None:
