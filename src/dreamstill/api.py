@@ -10,6 +10,8 @@ from dreamstill.runs.settings import (
     DistillSettings,
     DoctorSettings,
     EvaluateSettings,
+    ExportFormat,
+    ExportSettings,
     Precision,
     ProfileSettings,
     TrainSettings,
@@ -217,6 +219,36 @@ def evaluate(
     return run_evaluation(settings)
 
 
+def export(
+    run: str,
+    *,
+    format: ExportFormat = "onnx",
+    out: str | None = None,
+    images: int = 256,
+    student: Any = None,
+    unsafe_load: bool = False,
+) -> dict[str, Any]:
+    """Write the student of a run in a form for deployment, for any batch size, checked against the student.
+
+    Beside the file lies a JSON with what was checked, versions and hashes, which is also returned. With 8 bits it has
+    size and time of teacher, student and file on this machine, and what the student loses.
+
+    Args:
+        run: a run folder, or for the forms in float32 a .safetensors file that dreamstill wrote.
+        format: onnx; onnx-int8, by onnxruntime; pt2, an exported program of torch; pt2-int8, by torchao; openvino.
+        out: the file to write; without it one in the run folder.
+        images: synthetic images that 8 bits are calibrated on; as many again measure the loss.
+        student: the network whose weights the run holds, where it was given in Python: package.module:factory, or in
+            Python such an nn.Module.
+        unsafe_load: import the code that the run names (package.module:factory) and load pickled checkpoints.
+    """
+    from dreamstill.commands.export import run_export
+
+    return run_export(ExportSettings(
+        run=run, format=format, out=out, images=images, student=student, unsafe_load=unsafe_load,
+    ))  # fmt: skip
+
+
 def train(
     network: Any = None,
     data: str | None = None,
@@ -292,37 +324,13 @@ def train(
     from dreamstill.commands.train import run_training
 
     settings = TrainSettings(
-        network=network,
-        data=data,
-        split=split,
-        data_root=data_root,
-        network_args=network_args,
-        image_size=image_size,
-        set_size=set_size,
-        channels=channels,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        warmup=warmup,
-        label_smoothing=label_smoothing,
-        crop=crop,
-        flip=flip,
-        scale=scale,
-        relight=relight,
-        class_weights=class_weights,
-        limit=limit,
-        seed=seed,
-        precision=precision,
-        compile=compile,
-        device=device,
-        out=out,
-        resume=resume,
-        checkpoint_seconds=checkpoint_seconds,
-        evaluations=evaluations,
-        quiet=quiet,
-    )
+        network=network, data=data, split=split, data_root=data_root, network_args=network_args,
+        image_size=image_size, set_size=set_size, channels=channels, epochs=epochs, batch_size=batch_size, lr=lr,
+        weight_decay=weight_decay, momentum=momentum, warmup=warmup, label_smoothing=label_smoothing, crop=crop,
+        flip=flip, scale=scale, relight=relight, class_weights=class_weights, limit=limit, seed=seed,
+        precision=precision, compile=compile, device=device, out=out, resume=resume,
+        checkpoint_seconds=checkpoint_seconds, evaluations=evaluations, quiet=quiet,
+    )  # fmt: skip
     return run_training(settings)
 
 
@@ -428,18 +436,9 @@ def profile(
     from dreamstill.commands.profiling.command import run_profile
 
     settings = ProfileSettings(
-        recipe=recipe,
-        device=device,
-        precision=precision,
-        compile=compile,
-        teacher=teacher,
-        num_classes=num_classes,
-        image_size=image_size,
-        channels=channels,
-        growth=growth,
-        out=out,
-        json=json,
-    )
+        recipe=recipe, device=device, precision=precision, compile=compile, teacher=teacher,
+        num_classes=num_classes, image_size=image_size, channels=channels, growth=growth, out=out, json=json,
+    )  # fmt: skip
     return run_profile(settings)
 
 
