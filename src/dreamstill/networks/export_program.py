@@ -48,14 +48,9 @@ def example(network: Network) -> Tensor:
     return torch.rand(2, network.channels, *network.image_size, generator=torch.Generator().manual_seed(0))
 
 
-def traced(network: Network, largest: int | None = None) -> torch.export.ExportedProgram:
-    """A network as a graph that takes any batch.
-
-    Args:
-        network: left as it is.
-        largest: batch, for what must know one beforehand.
-    """
-    batch = torch.export.Dim("batch", min=1, max=largest)
+def traced(network: Network) -> torch.export.ExportedProgram:
+    """A network as a graph that takes any batch; the network is left as it is."""
+    batch = torch.export.Dim("batch", min=1)
     with quiet(), torch.random.fork_rng(devices=[]):
         try:
             return torch.export.export(plain_copy(network), (example(network),), dynamic_shapes={"images": {0: batch}})
