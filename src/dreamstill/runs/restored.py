@@ -11,6 +11,7 @@ from dreamstill.errors import InputError
 from dreamstill.methods import Method
 from dreamstill.networks import builtin, state_dicts
 from dreamstill.networks.load import refuse_own_code
+from dreamstill.networks.programs import NAMES, PICKLED
 from dreamstill.networks.reused_classifier import NAME, base_of
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.config_file import read_run
@@ -78,7 +79,7 @@ def _settings_of(folder: Path, unsafe_load: bool) -> DistillSettings:
 
 
 def _check_can_be_built(name: str, role: str, folder: Path) -> None:
-    if ":" in name or name == NAME:
+    if ":" in name or name in (NAME, PICKLED, *NAMES.values()):  # the last lie whole in their files
         return
     try:
         builtin.find(name)
