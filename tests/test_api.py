@@ -20,6 +20,7 @@ PAIRS = [
     (api.distill, settings.DistillSettings),
     (api.train, settings.TrainSettings),
     (api.evaluate, settings.EvaluateSettings),
+    (api.export, settings.ExportSettings),
     (api.doctor, settings.DoctorSettings),
     (api.profile, settings.ProfileSettings),
 ]
@@ -55,6 +56,7 @@ def test_a_function_hands_every_argument_on(function, kind, monkeypatch):
         (api.train, ["network", "data"]),
         (api.synthesize, ["run"]),
         (api.evaluate, ["run"]),
+        (api.export, ["run"]),
         (api.doctor, ["teacher"]),
         (api.methods, ["name"]),
     ],

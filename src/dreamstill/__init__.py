@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dreamstill.methods as _methods
 from dreamstill import api
-from dreamstill.api import bench, demo, distill, doctor, evaluate, profile, synthesize, train
+from dreamstill.api import bench, demo, distill, doctor, evaluate, export, profile, synthesize, train
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +23,7 @@ __all__ = [
     "distill",
     "doctor",
     "evaluate",
+    "export",
     "load_student",
     "load_teacher",
     "methods",

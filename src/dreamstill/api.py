@@ -10,6 +10,8 @@ from dreamstill.runs.settings import (
     DistillSettings,
     DoctorSettings,
     EvaluateSettings,
+    ExportFormat,
+    ExportSettings,
     Precision,
     ProfileSettings,
     TrainSettings,
@@ -118,67 +120,47 @@ def distill(
     from dreamstill.commands.distill import run_distillation
 
     settings = DistillSettings(
-        teacher=teacher,
-        student=student,
-        teacher_checkpoint=teacher_checkpoint,
-        teacher_args=teacher_args,
-        student_checkpoint=student_checkpoint,
-        student_args=student_args,
-        method=method,
-        preset=preset,
-        num_classes=num_classes,
-        image_size=image_size,
-        channels=channels,
-        mean=mean,
-        std=std,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        precision=precision,
-        compile=compile,
-        device=device,
-        threads=threads,
-        data=data,
-        split=split,
-        set_size=set_size,
-        data_root=data_root,
-        real=real,
-        collected=collected,
-        transfer=transfer,
-        out=out,
-        resume=resume,
-        dry_run=dry_run,
-        unsafe_load=unsafe_load,
-        checkpoint_seconds=checkpoint_seconds,
-        checkpoint_steps=checkpoint_steps,
-        evaluations=evaluations,
-        onnx=onnx,
-        quiet=quiet,
-        checkpoint_key=checkpoint_key,
-        checkpoint_prefix=checkpoint_prefix,
-    )
+        teacher=teacher, student=student, teacher_checkpoint=teacher_checkpoint, teacher_args=teacher_args,
+        student_checkpoint=student_checkpoint, student_args=student_args, method=method, preset=preset, num_classes=num_classes,
+        image_size=image_size, channels=channels, mean=mean, std=std, steps=steps, minutes=minutes, seed=seed,
+        precision=precision, compile=compile, device=device, threads=threads, data=data, split=split,
+        set_size=set_size, data_root=data_root, real=real, collected=collected, transfer=transfer, out=out,
+        resume=resume, dry_run=dry_run, unsafe_load=unsafe_load, checkpoint_seconds=checkpoint_seconds,
+        checkpoint_steps=checkpoint_steps, evaluations=evaluations, onnx=onnx, quiet=quiet,
+        checkpoint_key=checkpoint_key, checkpoint_prefix=checkpoint_prefix,
+    )  # fmt: skip
     return run_distillation(settings)
 
 
 def synthesize(
-    run: str, *, n: int | None = None, out: str | None = None, seed: int = 0, unsafe_load: bool = False
+    run: str,
+    *,
+    n: int | None = None,
+    out: str | None = None,
+    seed: int = 0,
+    unsafe_load: bool = False,
+    balanced: bool = False,
+    shard_size: int = 1000,
 ) -> str:
     """Write the synthetic images of a run with the teacher's logits, or for segmentation its class of every pixel.
 
     New ones of its generator, or the transfer set of a method that keeps one. A file that ends in .parquet has the
-    Hugging Face image layout (image, label, logits), which dreamstill reads again as a labelled set.
+    Hugging Face image layout (image, label, logits), which dreamstill reads again as a labelled set. A folder gets
+    several such files and manifest.json; given again, a command that was killed goes on at the next file.
 
     Args:
         run: the run folder.
         n: how many images; without it 1000, or the whole transfer set.
-        out: the file to write, .safetensors or .parquet; without it images.safetensors in the run folder, or
-            transfer.parquet.
+        out: the file to write, .safetensors or .parquet, or a folder; without it images.safetensors in the run folder,
+            or transfer.parquet.
         seed: of the noise.
         unsafe_load: import the code that the run names (package.module:factory) and load pickled checkpoints.
+        balanced: as many images of each class, by what the teacher takes them for.
+        shard_size: images of a file in a folder.
     """
     from dreamstill.commands.synthesize import write_images
 
-    return write_images(run, n, out, seed, unsafe_load)
+    return write_images(run, n, out, seed, unsafe_load, balanced, shard_size)
 
 
 def evaluate(
@@ -219,6 +201,35 @@ def evaluate(
         teacher_checkpoint=teacher_checkpoint, limit=limit, unsafe_load=unsafe_load, student=student,
     )  # fmt: skip
     return run_evaluation(settings)
+
+
+def export(
+    run: str,
+    *,
+    format: ExportFormat = "onnx",
+    out: str | None = None,
+    images: int = 256,
+    student: Any = None,
+    unsafe_load: bool = False,
+) -> dict[str, Any]:
+    """Write the student of a run in a form for deployment, for any batch size, checked against the student.
+
+    Beside the file lies a JSON with what was checked, which is also returned. With 8 bits it says what the student
+    loses, and size and time of teacher, student and file on this machine.
+
+    Args:
+        run: a run folder, or for the forms in float32 a .safetensors file that dreamstill wrote.
+        format: onnx; onnx-int8, by onnxruntime; pt2, an exported program of torch; pt2-int8, by torchao; openvino.
+        out: the file to write; without it one in the run folder.
+        images: synthetic images that 8 bits are calibrated on; as many again measure the loss.
+        student: the network whose weights the run holds, where it was given in Python, as in evaluate.
+        unsafe_load: import the code that the run names (package.module:factory) and load pickled checkpoints.
+    """
+    from dreamstill.commands.export import run_export
+
+    return run_export(ExportSettings(
+        run=run, format=format, out=out, images=images, student=student, unsafe_load=unsafe_load,
+    ))  # fmt: skip
 
 
 def train(
@@ -296,12 +307,12 @@ def train(
     from dreamstill.commands.train import run_training
 
     settings = TrainSettings(
-        network=network, data=data, split=split, data_root=data_root, network_args=network_args, image_size=image_size,
-        set_size=set_size, channels=channels, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
-        momentum=momentum, warmup=warmup, label_smoothing=label_smoothing, crop=crop, flip=flip, scale=scale,
-        relight=relight, class_weights=class_weights, limit=limit, seed=seed, precision=precision, compile=compile,
-        device=device, out=out, resume=resume, checkpoint_seconds=checkpoint_seconds, evaluations=evaluations,
-        quiet=quiet,
+        network=network, data=data, split=split, data_root=data_root, network_args=network_args,
+        image_size=image_size, set_size=set_size, channels=channels, epochs=epochs, batch_size=batch_size, lr=lr,
+        weight_decay=weight_decay, momentum=momentum, warmup=warmup, label_smoothing=label_smoothing, crop=crop,
+        flip=flip, scale=scale, relight=relight, class_weights=class_weights, limit=limit, seed=seed,
+        precision=precision, compile=compile, device=device, out=out, resume=resume,
+        checkpoint_seconds=checkpoint_seconds, evaluations=evaluations, quiet=quiet,
     )  # fmt: skip
     return run_training(settings)
 
@@ -408,18 +419,9 @@ def profile(
     from dreamstill.commands.profiling.command import run_profile
 
     settings = ProfileSettings(
-        recipe=recipe,
-        device=device,
-        precision=precision,
-        compile=compile,
-        teacher=teacher,
-        num_classes=num_classes,
-        image_size=image_size,
-        channels=channels,
-        growth=growth,
-        out=out,
-        json=json,
-    )
+        recipe=recipe, device=device, precision=precision, compile=compile, teacher=teacher,
+        num_classes=num_classes, image_size=image_size, channels=channels, growth=growth, out=out, json=json,
+    )  # fmt: skip
     return run_profile(settings)
 
 

@@ -21,6 +21,7 @@ from dreamstill.runs.settings import DistillSettings, TrainSettings, one_sentenc
 COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
     "distill": (api.distill, None),
     "evaluate": (api.evaluate, "run"),
+    "export": (api.export, "run"),
     "train": (api.train, "network"),
     "doctor": (api.doctor, "teacher"),
     "methods": (api.methods, "name"),

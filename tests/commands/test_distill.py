@@ -70,7 +70,7 @@ def test_what_a_run_leaves(run, teacher_run):
     names = {p.name for p in run.iterdir()}
     assert names == {
         "config.yaml", "manifest.json", "metrics.csv", "tensorboard", "checkpoint", "student.safetensors",
-        "student.onnx", "samples.png", "summary.json", "report.html",
+        "student.onnx", "samples.png", "summary.json", "report.html", "README.md",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     for key in ("method", "wall_seconds", "steps", "seed", "device", "selection", "agreement"):

@@ -11,6 +11,7 @@ import torch
 from helpers.networks import make_given, tiny_network
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 import dreamstill
 from dreamstill.data import transfer_set
@@ -281,6 +282,21 @@ def test_images_of_a_run_whose_student_was_given_in_python(bare, runs, tmp_path)
             dreamstill.synthesize(str(tmp_path / "run"), n=3)
     else:
         assert len(load_file(dreamstill.synthesize(str(tmp_path / "run"), n=3))["pixels"]) == 3
+
+
+def test_images_of_a_run_whose_teacher_is_a_program(runs, tmp_path):
+    layers = (nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 4))
+    torch.jit.trace(nn.Sequential(*layers).eval(), torch.rand(2, 1, 8, 8)).save(tmp_path / "teacher.ts")
+    facts = {"num_classes": 4, "image_size": 8, "channels": 1, "mean": [0.3], "std": [0.4]}
+    method = {"name": "noise", "batch_size": 8}
+    distil(
+        runs, method=method, teacher_checkpoint=str(tmp_path / "teacher.ts"), unsafe_load=True,
+        out=str(tmp_path / "run"), **facts,
+    )  # fmt: skip
+    made = dreamstill.synthesize(str(tmp_path / "run"), n=3, unsafe_load=True)
+    assert len(load_file(made)["pixels"]) == 3
+    with pytest.raises(InputError, match="pass --unsafe-load"):
+        dreamstill.synthesize(str(tmp_path / "run"), n=3)
 
 
 @pytest.mark.parametrize("damage", [None, "{", "[]"])

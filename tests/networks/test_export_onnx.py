@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers.networks import tiny_network
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 from dreamstill.errors import InputError
@@ -126,6 +127,25 @@ def test_a_file_that_answers_differently_is_refused(tmp_path, monkeypatch, wrong
     with pytest.raises(InputError, match=r"differs from torch by (1|nan|9|2)"):
         export_onnx(flat(), tmp_path / "x.onnx")
     assert os.listdir(tmp_path) == []
+
+
+def linear_head():
+    """Its last map is flattened, so its first linear layer has another number of inputs than of outputs."""
+    torch.manual_seed(0)
+    module = builtin.build("lenet5_half", num_classes=4, channels=1, image_size=32)
+    return Network(module, num_classes=4, image_size=32, channels=1, mean=[0.3], std=[0.4], name="lenet5_half")
+
+
+@pytest.mark.parametrize("make", [lambda: tiny_network((4, 6), 0), linear_head], ids=["convnet", "lenet5_half"])
+def test_onnxruntimes_own_quantiser_takes_the_file(tmp_path, make):
+    network = make()
+    export_onnx(network, tmp_path / "x.onnx")
+    assert not onnx.load(tmp_path / "x.onnx").graph.value_info
+    quantize_dynamic(tmp_path / "x.onnx", tmp_path / "q.onnx", weight_type=QuantType.QUInt8)
+    images = torch.rand(64, 1, *network.image_size, generator=torch.Generator().manual_seed(3))
+    expected = run(tmp_path / "x.onnx", images)
+    assert np.abs(run(tmp_path / "q.onnx", images) - expected).max() < 0.1 * np.abs(expected).max()
+    assert any(node.op_type in ("MatMulInteger", "ConvInteger") for node in onnx.load(tmp_path / "q.onnx").graph.node)
 
 
 @pytest.mark.parametrize(("name", "size"), [("wrn_16_1", 16), ("lenet5_half", 32)])

@@ -1,5 +1,6 @@
 """Networks that lie whole in their file, and files of other kinds."""
 
+import copy
 import gzip
 import io
 import tarfile
@@ -100,6 +101,41 @@ def test_an_onnx_file_is_read(net, tmp_path):
     network = resolve(None, tmp_path / "net.onnx", **FACTS)
     assert answers(network, net)
     check_output(network)
+
+
+class Gelus(torch.nn.Module):
+    """What the newest operators of ONNX say in words of their own: GELU, a mean over axes, a reshape, a split."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(1, 8, 2, 2), torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        a, b = torch.nn.functional.gelu(self.first(x)).chunk(2, 1)
+        return self.last((a * b).reshape(-1, 4, 16).mean(2))
+
+
+@pytest.mark.slow
+def test_an_onnx_file_of_todays_exporter_is_read(tmp_path):
+    pytest.importorskip("onnx2torch")
+    torch.manual_seed(0)
+    net = Gelus().eval()
+    torch.onnx.export(net, (torch.rand(2, 1, 8, 8),), tmp_path / "net.onnx", dynamo=True, verbose=False,
+                      dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))  # fmt: skip
+    network = resolve(None, tmp_path / "net.onnx", **FACTS)
+    assert answers(network, net)
+    check_output(network)
+
+
+def test_an_onnx_file_that_is_read_wrongly_is_refused(net, tmp_path, monkeypatch):
+    onnx2torch = pytest.importorskip("onnx2torch")
+    torch.onnx.export(net, (torch.rand(2, 1, 8, 8),), str(tmp_path / "net.onnx"), dynamo=False,
+                      input_names=["x"], dynamic_axes={"x": {0: "n"}})  # fmt: skip
+    other = copy.deepcopy(net)
+    torch.nn.init.normal_(next(iter(other.parameters())))
+    monkeypatch.setattr(onnx2torch, "convert", lambda model: other)
+    with pytest.raises(InputError, match="onnx2torch reads wrongly"):
+        resolve(None, tmp_path / "net.onnx", **FACTS)
 
 
 def archive_of_others(path):

@@ -13,6 +13,7 @@ from dreamstill.errors import InputError, first_line, user_error
 from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.networks.network import Network
 from dreamstill.report import write_report
+from dreamstill.report.card import write_card
 from dreamstill.runs.certificate import certify
 from dreamstill.runs.duration import duration
 from dreamstill.runs.feature_spread import feature_spread
@@ -57,6 +58,7 @@ def _distil(found: Resolved, began: float) -> Network | None:
 
 def _finish(done: Finished) -> None:
     write_results(done, _own_results)
+    write_card(done.plan.out)
     # Last of all, because its presence says that the run is finished.
     write_report(done.plan.out)
 

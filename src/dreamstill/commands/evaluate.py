@@ -7,23 +7,20 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from dreamstill.errors import InputError
 from dreamstill.networks.libraries import is_library
 from dreamstill.networks.load import (
     FACTS,
     check_trained,
-    checkpoint_file,
     has_weights,
-    load_network,
     refuse_own_code,
     resolve,
 )
 from dreamstill.networks.network import Network
-from dreamstill.networks.reused_classifier import NAME, base_of
-from dreamstill.networks.state_dicts import read_state
+from dreamstill.networks.reused_classifier import base_of
 from dreamstill.runs.config_file import read_run
+from dreamstill.runs.delivered import delivered
 from dreamstill.runs.inputs import told_facts
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.settings import DistillSettings, EvaluateSettings, RunSettings
@@ -37,7 +34,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.evaluate`."""
     if settings.data is None:
         raise InputError("evaluate needs --data: digits, a name under --data-root, a parquet file, or class folders")
-    network = _network(settings)
+    network = delivered(settings.run, settings.student, settings.unsafe_load)
     run = _settings_of(settings.run)
     images = load_scored(
         network, settings.data, settings.split, root=settings.data_root,
@@ -58,20 +55,6 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
             if doubt := suspicion(who, scores["confusion"], images.classes):
                 print(doubt, flush=True)
     return result
-
-
-def _network(settings: EvaluateSettings) -> Network:
-    """The network of the run, built as it says or as was said now."""
-    student = settings.student
-    if isinstance(student, nn.Module):
-        return load_network(settings.run, student)
-    if student is None:
-        return load_network(settings.run, unsafe=settings.unsafe_load)
-    about = read_state(checkpoint_file(Path(settings.run))).description
-    facts = {key: about.get(key) for key in FACTS}
-    kwargs = {} if about.get("name") == NAME else about.get("kwargs")  # those of the classifier that it shares
-    built = resolve(student, None, kwargs=kwargs, unsafe=settings.unsafe_load, role="student", **facts)
-    return load_network(settings.run, built.module)
 
 
 def _settings_of(run: str) -> RunSettings | None:

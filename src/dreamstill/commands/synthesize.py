@@ -3,137 +3,87 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor
 
-from dreamstill.data.storage import nearest
-from dreamstill.data.transfer_set import ROWS, kept, write_set
-from dreamstill.engine import Engine
+from dreamstill.data.transfer_set import write_set
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
-from dreamstill.methods import Method
-from dreamstill.networks import builtin, state_dicts
-from dreamstill.networks.load import refuse_own_code
 from dreamstill.networks.network import Network
-from dreamstill.networks.pixels import to_uint8
 from dreamstill.networks.predict import predict
-from dreamstill.networks.reused_classifier import NAME, base_of
-from dreamstill.runs.checkpoints import Checkpoints
-from dreamstill.runs.config_file import read_run
-from dreamstill.runs.inputs import gather_images, resolve_student, resolve_teacher
 from dreamstill.runs.manifest import read_manifest
 from dreamstill.runs.random_numbers import kept_random_streams
-from dreamstill.runs.settings import DistillSettings, build_method, check_seed, method_spec
+from dreamstill.runs.restored import restored
+from dreamstill.runs.settings import check_seed
+from dreamstill.runs.shards import write_shards
+from dreamstill.runs.source import Source
 
 DEFAULT_IMAGES = 1000
 
 
 @kept_random_streams()
-def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool) -> str:
+def write_images(
+    run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool, balanced: bool, shard_size: int
+) -> str:
     """Carry out :func:`dreamstill.api.synthesize`."""
-    if n is not None and n < 1:
-        raise InputError(f"n is {n}: make at least 1 image")
+    for name, value in (("n", n), ("shard_size", shard_size)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: make at least 1 image")
     check_seed(seed)
-    if out is not None and Path(out).suffix not in (".parquet", ".safetensors"):
-        raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors")
+    if out is not None and Path(out).suffix not in (".parquet", ".safetensors", ""):
+        raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors, or a folder's")
     folder = Path(run)
-    engine, method, settings, fingerprint = _restored(folder, seed, unsafe_load)
+    engine, method, settings, fingerprint = restored(folder, seed, unsafe_load)
     teacher = engine.given.teacher
     bank = method.transfer_set()
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
+    _check_form(path, engine.given.task.name, balanced)
     about = {"run": folder.name, "seed": seed, **teacher.description()}
-    task = engine.given.task
-    if path.suffix == ".parquet" and task.name == "segmentation":
-        raise InputError(
-            f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
-            ".safetensors, which holds the images with the teacher's class of every pixel"
-        )
     about |= {"teacher_sha256": fingerprint, "outside": read_manifest(folder)["outside_information"]}
-    if path.suffix == ".parquet":
-        made = kept(bank, n) if bank is not None else _fresh(method, engine, n or DEFAULT_IMAGES)
-        count = write_set(path, made, teacher, _classes(folder, teacher), {**about, "method": settings.method})
+    source = Source(method, engine, bank, balanced)
+    classes = _classes(folder, teacher)
+    if path.suffix == "":
+        total = n or (len(bank) if bank is not None else DEFAULT_IMAGES)
+        sizes = [min(shard_size, total - start) for start in range(0, total, shard_size)]
+        whole = {
+            "source": {**about, "method": settings.method}, "balanced": balanced, "shard_size": shard_size,
+            "steps": settings.steps, "run_seed": settings.seed,
+        }  # fmt: skip
+        if (written := write_shards(path, sizes, source.shards(sizes), teacher, classes, whole)) < len(sizes):
+            print(f"{len(sizes) - written} shards were there already")
+        count = total
+    elif path.suffix == ".parquet":
+        count = write_set(path, source.pieces(n), teacher, classes, {**about, "method": settings.method})
     else:
-        pixels = to_uint8(method.synthesise(engine, n or DEFAULT_IMAGES)).cpu().contiguous()
-        count = len(pixels)
-        if task.name == "segmentation":  # maps of logits would be hundreds of times as large as the images
-            answers = {"labels": task.predict(teacher, pixels)}
-        else:
-            answers = {"logits": predict(teacher, pixels)}
-        atomic_write(path, save({"pixels": pixels, **answers}, metadata={"dreamstill": json.dumps(about)}))
-    what = "classes of every pixel" if task.name == "segmentation" else "logits"
+        count = _write_safetensors(path, source, n, about)
+    what = "classes of every pixel" if engine.given.task.name == "segmentation" else "logits"
     print(f"{count} images and the teacher's {what}: {path}")
     return str(path)
 
 
-def _restored(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, DistillSettings, str]:
-    """The run's engine and method, as its last checkpoint left them, its settings, and its teacher's fingerprint."""
-    settings = _settings_of(folder, unsafe_load)
-    method, teacher = build_method(settings.method), resolve_teacher(settings)
-    fingerprint = state_dicts.fingerprint(teacher.module)  # before the engine gives it another precision
-    given, _, _ = gather_images(settings, method, teacher, resolve_student(settings, teacher))
-    engine = Engine(
-        given,
-        device=settings.device,
-        precision=settings.precision,  # type: ignore[arg-type]  # resolved: not auto
-        seed=seed,
-        steps=settings.steps,  # type: ignore[arg-type]  # likewise
-        scratch=nearest(folder),
-    )
-    method.setup(engine)
-    state = Checkpoints(folder / "checkpoint").load(engine.banks)
-    if state is None:
-        raise InputError(f"{folder} has no checkpoint: the run must have got as far as its first one")
-    engine.load(state["engine"])
-    engine.begin(state["progress"]["iteration"], 1.0)
-    return engine, method, settings, fingerprint
-
-
-def _settings_of(folder: Path, unsafe_load: bool) -> DistillSettings:
-    """The run's own, after making sure that both networks can be built again and that no code is called unasked."""
-    config = folder / "config.yaml"
-    if not config.exists():
-        raise InputError(f"{folder} holds no run: give the folder of a run that dreamstill distill wrote")
-    saved = read_run(config)
-    if not isinstance(saved, DistillSettings):
-        raise InputError(
-            f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
-            "that dreamstill distill wrote"
-        )
-    _check_can_be_built(saved.teacher, "teacher", folder)
-    _check_can_be_built(saved.student, "student", folder)
-    built = read_manifest(folder).get("student")  # runs of earlier versions do not have it
-    args = saved.student_args if built is None else built["kwargs"]
-    if not unsafe_load:
-        bases = [
-            base_of({"name": n, "kwargs": k or {}})
-            for n, k in ((saved.teacher, saved.teacher_args), (saved.student, args))
-        ]
-        for name in (saved.teacher, saved.student, method_spec(saved.method)["name"], *bases):
-            refuse_own_code(name, config)
-    # The student's trained weights are in the checkpoint.
-    return replace(saved, student_args=args, student_checkpoint=None, unsafe_load=unsafe_load)
-
-
-def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
-    """``n`` images made in pieces (uint8 ``b c h w``)."""
-    for start in range(0, n, ROWS):
-        yield to_uint8(method.synthesise(engine, min(ROWS, n - start))).cpu()
-
-
-def _check_can_be_built(name: str, role: str, folder: Path) -> None:
-    if ":" in name or name == NAME:
+def _check_form(path: Path, task: str, balanced: bool) -> None:
+    if task != "segmentation":
         return
-    try:
-        builtin.find(name)
-    except InputError as error:
+    if path.suffix != ".safetensors":
         raise InputError(
-            f"the {role} of the run in {folder} is a {name} that was given in Python, and nothing says how to build it "
-            "again: give it as package.module:factory in a run whose images are to be made anew"
-        ) from error
+            f"{path.name} would hold a row of logits an image, and this teacher gives a map of them: write "
+            ".safetensors, which holds the images with the teacher's class of every pixel"
+        )
+    if balanced:
+        raise InputError("an image of a segmentation run has no class of its own: leave out --balanced")
+
+
+def _write_safetensors(path: Path, source: Source, n: int | None, about: dict[str, Any]) -> int:
+    teacher, task = source.engine.given.teacher, source.engine.given.task
+    pixels = source.together(n or DEFAULT_IMAGES)
+    if task.name == "segmentation":  # maps of logits would be hundreds of times as large as the images
+        answers = {"labels": task.predict(teacher, pixels)}
+    else:
+        answers = {"logits": predict(teacher, pixels)}
+    atomic_write(path, save({"pixels": pixels, **answers}, metadata={"dreamstill": json.dumps(about)}))
+    return len(pixels)
 
 
 def _classes(folder: Path, teacher: Network) -> list[str]:

@@ -47,13 +47,13 @@ def export_onnx(network: Network, path: Path | str) -> dict[str, Any]:
     extras.require("onnx", "the export to ONNX")
     copied = plain_copy(network)
     # Random streams: tracing runs the network.
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         try:
             model = _model(copied)
             data = model.SerializeToString()
         except Exception as error:
             raise InputError(
-                f"{network.name} could not be exported to ONNX ({_reason(error)}): its forward pass must be traceable "
+                f"{network.name} could not be exported to ONNX ({reason(error)}): its forward pass must be traceable "
                 "and fit one file of 2 GB; go on without the ONNX file (--onnx false)"
             ) from error
         difference = _difference(copied, data)
@@ -84,10 +84,14 @@ def _model(network: Network) -> Any:
     model = program.model_proto
     # The exporter leaves stack traces in every node, with the paths of the machine it ran on.
     graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    # Shapes of what lies between can be inferred. Noted for weights too, they contradict what onnxruntime's quantiser
+    # infers after it has transposed a linear layer's.
+    del graph.value_info[:]
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     for function in model.functions:
+        del function.value_info[:]
         for part in (function, *function.node):
             part.ClearField("metadata_props")
             part.ClearField("doc_string")
@@ -117,7 +121,7 @@ def _difference(network: Network, data: bytes) -> float:
             largest = _larger(largest, expected.abs())
     except Exception as error:
         raise InputError(
-            f"the exported {network.name} does not run in onnxruntime ({_reason(error)}): its forward pass must take "
+            f"the exported {network.name} does not run in onnxruntime ({reason(error)}): its forward pass must take "
             "any batch size; no file was written"
         ) from error
     return worst / max(largest, 1e-12)
@@ -127,7 +131,7 @@ def _larger(so_far: float, values: Tensor) -> float:
     return float(torch.maximum(torch.tensor(so_far), values.max()))  # unlike max(), it lets NaN through
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """First line of what lies at the bottom: the exporter wraps the reason in pages of advice."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
@@ -135,7 +139,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress, warnings or log lines of the exporter."""
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in _TALKATIVE]
     loggers += [logging.getLogger(name) for name in _TALKATIVE]

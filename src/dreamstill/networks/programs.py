@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dreamstill.errors import InputError, first_line
 from dreamstill.networks.file_kinds import PROGRAMS, FileKind
+from dreamstill.networks.onnx_lowering import lowered
 
 # What such a network is called, so that its file can be found to be the right kind again.
 NAMES: dict[FileKind, str] = {"torchscript": "torchscript", "exported": "exported_program", "onnx": "onnx"}
@@ -112,7 +113,35 @@ def _onnx(path: Path) -> nn.Module:
         raise InputError(f"checkpoint {path} takes {len(given)} inputs: expected a model of one, the images")
     first = given[0].type.tensor_type.shape.dim
     batch = first[0].dim_value if first else 0
-    return Program(onnx2torch.convert(model), batch or None)
+    program = Program(onnx2torch.convert(lowered(model)), batch or None)
+    sides = [d.dim_value for d in first[1:]]
+    if len(sides) == 3 and math.prod(sides):
+        _check_reading(path, program, given[0].name, torch.rand(batch or 2, *sides))
+    return program
+
+
+def _check_reading(path: Path, program: nn.Module, name: str, images: Tensor) -> None:
+    """Hold what was read against onnxruntime, where it is installed.
+
+    Raises:
+        InputError: they answer differently.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    expected = torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+    with torch.no_grad():
+        got = _tensor(program.eval()(images))
+    difference = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if not difference <= 1e-3:
+        raise InputError(
+            f"checkpoint {path} is an ONNX model that onnx2torch reads wrongly: its answers differ by {difference:.1e} "
+            "of the largest from onnxruntime's; export it again at opset 17"
+        )
 
 
 def facts_of(path: Path, kind: FileKind) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dreamstill.files import SCRATCH
 _OURS = {
     "checkpoint", "metrics.csv", "tensorboard", "student.safetensors", "student.onnx", "model.safetensors",
     "samples.png", "comparison.png", "summary.json", "report.html", "transfer.parquet", "images.safetensors",
+    "README.md",
 }  # fmt: skip
 
 

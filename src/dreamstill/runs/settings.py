@@ -18,6 +18,7 @@ from dreamstill.ranges import Below1, Count, Positive, Range, Share, Weight, Who
 Precision = Literal["auto", "32", "bf16", "64"]
 Compile = Literal["auto", "on", "off"]
 ClassWeights = Literal["none", "median", "root"]
+ExportFormat = Literal["onnx", "onnx-int8", "pt2", "pt2-int8", "openvino"]
 
 DEFAULT_STEPS = 5_000  # of a distillation by a named method that is given neither steps nor minutes
 
@@ -157,6 +158,18 @@ class EvaluateSettings:
     limit: int | None = None
     unsafe_load: bool = False
     student: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Of ``dreamstill export``."""
+
+    run: str
+    format: ExportFormat = "onnx"
+    out: str | None = None
+    images: Count = 256
+    student: Any = None
+    unsafe_load: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
