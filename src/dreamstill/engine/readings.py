@@ -1,4 +1,4 @@
-"""The terms of the losses between two readings: summed on the device, so that the host need not wait for it."""
+"""The loss terms between two readings, summed on the device so that the host does not wait for it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dreamstill.errors import DivergedError
 
 
 def diverged(what: str, iteration: int) -> DivergedError:
-    """The sentence for something that is NaN or infinite."""
+    """The error for something that is NaN or infinite."""
     return DivergedError(
-        f"{what} became NaN or infinite before iteration {iteration}: the last checkpoint is good; lower the learning "
+        f"{what} became NaN or infinite before iteration {iteration}; the last checkpoint is good. Lower the learning "
         "rate or that term's weight, or set a gradient clip, and start again"
     )
 
@@ -27,7 +27,7 @@ class Readings:
         self._counts: dict[str, int] = {}
 
     def add(self, name: str, terms: Mapping[str, Tensor]) -> None:
-        """Terms of one step of the network ``name``."""
+        """Add the terms of one step of the network ``name``."""
         for term, value in terms.items():
             key = f"{name}/{term}"
             if key in self._sums:
@@ -40,7 +40,7 @@ class Readings:
         """Mean of each term over the steps since the last call, and over ranks.
 
         Raises:
-            DivergedError: one is NaN or infinite; names it.
+            DivergedError: a term is NaN or infinite; names it.
         """
         if not self._sums:
             return {}
@@ -55,10 +55,10 @@ class Readings:
 
 
 def check_finite(modules: Mapping[str, nn.Module], iteration: int) -> None:
-    """Look at a method's networks: a finite loss can leave weights that are not.
+    """Check a method's networks, because a finite loss can leave weights that are not finite.
 
     Raises:
-        DivergedError: some are NaN or infinite; names the network.
+        DivergedError: weights are NaN or infinite; names the network.
     """
     for name, module in modules.items():
         values = [v for v in module.state_dict().values() if v.is_floating_point()]
