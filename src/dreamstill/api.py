@@ -122,7 +122,8 @@ def distill(
     settings = DistillSettings(
         teacher=teacher, student=student, teacher_checkpoint=teacher_checkpoint, teacher_args=teacher_args,
         student_checkpoint=student_checkpoint, student_args=student_args, method=method, preset=preset,
-        num_classes=num_classes, image_size=image_size, channels=channels, mean=mean, std=std, steps=steps, minutes=minutes, seed=seed,
+        num_classes=num_classes, image_size=image_size, channels=channels, mean=mean, std=std, steps=steps,
+        minutes=minutes, seed=seed,
         precision=precision, compile=compile, device=device, threads=threads, data=data, split=split,
         set_size=set_size, data_root=data_root, real=real, collected=collected, transfer=transfer, out=out,
         resume=resume, dry_run=dry_run, unsafe_load=unsafe_load, checkpoint_seconds=checkpoint_seconds,

@@ -103,7 +103,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
 
 
 def _check_recipe(words: Sequence[str]) -> None:
-    """The parser's own words on a recipe that is none are several lines, or a trace."""
+    """Read the recipe first: the parser's own words on a bad one are several lines, or a traceback."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name == "--config":
@@ -112,7 +112,7 @@ def _check_recipe(words: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code. User errors are one sentence on stderr and code 2."""
+    """Run a command, and return its exit code. A user's error is a short message on stderr and code 2."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv:
         build_parser().print_help()
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.get("resume"):
             from dreamstill.runs.resume import refuse_others
 
-            # Parsed again without defaults: what is left was typed, or stands in a recipe.
+            # Parsed again without defaults: what is left was typed or is in a recipe.
             typed = build_parser(argv[0]).parse_args(words, defaults=False)[parsed.command]
             kind = DistillSettings if parsed.command == DistillSettings.command else TrainSettings
             refuse_others(kind(**arguments), [name for name in typed.as_dict() if name in arguments])

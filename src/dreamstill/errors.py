@@ -1,4 +1,4 @@
-"""The errors a user can meet: each one is a sentence, and has an exit code."""
+"""The errors that a user can meet. Each has a short message and an exit code."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 class DreamstillError(Exception):
-    """Base of the errors that are shown as one sentence, without a traceback."""
+    """Base of the errors that are shown as a short message, without a traceback."""
 
     exit_code = 1
 
 
 class InputError(DreamstillError):
-    """What the user gave cannot be used: says what was given, what was expected and what to do."""
+    """The user's input cannot be used. The message says what was given, what was expected and what to do."""
 
     exit_code = 2
 
@@ -31,13 +31,13 @@ class Stopped(DreamstillError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, for a sentence of ours."""
+    """The first line of an error, for use in a message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
 
 def user_error(error: BaseException) -> str:
-    """What went wrong in somebody's code, for a sentence of ours: class, first line, and where in their files."""
+    """What went wrong in the user's code, for use in a message: class, first line, and the place in their files."""
     place = ""
     if isinstance(error, SyntaxError) and error.filename:
         place = f" ({error.filename}:{error.lineno})"
@@ -51,8 +51,8 @@ def user_error(error: BaseException) -> str:
 
 
 def _is_the_users(file: str) -> bool:
-    import sysconfig  # it reads a file of its own
+    import sysconfig  # imported late: it reads a file of its own
 
-    # This package, and what is installed.
+    # This package, and everything installed.
     others = (str(Path(__file__).parent), *{sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")})
     return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in others)

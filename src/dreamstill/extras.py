@@ -1,4 +1,4 @@
-"""Libraries that not every installation has: which extra brings them, and what is said where they are missing."""
+"""Optional libraries: which extra installs them, and what to say if they are missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from dreamstill.errors import InputError
 
-# Extra: the modules it brings. The extras hub, models and segmentation are named where their one module is imported.
+# The modules of each extra. The extras hub, models and segmentation are named where their one module is imported.
 MODULES = {
     "data": ("pyarrow",),
     "demo": ("sklearn",),
@@ -19,7 +19,7 @@ MODULES = {
 
 
 def missing(extra: str) -> list[str]:
-    """The modules of an extra that are not installed: looked for and not imported, which would take seconds."""
+    """The modules of an extra that are not installed. They are not imported, which would take seconds."""
     return [module for module in MODULES[extra] if find_spec(module) is None]
 
 
@@ -38,9 +38,9 @@ def require(extra: str, what: str) -> None:
 
 
 def say_left_out(files: Mapping[str, str]) -> None:
-    """Say in one line what will not be written because its extra is missing; nothing where all are there.
+    """Say in one line which files will not be written because an extra is missing. Say nothing if all are installed.
 
-    It belongs before the work: whoever wants the file can stop, install the extra and start again.
+    Call this before the work starts: whoever wants the file can stop, install the extra and start again.
 
     Args:
         files: what each extra is for, as ``{"onnx": "student.onnx"}``.

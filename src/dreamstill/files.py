@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it."""
+"""Write files so that a reader sees either the old content or the new one, never half of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from dreamstill.errors import InputError
 
-SCRATCH = re.compile(r"\..+\.\d+\.tmp")  # what :func:`replacing` writes to before the file has its name
+SCRATCH = re.compile(r"\..+\.\d+\.tmp")  # the temporary names that :func:`replacing` writes to
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
@@ -28,7 +28,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """A file to write piece by piece that takes the name ``path`` when all is on the disk, and else leaves no trace.
+    """A file to write in parts. It gets the name ``path`` once all is on disk; after an error it leaves no trace.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; the old file is left as it was.
@@ -46,8 +46,8 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):  # it may never have been there
             scratch.unlink()
         raise InputError(
-            f"could not write {path} ({error.strerror}): free some space or choose another --out; "
-            "what was there before is unchanged"
+            f"could not write {path} ({error.strerror}), and what was there before is unchanged: free some space, or "
+            "choose another --out"
         ) from error
     except BaseException:
         scratch.unlink(missing_ok=True)
@@ -64,5 +64,5 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """Where decoded sets and compiled code are kept: ``DREAMSTILL_CACHE``, or a folder in the user's own cache."""
+    """The folder for decoded sets and compiled code: ``DREAMSTILL_CACHE``, or a folder in the user's own cache."""
     return Path(os.environ.get("DREAMSTILL_CACHE", Path.home() / ".cache" / "dreamstill"))

@@ -1,4 +1,4 @@
-"""The range of a setting, said once, in its type: ``batch_size: Count = 256``. Read by checks, help, docs and tests."""
+"""The range of a setting, written once in its type: ``batch_size: Count = 256``. Checks, help and docs read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mark = TypeVar("Mark")
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting may be. An open end does not belong to the range."""
+    """The values that a numeric setting may have. An open end does not belong to the range."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -26,7 +26,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)  # infinity and what is no number are in no range
+        return above and below and math.isfinite(value)  # infinity and NaN are in no range
 
     def __str__(self) -> str:
         ends = []
@@ -39,14 +39,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Small:
-    """The value that short trials take in place of the default: what makes a run large is shrunk by its mark."""
+    """The value that short trials take instead of the default. It marks settings that make a run large."""
 
     value: int
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The setting counts the images of a step."""
+    """Marks the setting that counts the images of a step."""
 
 
 Count = Annotated[int, Range(low=1)]
@@ -58,10 +58,10 @@ Below1 = Annotated[float, Range(low=0, high=1, open_high=True)]
 
 
 def check_ranges(settings: Any) -> None:
-    """Make sure that every number of a dataclass of settings is in the range that its type names.
+    """Make sure that every number in a dataclass of settings is in the range that its type names.
 
     Raises:
-        InputError: one is not, or is not a number; names it, its value and the range.
+        InputError: a number is out of range or NaN; names the setting, its value and the range.
     """
     hints = types_of(type(settings))
     for field in fields(settings):
@@ -83,9 +83,9 @@ SWITCHES = {True: ("on", "yes", "true"), False: ("off", "no", "false")}  # words
 
 
 def as_words(settings: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by field, each true or false as the word that the field's choices have for it.
+    """Values by field, with true and false replaced by the word that the field's choices have for them.
 
-    YAML reads ``centre: on`` as true. Where a field takes a truth value, or has no such word, it stays.
+    YAML reads ``centre: on`` as true. If a field takes a truth value, or has no such word, the value stays.
     """
     hints = types_of(settings)
     return {name: _word(hints.get(name), value) for name, value in given.items()}
@@ -99,14 +99,14 @@ def _word(hint: Any, value: Any) -> Any:
 
 
 def _choices(hint: Any) -> list[Any]:
-    """The choices and plain types in a type, within unions too."""
+    """The choices and plain types in a type, including those within unions."""
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [hint, *(choice for part in get_args(hint) for choice in _choices(part))]
 
 
 def in_words(settings: type) -> dict[str, str]:
-    """What each field of a dataclass of settings may be: its range, or its choices."""
+    """What each field in a dataclass of settings may be: its range, or its choices."""
     return {name: _words(hint) for name, hint in types_of(settings).items()}
 
 
@@ -126,8 +126,8 @@ def _words(hint: Any) -> str:
 
 
 def types_of(settings: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, marks included, each with the names of the module that it was written in."""
-    # Not get_type_hints of the class: its other annotations may name what only a type checker imports.
+    """The types of a dataclass's fields, marks included. Names are resolved in the module that defines each field."""
+    # Not get_type_hints of the class: its other annotations may name imports that only a type checker makes.
     names = [f.name for f in fields(settings)]
     found: dict[str, Any] = {}
     for cls in reversed(settings.__mro__):
@@ -138,6 +138,6 @@ def types_of(settings: type) -> dict[str, Any]:
 
 
 def _found(hint: Any, kind: type[Mark]) -> list[Mark]:
-    """The marks of one kind in a type, within unions too."""
+    """The marks of one kind in a type, including those within unions."""
     own = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, kind)]
     return own + [m for part in get_args(hint) for m in _found(part, kind)]

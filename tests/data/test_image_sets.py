@@ -86,7 +86,7 @@ def test_parquet_without_labels_or_without_names(tmp_path):
 
 def test_a_split_that_is_not_there(tmp_path):
     parquet(tmp_path / "set/test-00000-of-00001.parquet", [noise(4, 4)], [0])
-    with pytest.raises(InputError, match="no split 'val': its files are of test"):
+    with pytest.raises(InputError, match="no split 'val': its files belong to test"):
         load_images(str(tmp_path / "set"), "val")
     with pytest.raises(InputError, match="splits train and test, not 'val'"):
         load_images("digits", "val")
@@ -99,7 +99,7 @@ def test_a_source_without_splits_is_taken_whole_and_says_so(tmp_path):
     (folder / "x.png").write_bytes(png(noise(4, 4)))
     for source in (file, str(tmp_path / "set")):
         assert load_images(source, "test").split == load_images(source, "train").split == WHOLE
-        with pytest.raises(InputError, match=r"has no splits.*'tset' is none of these"):
+        with pytest.raises(InputError, match=r"has no splits.*but not for 'tset'"):
             load_images(source, "tset")
 
 

@@ -97,7 +97,7 @@ def test_one_channel_is_grey(tmp_path):
     ("row", "words"),
     [
         ((image(), mask(0, 7)), r"label of 0.png in \S+ holds 7, outside the class range 0 to 1 \(void: 2, 255\)"),
-        ((image(), image()), "RGB picture: expected one channel whose values are class numbers"),
+        ((image(), image()), "RGB picture, expected one channel whose values are class numbers"),
         ((image(), mask(0, 1, h=6)), "0.png in .* is 16x12 and its label 16x6"),
     ],
 )
@@ -350,7 +350,7 @@ def test_images_and_labels_without_splits_are_taken_whole(tmp_path):
     put(tmp_path / "images/0.png", image(0))
     put(tmp_path / "labels/0.png", mask(0, 1))
     assert load_images(str(tmp_path), "test").split == WHOLE
-    with pytest.raises(InputError, match=r"has no splits.*'tset' is none of these"):
+    with pytest.raises(InputError, match=r"has no splits.*but not for 'tset'"):
         load_images(str(tmp_path), "tset")
 
 

@@ -431,7 +431,7 @@ def test_nothing_collected():
         ({"min_confidence": 1.1}, "0 of 50"),
         ({"keep": 3, "batch_size": 2, "gan_batch": 2}, "3 of 50 collected images are kept for 4 classes"),
         ({"inflation": 0, "bank": 16, "batch_size": 32}, "16 made images alone, and its batch_size is 32"),
-        ({"select": "flexible"}, "give the probability that it is to lower"),
+        ({"select": "flexible"}, "give the probability to be lowered"),
     ],
 )
 def test_impossible_settings(settings, said):

@@ -76,7 +76,7 @@ def test_what_was_kept_stays_one_tensor_and_shared_weights_stay_shared():
 def test_what_cannot_be_copied_is_said():
     network = tiny_network((3, 4), 0)
     network.module.guard = threading.Lock()
-    with pytest.raises(InputError, match=r"convnet cannot be copied, TypeError: cannot pickle .*lock"):
+    with pytest.raises(InputError, match=r"convnet cannot be copied \(TypeError: cannot pickle .*lock"):
         plain_copy(network)
 
 

@@ -76,7 +76,7 @@ def test_classes_reach_a_factory_that_hands_them_on(nets):
         ("no_file", r"raised FileNotFoundError: .*/nowhere/best.pt.* \(.*their_factories.py:\d+\)"),
         (
             "adds",
-            r"raised TypeError: unsupported operand .* \(.*their_factories.py:\d+\), when called with no arguments",
+            r"raised TypeError: unsupported operand .* \(.*their_factories.py:\d+\) when called with no arguments",
         ),
         ("no_gpu", r"raised RuntimeError: Found no NVIDIA driver on your system. \(.*their_factories.py:\d+\)"),
         ("leaves", r"raised SystemExit: usage: train.py --config FILE"),
@@ -105,7 +105,7 @@ def test_whatever_a_factory_raises_is_one_sentence(nets, factory, words):
 @pytest.mark.parametrize("name", ["their_broken:Net", "./their_broken.py:Net"])
 def test_whatever_a_module_raises_is_one_sentence(nets, tmp_path, name, code, words):
     (tmp_path / "their_broken.py").write_text(code)
-    with pytest.raises(InputError, match=rf"could not be imported: its (module|file) raises {words}") as caught:
+    with pytest.raises(InputError, match=rf"could not be imported because its (module|file) raises {words}") as caught:
         factories.made(name, {}, 4)
     assert "\n" not in str(caught.value)
 

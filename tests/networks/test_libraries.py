@@ -72,7 +72,7 @@ def test_names_that_need_the_network_say_so(monkeypatch):
     monkeypatch.setattr(timm, "create_model", unreachable)
     monkeypatch.setattr(models, "get_model", unreachable)
     for name in ("timm:test_resnet.r160_in1k", "torchvision:resnet18"):
-        with pytest.raises(InputError, match=f"{name} needs the network for its files.*--teacher-checkpoint"):
+        with pytest.raises(InputError, match=f"{name} has to download its files.*--teacher-checkpoint"):
             resolve(name, None)
 
 

@@ -324,8 +324,8 @@ def test_missing_and_unknown_keys_are_named(small, tmp_path, change, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_classes": 7}, "the file has 4 classes, so set num_classes to that"),
-        ({"channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}, "the file takes 1 channels, so set channels to that"),
+        ({"num_classes": 7}, "The file has 4 classes, so set num_classes to that"),
+        ({"channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}, "The file takes 1 channels, so set channels to that"),
         ({"kwargs": {"widths": [3, 5]}}, "another width"),
         ({"kwargs": {"widths": [2, 4]}}, "another width"),
     ],

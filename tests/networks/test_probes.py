@@ -148,7 +148,7 @@ def test_the_rest_of_a_network_from_any_tap_on():
 def test_the_rest_refuses_what_does_not_fit_and_recovers():
     network = small().eval()
     rest = Rest(network, "8:input")
-    with pytest.raises(InputError, match=r"has \(6,\) at '8:input' and \(5,\) was put"):
+    with pytest.raises(InputError, match=r"has \(6,\) at '8:input' and \(5,\) was given"):
         rest(torch.rand(2, 5))
     before = network(torch.ones(1, 1, 8, 8))
     assert before.isfinite().all()

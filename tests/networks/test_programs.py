@@ -83,7 +83,7 @@ def test_a_program_is_no_state_dict_and_not_called_corrupt(net, tmp_path):
             load_state(path)
         assert "corrupt" not in str(caught.value)
         assert "fetch" not in str(caught.value)
-    with pytest.raises(InputError, match="lies whole in its file"):
+    with pytest.raises(InputError, match="stored whole in its file"):
         resolve("torchscript", None, **FACTS)
 
 
@@ -157,7 +157,7 @@ def tar_of(*names):
     [
         (archive_of_others, r"zip archive of other files \(weights/best.pt\): unpack it"),
         (tar_of("best.pt"), r"tar archive of other files \(best.pt\): unpack it"),
-        (tar_of("sys_info", "pickle", "storages", "tensors"), r"is whole, in the .tar format of PyTorch before 0.1.10"),
+        (tar_of("sys_info", "pickle", "storages", "tensors"), r"is in the .tar format of PyTorch before 0.1.10"),
         (lambda path: path.write_bytes(gzip.compress(b"x" * 99)), "compressed by gzip: unpack it"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 99), "HDF5 file, as Keras writes"),
     ],

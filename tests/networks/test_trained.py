@@ -96,5 +96,5 @@ def test_weights_that_were_loaded_pass_and_no_random_stream_moves(nets, tmp_path
     assert torch.equal(torch.get_rng_state(), streams)
     save_network(tmp_path / "plain.safetensors", resolve(f"{nets}:Plain", None, **FACTS))
     checked(f"{nets}:Plain", tmp_path / "plain.safetensors")
-    with pytest.raises(InputError, match=r"in a plain list.*mend the factory"):
+    with pytest.raises(InputError, match=r"in a plain list.*Mend the factory"):
         checked(f"{nets}:InAList", tmp_path / "plain.safetensors")

@@ -98,14 +98,14 @@ def test_segmentation_models_pytorchs(name, kwargs):
 def test_checkpoints_of_other_heads_say_what_to_change():
     five = build("encoder_decoder", width=4)
     twelve = builtin.build("encoder_decoder", num_classes=12, channels=3, image_size=(32, 48), width=4)
-    with pytest.raises(InputError, match="the file has 5 classes, so set num_classes to that"):
+    with pytest.raises(InputError, match="The file has 5 classes, so set num_classes to that"):
         apply_state(twelve, five.state_dict(), "x.pt")
-    with pytest.raises(InputError, match="it may be another width"):
+    with pytest.raises(InputError, match="It may be another width"):
         apply_state(build("encoder_decoder", width=6), five.state_dict(), "x.pt")
     plain, more = build("deeplabv3_mobilenet_v3_large"), build("deeplabv3_mobilenet_v3_large", aux_loss=True)
-    with pytest.raises(InputError, match=r"unknown keys .*: give aux_loss: true"):
+    with pytest.raises(InputError, match=r"unknown keys .*Give aux_loss: true"):
         apply_state(plain, more.state_dict(), "x.pt")
-    with pytest.raises(InputError, match=r"missing keys .*: leave out aux_loss: true"):
+    with pytest.raises(InputError, match=r"missing keys .*Leave out aux_loss: true"):
         apply_state(more, plain.state_dict(), "x.pt")
 
 

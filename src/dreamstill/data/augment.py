@@ -1,4 +1,4 @@
-"""Crop and flip, each image by its own draw, as a few tensor operations on the whole batch."""
+"""Crop, flip and other changes, random for each image, as a few tensor operations on the whole batch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def crop_flip(
     fill: float = 0,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Pad by ``pad``, crop back to size at each image's own offset, mirror where asked.
+    """Pad by ``pad``, crop back to size at each image's own offset, mirror if asked.
 
     Args:
         images: ``b c h w`` in [0, 1]. Differentiable with respect to them.
         shift: ``b 2`` integers in [0, 2 pad]: row and column where the crop starts; ``pad`` is no shift.
         flip: ``b`` booleans, or None.
         pad: pixels, >= 0.
-        fill: the value of what is padded.
-        size: of the crop, at most the images'; the images' own without it. The shifts then go up to 2 pad and what the
-            images have more (:func:`starts`).
+        fill: the value of the padding.
+        size: of the crop, at most the images' own, which is the default. A smaller crop has larger shifts
+            (:func:`starts`).
     """
     with record_function("augmentation"):
         return _crop_flip(images, shift, flip, pad, fill, size or (images.shape[2], images.shape[3]))
@@ -44,7 +44,7 @@ def starts(
         b: number of images.
         pad: pixels, >= 0.
         image: the images' shape, which ends with h and w.
-        size: of the crop; the images' own without it.
+        size: of the crop; by default the images' own.
     """
     h, w = size or (image[-2], image[-1])
     if (h, w) == (image[-2], image[-1]):
@@ -53,7 +53,7 @@ def starts(
 
 
 def roll_flip(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
-    """Roll each image by its own shift, what leaves at one side entering at the other, and mirror where asked.
+    """Roll each image by its own shift, so that what leaves on one side enters on the other, and mirror if asked.
 
     Args:
         images: ``b c h w``. Differentiable with respect to them.
@@ -86,7 +86,7 @@ def _crop_flip(
 def resized_crop(
     images: Tensor, uniform: Tensor, flip: Tensor | None, scale: float = 0.08, ratio: float = 4 / 3
 ) -> Tensor:
-    """A random rectangle of each image, scaled back to full size (bilinear), mirrored where asked.
+    """A random rectangle of each image, scaled back to full size (bilinear), mirrored if asked.
 
     The share of the area is uniform in [scale, 1], the logarithm of width to height in [-ln ratio, ln ratio]. A
     rectangle that does not fit is cut to the image; torchvision draws again.
@@ -108,11 +108,11 @@ def resized_crops(
     scale: float = 0.08,
     ratio: float = 4 / 3,
 ) -> list[Tensor]:
-    """The same rectangles of several things, an image and its labels say, each with its own way between pixels.
+    """The same rectangles of several layers, an image and its labels for instance, each with its own interpolation.
 
     Args:
         layers: ``b c h w``, all of one h and w, floating point.
-        uniform: as in :func:`resized_crop`, and so the others.
+        uniform: as in :func:`resized_crop`, like the rest.
         flip: ``b`` booleans, or None.
         scale: least share of the area.
         ratio: largest ratio of the sides, >= 1.
@@ -121,7 +121,7 @@ def resized_crops(
         area = scale + (1 - scale) * uniform[:, 0]
         shape = ((2 * uniform[:, 1] - 1) * math.log(ratio)).exp()
         width, height = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
-        # Of the whole picture, whose sides run from -1 to 1.
+        # The centre, in a picture whose sides run from -1 to 1.
         x = (1 - width) * (2 * uniform[:, 3] - 1)
         y = (1 - height) * (2 * uniform[:, 2] - 1)
         if flip is not None:
@@ -136,7 +136,7 @@ def resized_crops(
 
 
 def warp(images: Tensor, uniform: Tensor, strength: float) -> Tensor:
-    """Each image turned, stretched and sheared about its centre by its own draw (bilinear; edges are drawn out).
+    """Turn, stretch and shear each image about its centre by its own draw (bilinear; edge pixels are repeated).
 
     Args:
         images: ``b c h w``. Differentiable with respect to them.
@@ -147,7 +147,7 @@ def warp(images: Tensor, uniform: Tensor, strength: float) -> Tensor:
         drawn = (2 * uniform - 1) * strength
         turn, shear = drawn[:, 0] * math.radians(15), drawn[:, 3] * 0.2
         width, height = 1 + 0.15 * drawn[:, 1], 1 + 0.15 * drawn[:, 2]
-        # The grid's sides run from -1 to 1 whatever the picture's: what turns has to know their ratio.
+        # The grid's sides run from -1 to 1 whatever the picture's are, so a turn needs their ratio.
         ratio = images.shape[3] / images.shape[2]
         nothing = torch.zeros_like(turn)
         across = torch.stack([turn.cos() * width, (shear - turn.sin()) / ratio, nothing], dim=1)
@@ -157,12 +157,12 @@ def warp(images: Tensor, uniform: Tensor, strength: float) -> Tensor:
 
 
 def relight(images: Tensor, uniform: Tensor, strength: float) -> Tensor:
-    """Each image darker or lighter and of less or more contrast, kept in [0, 1].
+    """Change brightness and contrast of each image, and keep it in [0, 1].
 
     Args:
         images: ``b c h w`` in [0, 1].
         uniform: ``b 2`` in [0, 1): brightness and contrast.
-        strength: 0 to 1: brightness is shifted by up to half of it, contrast multiplied by 1 -+ it.
+        strength: 0 to 1. Brightness is shifted by up to half of it, contrast is multiplied by up to 1 -+ it.
     """
     with record_function("augmentation"):
         drawn = (2 * uniform - 1) * strength

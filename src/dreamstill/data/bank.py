@@ -19,24 +19,24 @@ _COLUMNS = ("pixels", "labels", "logits")
 
 
 class Stored(NamedTuple):
-    """What a bank holds of some images."""
+    """Some images of a bank, with their labels and logits."""
 
-    images: Tensor  # ``b c h w`` in nominal [0, 1], without a margin in just that
-    labels: Tensor  # int64 ``b``; -1 where none was given
-    logits: Tensor  # ``b k``; ``b 0`` in a bank without
+    images: Tensor  # ``b c h w`` in nominal [0, 1], exactly so without a margin
+    labels: Tensor  # int64 ``b``; -1 if none was given
+    logits: Tensor  # ``b k``; ``b 0`` in a bank without logits
 
 
 class ImageBank(nn.Module):
     """A ring buffer of ``capacity`` images (uint8 ``c h w``) with one integer label and ``k`` logits each.
 
-    The logits are whoever stores them's word on the very image stored: who crops or mirrors it has to ask again. They
-    are kept as float16, whose rounding (1/2048 of the value) is below that of the image to uint8. Large columns
+    The logits belong to exactly the image stored: whoever crops or mirrors it has to ask the network again. They are
+    kept as float16, whose rounding (1/2048 of the value) is below that of the image to uint8. Large columns
     (:mod:`dreamstill.data.storage`) lie in files in ``folder`` and stay on the host.
 
-    How many images were ever added is known on the host, so that drawing from the bank never waits for the
-    device. Values outside [-margin, 1 + margin] are clipped; ``clipped_share`` says how many were. With a margin the
-    256 steps are that much coarser, but an image that goes beyond black and white, as generators' do, is still the one
-    that its logits are of.
+    The host knows how many images were ever added, so drawing from the bank never waits for the device. Values
+    outside [-margin, 1 + margin] are clipped; ``clipped_share`` says how many were. A margin makes the 256 steps that
+    much coarser. In return an image that goes beyond black and white, as generators' images do, still matches its
+    logits.
     """
 
     pixels: Tensor
@@ -69,7 +69,7 @@ class ImageBank(nn.Module):
     def _column(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> None:
         column = storage.room(shape, dtype, folder)
         if storage.is_large(shape, dtype):
-            setattr(self, name, column)  # no buffer: it must not follow the module to its device
+            setattr(self, name, column)  # not a buffer: it must not follow the module to its device
         else:
             self.register_buffer(name, column)
 
@@ -119,9 +119,9 @@ class ImageBank(nn.Module):
         return sum(column[0].nbytes for column in (self.pixels, self.labels, self.logits))
 
     def rows(self, since: int, until: int | None = None) -> tuple[int, dict[str, Tensor]]:
-        """What was added since there were ``since`` and is still there: number of the first, and all columns.
+        """The images from number ``since`` on that are still there: number of the first, and all columns.
 
-        ``until``: and before there were so many.
+        ``until``: the number to stop before.
         """
         start = max(since, self.added - self.capacity, 0)
         index = torch.arange(start, self.added if until is None else until) % self.capacity

@@ -1,4 +1,4 @@
-"""A labelled set as one folder of images a class."""
+"""A labelled set with one folder of images per class."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dreamstill.data.image_set import SPLITS, SUFFIXES, WHOLE, ImageSet, check_u
 from dreamstill.errors import InputError
 
 KINDS = "png, jpg, webp, bmp, tif, gif, ppm"
-ORDER = "classes.txt"  # beside the class folders or the splits: their names in the order of the network's outputs
+ORDER = "classes.txt"  # next to the class folders or the splits: their names in the order of the network's outputs
 
 
 def load_folders(folder: Path, name: str, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
-    """The images of all class folders, with the place of their class in the order of classes as a label.
+    """The images of all class folders. A label is the position of the class in the order of classes.
 
     Raises:
-        InputError: there are none, or the split is missing, a class has no image, or the order does not name it.
+        InputError: there are no images, the split is missing, a class has no image, or the order does not name it.
     """
     base = folder / split if (folder / split).is_dir() else folder
     names = [d.name for d in base.iterdir() if d.is_dir() and not d.name.startswith(".")]
@@ -36,7 +36,7 @@ def load_folders(folder: Path, name: str, split: str, size: tuple[int, int] | No
         seen = f", only {', '.join(other[:3])}" if other else ""
         raise InputError(
             f"{base} has no images ({KINDS}) in the class folder{'s' if len(empty) > 1 else ''} "
-            f"{', '.join(sorted(empty)[:5])}{seen}: put some in, or take the folder out"
+            f"{', '.join(sorted(empty)[:5])}{seen}: add images, or remove the folder"
         )
     loose = [f for f in sorted(base.iterdir()) if f.suffix.lower() in SUFFIXES and f.is_file()]
     say_passed_over(base, [f for _, others in found.values() for f in others], loose)
@@ -50,7 +50,7 @@ def load_folders(folder: Path, name: str, split: str, size: tuple[int, int] | No
 
 
 def pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The images in a folder at any depth, and its other files; hidden ones and those in hidden folders are neither."""
+    """The images in a folder at any depth, and its other files. Hidden files and folders are left out of both."""
     files = [f for f in sorted(folder.rglob("*")) if f.is_file()]
     files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts)]
     images = [f for f in files if f.suffix.lower() in SUFFIXES]
@@ -58,7 +58,7 @@ def pictures(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def say_passed_over(base: Path, others: Sequence[Path], loose: Sequence[Path] = ()) -> None:
-    """Say which files are not read: ``others`` are no images by their names, ``loose`` lie in no class folder."""
+    """Say which files are not read: ``others`` have no image's name, ``loose`` are images outside a class folder."""
     for files, why in ((others, f"no images by their names ({KINDS})"), (loose, "images in no class folder")):
         if files:
             names = ", ".join(str(f.relative_to(base)) for f in files[:5])
@@ -68,7 +68,7 @@ def say_passed_over(base: Path, others: Sequence[Path], loose: Sequence[Path] = 
 
 
 def _order(names: list[str], base: Path, folder: Path) -> list[str]:
-    """The classes in the order of a network's outputs: as ``classes.txt`` says, else numbers by size."""
+    """The classes in the order of a network's outputs: that of ``classes.txt``, else sorted, numbers by value."""
     for place in (base, folder):
         if (place / ORDER).is_file():
             return _listed(place / ORDER, names)
@@ -92,7 +92,7 @@ def _listed(path: Path, names: list[str]) -> list[str]:
         listed = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}): write the class folders' names into it, one a line"
+            f"{path} cannot be read ({error}): write the class folders' names into it, one per line"
         ) from error
     if len(set(listed)) < len(listed):
         twice = sorted({n for n in listed if listed.count(n) > 1})
@@ -100,7 +100,7 @@ def _listed(path: Path, names: list[str]) -> list[str]:
     if unnamed := sorted(set(names) - set(listed)):
         raise InputError(
             f"{path} does not name the class folder{'s' if len(unnamed) > 1 else ''} {', '.join(unnamed[:5])}: name "
-            "every class, one a line, in the order of the network's outputs"
+            "every class, one per line, in the order of the network's outputs"
         )
     return listed
 

@@ -1,4 +1,4 @@
-"""Collected images: a few real, unlabelled look-alikes that somebody gathered where the training data is gone."""
+"""Collected images: a few real, unlabelled images, gathered because they resemble training data that is lost."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Select = Literal["confidence", "class", "flexible", "random"]
 
 
 class Ranking(NamedTuple):
-    """Which collected images are kept, the surest first."""
+    """The collected images that are kept, the most confident first."""
 
     order: Tensor  # int64 ``m``: their numbers
-    labels: Tensor  # int64 ``m``: the teacher's classes of them
-    sure: Tensor  # ``m``: its probability of that class
+    labels: Tensor  # int64 ``m``: the teacher's class for each
+    sure: Tensor  # ``m``: the teacher's probability of that class
 
     def facts(self, num_classes: int) -> dict[str, Any]:
         """How many are kept, how they spread over the teacher's classes, and how sure it is of them."""
@@ -36,7 +36,7 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True)
 class Collected:
-    """Collected images (uint8 ``n c h w``), and which files were left out or changed on the way.
+    """Collected images (uint8 ``n c h w``), and which files were left out or resized.
 
     Attributes:
         pixels: the images, in the source's order.
@@ -44,7 +44,7 @@ class Collected:
         unreadable: names of the files that no image could be read from; they are left out.
         resized: names of the images of another size, resized on the short side and cropped in the centre (28x28
             ones wanted at 32 are padded with zeros).
-        names: of the images; empty where the source has none.
+        names: of the images; empty if the source has none.
     """
 
     pixels: Tensor
@@ -58,13 +58,13 @@ class Collected:
 
     @property
     def outside(self) -> str:
-        """What goes into the run's list of outside information."""
+        """The entry in the run's list of outside information."""
         aside = [f"{len(names)} {what}" for names, what in self._changed() if names]
         return f"{len(self)} collected unlabelled images, {self.source}" + (f" ({'; '.join(aside)})" if aside else "")
 
     @property
     def notes(self) -> list[str]:
-        """One sentence each on what was left out and what was resized, with the first five names."""
+        """A sentence on what was left out and one on what was resized, with the first five names."""
         return [
             f"{len(names)} of the collected images {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
             for names, what in self._changed()
@@ -77,10 +77,10 @@ class Collected:
         return hashlib.sha256(self.pixels.numpy().tobytes()).hexdigest()
 
     def account(self, ranking: Ranking | None) -> dict[str, Any]:
-        """All names of what was left out and resized; of the images kept, the surest first, name, class and confidence.
+        """All images that were left out or resized, and name, class and confidence of those kept, best first.
 
         Args:
-            ranking: the method's, None where it makes none.
+            ranking: the method's, or None if it makes none.
         """
         found: dict[str, Any] = {
             "source": self.source, "images": len(self), "unreadable": self.unreadable, "resized": self.resized
@@ -100,17 +100,17 @@ class Collected:
 def load_collected(
     source: str, *, image_size: tuple[int, int], channels: int, root: str | Path | None = None
 ) -> Collected:
-    """Read collected images; what cannot be read is left out and named. Labels and class folders are not looked at.
+    """Read collected images. What cannot be read is left out and named. Labels and class folders are ignored.
 
     Args:
         source: ``digits`` or a name under ``root``, a parquet file or folder, a folder of images at any depth, or
-            ``hub:owner/name``; the split ``train`` where there are several.
-        image_size: (height, width) to bring them to.
+            ``hub:owner/name``; the split ``train`` if there are several.
+        image_size: (height, width) that they are resized to.
         channels: 1 makes grey, 3 repeats grey.
         root: folder that holds the named sets.
 
     Raises:
-        InputError: nothing there, or nothing in it can be read.
+        InputError: the source does not exist, or nothing in it can be read.
     """
     if source == "digits":
         return Collected(load_images(source, "train", image_size=image_size, channels=channels).pixels, source)
@@ -136,10 +136,10 @@ def load_collected(
 
 
 def enough(collected: Collected, batch: int, num_classes: int) -> None:
-    """Refuse too few images to go on with: two batches, at least 64, and one for each class.
+    """Require enough images to go on: two batches, at least 64, and as many as there are classes.
 
     Raises:
-        InputError: fewer are left.
+        InputError: there are fewer.
     """
     least = max(LEAST, 2 * batch, num_classes)
     if len(collected) < least:
@@ -160,10 +160,10 @@ def ranked(
         logits_of: from images (``b c h w``, [0, 1]) to the teacher's logits.
         pixels: uint8 ``n c h w``.
         select: ``confidence``: by the largest probability, that is by the smallest cross-entropy with the teacher's
-            own arg-max; ``class``: the surest of every class first, then the second of every class, ...; ``flexible``:
-            by confidence, and ``min_confidence`` is times ``s / (2 - s)`` for a class that ``s`` times as many images
-            reach as the most frequent one's (FlexMatch, Zhang et al., arXiv:2110.08263); ``random``: an order from
-            torch's own stream.
+            own arg-max. ``class``: the most confident image of every class first, then the second of every class, and
+            so on. ``flexible``: by confidence, with a lower ``min_confidence`` for rarer classes: it is multiplied by
+            ``s / (2 - s)`` if the images that reach it are ``s`` times as many as the most frequent class's (FlexMatch,
+            Zhang et al., arXiv:2110.08263). ``random``: in an order from torch's own stream.
         min_confidence: the smallest probability that is kept.
         keep: how many, at most.
 
@@ -171,7 +171,7 @@ def ranked(
         InputError: ``flexible`` without ``min_confidence``.
     """
     if select == "flexible" and min_confidence == 0:
-        raise InputError("select is flexible and min_confidence 0: give the probability that it is to lower, 0.95 say")
+        raise InputError("select is flexible and min_confidence is 0: give the probability to be lowered, as 0.95")
     logits = torch.cat([logits_of(to_float(p)) for p in pixels.split(256)])
     sure, labels = logits.softmax(1).max(1)
     if select == "random":

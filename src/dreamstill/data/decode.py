@@ -1,4 +1,4 @@
-"""Encoded images to uint8 tensors: decoded, brought to a size, stacked, and kept in a cache folder."""
+"""Turn encoded images into uint8 tensors: decode, resize, stack, and keep them in a cache folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dreamstill.files import cache_folder
 def decode_all(
     images: Iterable[tuple[str, bytes]], source: str, size: tuple[int, int] | None, channels: int | None
 ) -> Iterator[np.ndarray]:
-    """Pictures as :func:`fit` makes them, from their names and files; without a size or channels the first one's.
+    """Pictures as :func:`fit` makes them, from names and files. By default the first one gives size and channels.
 
     Raises:
-        InputError: some cannot be read, after all the others were given.
+        InputError: some cannot be read; raised after all the others were given.
     """
     bad: list[str] = []
     for name, data in images:
@@ -47,7 +47,7 @@ def decode(data: bytes) -> Image.Image | None:
         picture.load()
     except Exception:  # Pillow meets damaged bytes with OSError, SyntaxError, DecompressionBombError, ...
         return None
-    # What is black and what is white in floating point, or in more than 16 bits, the file does not say.
+    # In floating point, or in more than 16 bits, the file does not say what is black and what is white.
     unscaled = picture.mode == "F" or (picture.mode == "I" and int(np.asarray(picture).max()) > 65535)
     return None if unscaled else picture
 
@@ -55,7 +55,7 @@ def decode(data: bytes) -> Image.Image | None:
 def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
     """A picture as uint8 ``c h w``: converted, and padded (28 to 32) or resized and cropped.
 
-    How says :func:`dreamstill.data.load.load_images`.
+    See :func:`dreamstill.data.load.load_images` for the rules.
     """
     if channels not in (1, 3):
         raise InputError(f"images are read with 1 or 3 channels, not {channels}")
@@ -73,12 +73,12 @@ def fit(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarra
 
 
 def padded(picture: Image.Image, size: tuple[int, int]) -> bool:
-    """Whether a picture is brought to ``size`` by padding it, by two pixels on each side, and not by scaling."""
+    """Whether a picture gets ``size`` by padding, two pixels on each side, and not by scaling."""
     return (picture.height, picture.width) == (28, 28) and size == (32, 32)
 
 
 def scaled_box(width: int, height: int, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """Width and height of a picture scaled until it covers ``size`` (h, w), and the box of its centre that is kept."""
+    """Width and height of a picture scaled to cover ``size`` (h, w), and the box in its centre that is kept."""
     h, w = size
     scale = max(h / height, w / width)
     wide, high = max(w, round(width * scale)), max(h, round(height * scale))
@@ -87,7 +87,7 @@ def scaled_box(width: int, height: int, size: tuple[int, int]) -> tuple[tuple[in
 
 
 def stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
-    """Fill one tensor as the images come, so that no second copy of the set is held."""
+    """Fill one tensor as the images come, so that memory never holds a second copy of the set."""
     out: Tensor | None = None
     filled = 0
     for array in arrays:
@@ -104,13 +104,13 @@ def stack(arrays: Iterable[np.ndarray], count: int) -> Tensor:
         filled += 1
     if out is None:
         raise InputError("the set is empty")
-    if filled != count:  # a file's own count is not to be trusted: what is not filled is whatever was there before
+    if filled != count:  # do not trust a file's own count: rows that are not filled hold arbitrary values
         raise InputError(f"the set says that it has {count:,} images, and {filled:,} were found: fetch it again")
     return out
 
 
 def cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
-    """``make()``, or its earlier result from the cache folder. A cache that cannot be used is no error."""
+    """``make()``, or its earlier result from the cache folder. An unusable cache is not an error."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
     folder = cache_folder()
     path = folder / f"{digest}.npy"

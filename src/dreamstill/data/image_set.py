@@ -10,10 +10,10 @@ from torch import Tensor
 from dreamstill.errors import InputError
 
 KNOWN = ("mnist", "fashion-mnist", "cifar10", "cifar100", "caltech101", "collected32", "camvid")
-VOID = 255  # in labels a pixel: no class, counted nowhere
+VOID = 255  # in labels per pixel: no class, counted nowhere
 SPLITS = {"train", "test", "val", "valid", "validation"}
 WHOLE = "whole set"  # the split of a source that has none
-# Of the pictures that Pillow reads; torchvision's ImageFolder takes no others.
+# File names of pictures that Pillow reads. torchvision's ImageFolder takes no others.
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
     ".gif", ".jp2", ".avif", ".tga", ".pcx",
@@ -24,8 +24,8 @@ SUFFIXES = {
 class ImageSet:
     """Images (uint8 ``n c h w``) with labels and class names.
 
-    Labels are one an image (int64 ``n``), one a pixel (uint8 ``n h w``, with :data:`VOID`), or None. Of a source
-    without splits ``split`` is :data:`WHOLE`.
+    There is one label per image (int64 ``n``), one per pixel (uint8 ``n h w``, with :data:`VOID`), or None. For a
+    source without splits, ``split`` is :data:`WHOLE`.
     """
 
     pixels: Tensor
@@ -47,13 +47,13 @@ class ImageSet:
 
 
 def check_unsplit(source: Path, split: str) -> None:
-    """Make sure that a split is one of the usual, where a source has none and all of it is taken.
+    """Make sure that a split has one of the usual names, if a source has no splits and all of it is taken.
 
     Raises:
-        InputError: another name, a slip of the pen most likely.
+        InputError: an unknown split, most likely a typo.
     """
     if split not in SPLITS:
         raise InputError(
-            f"{source} has no splits, so all of it is taken for {', '.join(sorted(SPLITS))}, and {split!r} is none of "
-            "these: leave out --split"
+            f"{source} has no splits, so all of it is taken for {', '.join(sorted(SPLITS))}, but not for {split!r}: "
+            "leave out --split"
         )

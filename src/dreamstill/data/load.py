@@ -1,8 +1,8 @@
-"""Real images: for teachers, for evaluation and for controls. uint8 tensors, decoded once.
+"""Real images for teachers, evaluation and controls, as uint8 tensors that are decoded once.
 
-A set is named (``digits``, or one of :data:`KNOWN` under a root folder), or is a parquet file or folder in the
-Hugging Face image layout, a folder of class folders, or ``hub:owner/name``. Sets with a label a pixel are found in the
-same places, in the layouts of :mod:`dreamstill.data.segmentation_folders`.
+A set is given by a name (``digits``, or one of :data:`KNOWN` under a root folder), as a parquet file or folder in the
+Hugging Face image layout, as a folder of class folders, or as ``hub:owner/name``. Sets with a label per pixel are found
+in the same places, in the layouts of :mod:`dreamstill.data.segmentation_folders`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dreamstill.data.parquet import parquet_files, parquet_images, parquet_label
 from dreamstill.errors import InputError
 from dreamstill.networks.network import sides
 
-# Per-channel mean and standard deviation of the training images, in [0, 1] units. MNIST and Fashion-MNIST: of the
-# unpadded 28x28 images; digits: computed here from its training split; Caltech-101, CamVid: DFAD's convention.
+# Mean and standard deviation of the training images per channel, in [0, 1] units. MNIST and Fashion-MNIST: those of
+# the unpadded 28x28 images. digits: computed here from its training split. Caltech-101, CamVid: DFAD's convention.
 NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "digits": ((0.3053,), (0.3758,)),
     "mnist": ((0.1307,), (0.3081,)),
@@ -57,10 +57,10 @@ def load_images(
         limit: only the first ``limit`` images, at least 1.
 
     Raises:
-        InputError: nothing there, unreadable images, or labels outside the class range.
+        InputError: the source does not exist, images cannot be read, or labels are outside the class range.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}: take at least 1 image, or leave it out for all")
+        raise InputError(f"limit is {limit}: take at least 1 image, or leave it out to take all")
     shape = None if image_size is None else sides("image_size", image_size)
     if source == "digits":
         found = _digits(split, shape, channels)
@@ -78,19 +78,19 @@ def load_images(
 
 
 def channel_stats(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel, in [0, 1] units."""
+    """Mean and standard deviation per channel, in [0, 1] units."""
     pixels = images.pixels.transpose(0, 1).flatten(1).double() / 255
     return tuple(pixels.mean(1).tolist()), tuple(pixels.std(1, correction=0).tolist())
 
 
 def normalisation(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The set's usual mean and standard deviation if it has one for this many channels, else the measured ones."""
+    """The set's usual mean and standard deviation, if known for this many channels, else the measured ones."""
     usual = NORMALISATION.get(images.name)
     return usual if usual is not None and len(usual[0]) == images.pixels.shape[1] else channel_stats(images)
 
 
 def encoded(source: str, split: str, root: str | Path | None) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of all image files of a source, without labels: parquet, or a folder's images at any depth.
+    """Names and bytes of all images of a source, without labels: from parquet, or from a folder at any depth.
 
     Raises:
         InputError: there is no such source, or it holds no images.
@@ -148,7 +148,7 @@ def _place(source: str, root: str | Path | None) -> Path:
     if source.startswith("hub:"):
         return _download(source.removeprefix("hub:"))
     if source in KNOWN and root is None:
-        raise InputError(f"{source} is read from files: say with --data-root which folder holds {source}/*.parquet")
+        raise InputError(f"{source} is read from files: name the folder that holds {source}/*.parquet with --data-root")
     place = Path(root) / source if source in KNOWN and root is not None else Path(source)
     if not place.exists():
         names = ", ".join(("digits", *KNOWN))

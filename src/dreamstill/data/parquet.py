@@ -18,19 +18,19 @@ from dreamstill.errors import InputError, first_line
 
 
 def parquet_files(folder: Path, split: str) -> list[Path] | None:
-    """The parquet files in a place, or None when it is a folder of images."""
+    """The parquet files of a split, or None if the place is a folder of images."""
     every = [folder] if folder.is_file() else sorted(folder.rglob("*.parquet"))
     if every:
         extras.require("data", f"reading {every[0]}")
     if folder.is_file():
         check_unsplit(folder, split)
         return every
-    # "train-00000-of-00002" and "train" are of the split "train"; "trainval-..." is not.
+    # "train-00000-of-00002" and "train" belong to the split "train"; "trainval-..." does not.
     splits = [re.sub(r"[-_.]?\d.*", "", f.stem) for f in every]
     chosen = [f for f, s in zip(every, splits, strict=True) if s == split]
     if every and not chosen:
         there = sorted(set(splits))
-        raise InputError(f"{folder} has no split {split!r}: its files are of {', '.join(there)}")
+        raise InputError(f"{folder} has no split {split!r}: its files belong to {', '.join(there)}")
     return chosen or None
 
 
@@ -65,10 +65,10 @@ def parquet_labels(files: list[Path]) -> tuple[Tensor | None, tuple[str, ...], i
 
 
 def _class_names(schema: Any, file: Path) -> tuple[str, ...]:
-    """The names in the file's ``huggingface`` record; empty where there are none.
+    """The names in the file's ``huggingface`` record; empty if there are none.
 
     Raises:
-        InputError: the record is no such record.
+        InputError: the record is damaged.
     """
     try:
         found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))

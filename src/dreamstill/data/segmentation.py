@@ -1,7 +1,7 @@
-"""Sets with a label a pixel: images and maps decoded, resized and cropped alike; parquet with an annotation column.
+"""Sets with a label per pixel: images and maps are decoded, resized and cropped in the same way. Also from parquet.
 
-The layouts of folders are in :mod:`dreamstill.data.segmentation_folders`. Labels come out as classes from 0, and void
-as :data:`dreamstill.data.image_set.VOID`.
+The layouts of folders are in :mod:`dreamstill.data.segmentation_folders`. Labels become classes from 0, and void
+becomes :data:`dreamstill.data.image_set.VOID`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ UNKNOWN = -1  # in a table: a value that this layout's labels cannot have
 
 @dataclass
 class Found:
-    """A set that was recognised, before anything is decoded."""
+    """A recognised set, of which nothing is decoded yet."""
 
     pairs: Callable[[], Iterator[tuple[str, bytes, bytes]]]  # name, image file, label file
-    classes: tuple[str, ...] | None  # None: as many as the labels have
-    table: np.ndarray  # int16 256: what a value of the label file stands for
+    classes: tuple[str, ...] | None  # None: as many as the labels show
+    table: np.ndarray  # int16 256: the class of each value in a label file
     key: Any  # changes when the files do
     whole: bool = False  # whether the layout has no splits here
 
 
 def table_of(classes: int, void: Sequence[int] = (VOID,), first: int = 0) -> np.ndarray:
-    """What label values stand for (int16 256): ``classes`` from ``first`` on, some void, all others wrong."""
+    """The meaning of label values (int16 256): ``classes`` from ``first`` on, some void, all others wrong."""
     table = np.full(256, UNKNOWN, dtype=np.int16)
     table[first : first + classes] = np.arange(min(classes, 256 - first))
     table[list(void)] = VOID
@@ -45,10 +45,10 @@ def table_of(classes: int, void: Sequence[int] = (VOID,), first: int = 0) -> np.
 
 
 def load_scenes(found: Found, source: str, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
-    """Images (uint8 ``n c h w``) with labels (uint8 ``n h w``), both resized and cropped alike, the labels nearest.
+    """Images (uint8 ``n c h w``) with labels (uint8 ``n h w``), resized and cropped in the same way, labels by nearest.
 
     Raises:
-        InputError: a file cannot be read, image and label are of different size, or a label is outside the classes.
+        InputError: a file cannot be read, image and label differ in size, or a label is outside the classes.
     """
     key = (found.key, found.table.tolist(), size, channels)
     decoded: list[tuple[Tensor, Tensor]] = []
@@ -61,8 +61,8 @@ def load_scenes(found: Found, source: str, split: str, size: tuple[int, int] | N
     pixels, labels = (cached((key, kind), partial(both, part)) for part, kind in enumerate(("image", "label")))
     if found.classes is None and not bool(((labels > 0) & (labels != VOID)).any()):
         raise InputError(
-            f"the labels of {source} ({split}) hold nothing but 0 and {VOID}, which is void: number classes from 0, "
-            "so for two classes 0 and 1, or name them in classes.txt"
+            f"the labels of {source} ({split}) hold nothing but 0 and {VOID}, which is void: number the classes from "
+            "0, so two classes as 0 and 1, or name them in classes.txt"
         )
     classes = found.classes or tuple(str(i) for i in range(_highest(labels) + 1))
     return ImageSet(pixels, labels, classes, source, split)
@@ -80,11 +80,11 @@ def _decoded(found: Found, source: str, size: tuple[int, int] | None, channels: 
         picture, mask = decode(image), decode(label)
         if picture is None or mask is None:
             what = "image" if picture is None else "label"
-            raise InputError(f"the {what} of {name} in {source} cannot be read: remove the pair or mend it")
+            raise InputError(f"the {what} of {name} in {source} cannot be read: remove the pair, or mend it")
         if mask.mode not in ("L", "P", "1", "I", "I;16"):
             raise InputError(
-                f"the label of {name} in {source} is a {mask.mode} picture: expected one channel whose values are "
-                "class numbers (a coloured label has to be turned into numbers first)"
+                f"the label of {name} in {source} is a {mask.mode} picture, expected one channel whose values are "
+                "class numbers. Turn coloured labels into numbers first"
             )
         if mask.size != picture.size:
             raise InputError(
@@ -115,7 +115,7 @@ def _classes(values: np.ndarray, table: np.ndarray, name: str, source: str) -> n
 
 
 def _fitted(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map at the size and the crop that its image gets, no value mixed with another."""
+    """A map with the size and the crop of its image. Values are never mixed."""
     mask = Image.fromarray(classes)
     if padded(mask, size):
         return np.pad(classes, 2, constant_values=VOID)
@@ -129,7 +129,7 @@ def _fitted(classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def in_parquet(files: Sequence[Path]) -> Found | None:
-    """A set in parquet, if its files have an ``annotation`` beside the ``image``; classes in their ``class_names``."""
+    """A set in parquet, if its files have an ``annotation`` column; ``class_names`` in their record are the classes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

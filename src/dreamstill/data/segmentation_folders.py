@@ -1,6 +1,6 @@
-"""The folders in which sets with a label a pixel are handed out, recognised by what lies in them.
+"""The folder layouts of sets with a label per pixel, recognised by their content.
 
-CamVid as SegNet's tutorial has it (``train/`` and ``trainannot/``), lists of pairs (``train.txt``), NYUv2 with 13
+They are CamVid as in SegNet's tutorial (``train/`` and ``trainannot/``), lists of pairs (``train.txt``), NYUv2 with 13
 classes, Pascal VOC, Cityscapes, and plain ``images/`` and ``labels/`` folders.
 """
 
@@ -35,10 +35,10 @@ _PAIRED = (("images", "labels"), ("images", "annotations"), ("images", "masks"),
 
 
 def in_folder(folder: Path, split: str) -> Found | None:
-    """A set in a folder of one of the layouts, or None when it is none of them.
+    """A set in a folder with one of the layouts, or None if the folder has none of them.
 
     Raises:
-        InputError: the layout is there and the split is not, or images and labels do not pair up.
+        InputError: the layout lacks the split, or images and labels do not pair up.
     """
     for look in (_voc, _cityscapes, _segnet, _nyu, _listed, _plain):
         found = look(folder, split)
@@ -104,7 +104,7 @@ def _nyu(folder: Path, split: str) -> Found | None:
 
 
 def _listed(folder: Path, split: str) -> Found | None:
-    """Lines of an image and its label, as CamVid's ``train.txt``; the paths may begin somewhere above the folder."""
+    """Lines with an image and its label, as in CamVid's ``train.txt``. The paths may begin above the folder."""
     files = {f.stem: f for f in sorted(folder.glob("*.txt")) if f.name != "classes.txt"}
     lines = {n: [line.split() for line in f.read_text().splitlines() if line.strip()] for n, f in files.items()}
     lines = {n: rows for n, rows in lines.items() if rows and all(len(r) == 2 for r in rows)}
@@ -126,7 +126,7 @@ def _listed(folder: Path, split: str) -> Found | None:
 
 
 def _named(folder: Path) -> tuple[str, ...] | None:
-    """The classes that ``classes.txt`` names, one a line."""
+    """The classes that ``classes.txt`` names, one per line."""
     text = folder / "classes.txt"
     names = text.read_text().split("\n") if text.exists() else []
     return tuple(n.strip() for n in names if n.strip()) or None
@@ -135,7 +135,7 @@ def _named(folder: Path) -> tuple[str, ...] | None:
 def _plain(folder: Path, split: str) -> Found | None:
     for images, labels in _PAIRED:
         ours, theirs = folder / images, folder / labels
-        # Where there are splits, what was asked for is one of them: the whole set in its place would score on train.
+        # If there are splits, the wanted one must be among them: the whole set would be scored on training images.
         before = [d.name for d in sorted(folder.iterdir()) if (d / images).is_dir() and (d / labels).is_dir()]
         inside = [d.name for d in sorted(theirs.iterdir()) if (ours / d.name).is_dir()] if theirs.is_dir() else []
         inside = [name for name in inside if name in (*SPLITS, split)]
@@ -182,7 +182,7 @@ def _stems(folder: Path) -> dict[str, Path]:
 
 
 def _numbers(folder: Path) -> dict[str, Path]:
-    """By the number that a file's name ends in."""
+    """Pictures by the number at the end of their names."""
     found = {}
     for f in _pictures(folder):
         if match := re.search(r"(\d+)$", f.stem):
@@ -191,7 +191,7 @@ def _numbers(folder: Path) -> dict[str, Path]:
 
 
 def _below(folder: Path, path: str) -> Path | None:
-    """A file by the longest end of a path that lies below the folder."""
+    """The file below the folder that the longest end of a path names."""
     parts = Path(path).parts
     return next((f for i in range(len(parts)) if (f := folder.joinpath(*parts[i:]).resolve()).is_file()), None)
 
@@ -203,13 +203,13 @@ def _five(names: Sequence[str]) -> str:
 def _matched(
     images: dict[str, Path], labels: dict[str, Path], folder: Path, classes: tuple[str, ...] | None, table: np.ndarray
 ) -> Found:
-    """Pairs by their names; whatever has no partner is an error."""
+    """Pairs by their names. A file without a partner is an error."""
     alone = sorted(set(images) ^ set(labels))
     if alone or not images:
         without = [f"{n} (no {'label' if n in images else 'image'})" for n in alone]
         raise InputError(
             f"{folder} has {len(images)} images and {len(labels)} labels that do not pair up: "
-            f"{_five(without) or 'there is none'}; give every image one label of the same name"
+            f"{_five(without) or 'there is none'}. Give every image one label of the same name"
         )
     pairs = [(n, images[n], labels[n]) for n in sorted(images)]
     key = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for _, a, b in pairs for f in (a, b)]

@@ -1,7 +1,7 @@
 """Tensors of any size: small ones in memory, large ones in a file that the system pages in and out.
 
-A bank or a transfer set of more than ``LARGE`` bytes lies in a file without a name, mapped into memory: it is gone when
-the process is, however that ends, and takes disk and not memory. It stays on the host, and batches go to the device.
+A bank or a transfer set of more than ``LARGE`` bytes lies in a file without a name, mapped into memory. It takes disk
+and not memory, and disappears with the process, however that ends. It stays on the host; batches go to the device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def is_large(shape: tuple[int, ...], dtype: torch.dtype) -> bool:
 
 
 def room(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
-    """Zeros, on the host; in a file in ``folder`` if they are large.
+    """Zeros on the host, in a file in ``folder`` if they are large.
 
     Raises:
         InputError: the disk has no room for them.
@@ -35,7 +35,7 @@ def room(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
     size = _bytes(shape, dtype)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            # All of it now: a mapped file that finds no room later ends the process.
+            # Reserve all of it now: a mapped file that finds no room later ends the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             numbers = np.memmap(file, np.uint8, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=(size,))
@@ -48,12 +48,12 @@ def room(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
-    """``x[index]`` where the index is, wherever ``x`` lies."""
+    """``x[index]`` on the device of the index, wherever ``x`` lies."""
     return x[index.to(x.device)].to(index.device)
 
 
 def nearest(path: Path) -> Path:
-    """The first folder that is there, of a path and those above it."""
+    """The first folder that exists, of a path and those above it."""
     path = path.absolute()
     return next(p for p in (path, *path.parents) if p.is_dir())
 

@@ -1,9 +1,9 @@
-"""A transfer set as a file: synthetic images with the teacher's logits, for whoever distils or looks further.
+"""A transfer set as a file: synthetic images with the teacher's logits, for further students or a closer look.
 
-Parquet in the Hugging Face image layout: ``image`` (bytes of a PNG, path), ``label`` (the teacher's likeliest class),
-``logits`` (float32). ``datasets`` reads it, and :func:`dreamstill.data.load.load_images` as a labelled set. While a run
-goes on its images lie in its checkpoint, so that writing the file is a matter of seconds and needs no state of its own.
-
+It is parquet in the Hugging Face image layout: ``image`` (bytes of a PNG, path), ``label`` (the teacher's likeliest
+class), ``logits`` (float32). ``datasets`` can read it, and so can :func:`dreamstill.data.load.load_images`, as a
+labelled set. During a run the images lie in its checkpoint, so writing the file takes seconds and needs no state of its
+own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dreamstill.networks import state_dicts
 from dreamstill.networks.network import Network
 from dreamstill.networks.predict import predict
 
-ROWS = 1000  # of a row group: what is held in memory at a time
+ROWS = 1000  # of a row group: so many are held in memory at a time
 
 
 def write_parquet(
@@ -39,13 +39,13 @@ def write_parquet(
     classes: Sequence[str],
     about: dict[str, Any] | None = None,
 ) -> int:
-    """Write images and logits, batch by batch, each a row group; the file takes its name when it is whole.
+    """Write images and logits, each batch as a row group. The file gets its name when it is complete.
 
     Args:
         path: the file.
         batches: pixels (uint8 ``b c h w``, 1 or 3 channels) and logits (``b k``).
         classes: the names of the k classes.
-        about: what else to keep in the file, under the key ``dreamstill``.
+        about: more facts to keep in the file, under the key ``dreamstill``.
 
     Returns:
         How many images were written.
@@ -86,11 +86,11 @@ def write_parquet(
 def write_set(
     path: Path, images: Iterable[Tensor], teacher: Network, classes: Sequence[str], about: dict[str, Any]
 ) -> int:
-    """Write images (uint8 ``b c h w`` each) with what the teacher says of them; returns how many.
+    """Write images (uint8 ``b c h w`` each) with the teacher's logits; returns how many.
 
     Args:
         path: the file.
-        images: in pieces, each a row group.
+        images: in parts, each a row group.
         teacher: asked for the logits.
         classes: the names of its classes.
         about: where they come from: ``run``, ``seed``, ``method``, ``outside``, ``teacher_sha256``.
@@ -100,7 +100,7 @@ def write_set(
 
 
 def kept(bank: ImageBank, n: int | None = None) -> Iterator[Tensor]:
-    """The images of a transfer set, or its first ``n``, in pieces (uint8 ``b c h w``)."""
+    """The images of a transfer set, or its first ``n``, in parts (uint8 ``b c h w``)."""
     if n is not None and n > len(bank):
         raise InputError(f"the run's transfer set has {len(bank)} images, not {n}: leave out --n, or give at most that")
     return (pixels.cpu() for pixels in bank.pixels[: len(bank) if n is None else n].split(ROWS))
@@ -122,10 +122,10 @@ def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None
     Args:
         path: the file.
         teacher: whose logits it must hold.
-        scratch: folder for a set too large for memory; without it the system's for temporary files.
+        scratch: folder for a set too large for memory; by default the system's folder for temporary files.
 
     Raises:
-        InputError: not such a file, another teacher's, of another image size or number of classes, or pyarrow is
+        InputError: it is not such a file, it is for another teacher, image size or number of classes, or pyarrow is
             missing.
     """
     extras.require("data", f"reading {path}")
@@ -140,7 +140,7 @@ def read_parquet(path: Path | str, teacher: Network, scratch: Path | None = None
         k, pixels_are = about["num_classes"], (about["mean"], about["std"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
         raise InputError(
-            f"{path} is not a transfer set ({type(error).__name__}: {first_line(error)}): give a .parquet that "
+            f"{path} is not a transfer set ({type(error).__name__}: {first_line(error)}). Give a .parquet that "
             "dreamstill synthesize wrote"
         ) from error
     for what, theirs, ours in (
@@ -182,7 +182,7 @@ def png(image: Tensor) -> bytes:
     """One image (uint8 ``c h w``, 1 or 3 channels) as PNG, without loss."""
     c = image.shape[0]
     if image.dtype != torch.uint8 or c not in (1, 3):
-        raise InputError(f"images are {image.dtype} with {c} channels: PNG takes uint8 with 1 or 3; write .safetensors")
+        raise InputError(f"PNG takes uint8 with 1 or 3 channels, not {image.dtype} with {c}: write .safetensors")
     array = image[0].numpy() if c == 1 else image.permute(1, 2, 0).contiguous().numpy()
     out = io.BytesIO()
     Image.fromarray(array).save(out, "PNG")
@@ -190,7 +190,7 @@ def png(image: Tensor) -> bytes:
 
 
 def _features(classes: Sequence[str]) -> dict[str, Any]:
-    """What the columns are, in the words of the ``datasets`` library."""
+    """The types of the columns, as the ``datasets`` library writes them."""
     return {
         "info": {
             "features": {

@@ -1,8 +1,8 @@
 """Batch norm for compiled steps on a CPU, where it and the activations are half of a bf16 step.
 
-What the compiler makes of the library's batch norm on a CPU (read in the code that torch 2.15 generates): statistics
-by Welford's rule, a chain of divisions, and a root and a division for each value that it normalises. Here: two sums,
-and one scale and one shift a channel. Figures in ``docs/speed.md``.
+From the library's batch norm the compiler makes slow code on a CPU, as the code that torch 2.15 generates shows. It
+computes statistics by Welford's rule, a chain of divisions, and a root and a division for each value that it
+normalises. Here there are two sums, and one scale and one shift per channel. ``docs/speed.md`` has the figures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def batch_norm(
     """:func:`torch.nn.functional.batch_norm`, the same to rounding, running statistics included.
 
     Raises:
-        ValueError: in training, with less than two values a channel.
+        ValueError: in training, with fewer than two values per channel.
     """
     c = x.shape[1]
     exact = torch.promote_types(x.dtype, torch.float32)
@@ -43,7 +43,7 @@ def batch_norm(
         return _Scaled.apply(x, scale, bias - running_mean * scale)
     n = x.numel() // c
     if n < 2:
-        raise ValueError(f"batch norm needs more than one value a channel when training, got input of {tuple(x.shape)}")
+        raise ValueError(f"training batch norm needs more than one value per channel, got input of {tuple(x.shape)}")
     near = torch.zeros_like(bias) if running_mean is None else running_mean
     y, mean, var = _Normalised.apply(x, weight, bias, near, eps)
     if running_mean is not None and running_var is not None:
@@ -58,7 +58,7 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class _Normalised(torch.autograd.Function):
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` of the batch's own mean and variance, which come with it."""
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` by the batch's own mean and variance, which it returns too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, near: Tensor, eps: float) -> Any:
@@ -80,7 +80,7 @@ class _Normalised(torch.autograd.Function):
         projection = total(dy * centred)
         slope = stored(scale * inverse * inverse * projection * (-1 / n))
         offset = stored(scale * dbias * (-1 / n))
-        # x first: the result takes its memory format. The gradient of a mean over the map comes channels first.
+        # x comes first because the result takes its memory format. A mean's gradient arrives with channels first.
         dx = channelwise(lambda v, a, b, g, s: v * a + b + g * s, centred, slope, offset, dy, scale)
         return dx.to(x.dtype), projection * inverse, dbias, None, None
 
@@ -98,12 +98,12 @@ class _Scaled(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, scale = ctx.saved_tensors
         dy = dy.to(scale.dtype)
-        # The compiler drops what is not used.
+        # The compiler drops gradients that are not used.
         return channelwise(torch.mul, dy, scale).to(x.dtype), total(x.to(scale.dtype) * dy), total(dy)
 
 
 class LeanBatchNorm(TorchFunctionMode):
-    """Within it a layer that calls the library's batch norm gets :func:`batch_norm`; for functions being compiled."""
+    """Within it, calls of the library's batch norm get :func:`batch_norm`. It is for functions being compiled."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Pass everything else on."""

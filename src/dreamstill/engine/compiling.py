@@ -42,10 +42,10 @@ class Graphs:
 
 
 def compiled(fn: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """``fn`` as one graph of fixed shapes, on a CPU with :mod:`dreamstill.engine.batchnorm`'s batch norm.
+    """``fn`` as one graph of fixed shapes, on a CPU with the batch norm of :mod:`dreamstill.engine.batchnorm`.
 
-    The compiler keeps its versions by code, not by function, and gives up on a piece of code after eight: each function
-    gets code of its own here, so that a suite of many runs in one process is compiled to its end.
+    The compiler stores its versions by code, not by function, and gives up on a piece of code after eight. So each
+    function gets code of its own here, and a suite of many runs in one process is compiled to its end.
     """
     _keep_compiled()
 
@@ -63,5 +63,5 @@ def compiled(fn: Callable[..., Any], device: torch.device) -> Callable[..., Any]
 
 
 def _keep_compiled() -> None:
-    """Keep compiled code where it outlives a restart of the machine; torch itself puts it under /tmp."""
+    """Keep compiled code where it survives a restart of the machine. By default torch puts it under /tmp."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))

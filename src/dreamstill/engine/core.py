@@ -1,8 +1,8 @@
 """The one place that knows device, precision, compilation and ranks.
 
-A method talks to the engine in a few verbs: ``own`` and ``frozen`` take its networks, ``noise``, ``labels``,
-``integers`` and ``coins`` draw what is random (:mod:`dreamstill.engine.draws` has all of them), ``make`` runs a network
-without gradients, ``minimise`` takes one optimiser step, ``gather``, ``average`` and ``mine`` see the global batch.
+A method talks to the engine in a few verbs. ``own`` and ``frozen`` take its networks. ``noise``, ``labels``,
+``integers`` and ``coins`` draw random numbers; :mod:`dreamstill.engine.draws` has all of these. ``make`` runs a network
+without gradients, and ``minimise`` takes one optimiser step. ``gather``, ``average`` and ``mine`` see the global batch.
 Lightning Fabric finds the devices, starts the ranks and casts. Gradients are averaged here and not by a DDP wrapper: a
 wrapper also fills and reduces the gradients of every network that a loss merely passes through (the student, in the
 generator's step).
@@ -42,16 +42,16 @@ _NO_SCHEDULES: Mapping[str, Schedule] = MappingProxyType({})
 
 
 class Engine:
-    """Runs a method's steps on whatever hardware there is. See the module's text for the verbs.
+    """Runs a method's steps on any hardware. See the module's text for the verbs.
 
     Args:
         given: the user's networks and, for controls, real images.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``; ``auto`` takes ``cuda`` if it is there, else ``cpu``.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``; ``auto`` takes ``cuda`` if there is one, else ``cpu``.
         precision: ``32``, ``bf16`` (mixed) or ``64`` (for exactness tests).
         compile: compile each step's losses, forward and backward, as one graph.
         seed: every draw is a function of (seed, iteration, number of the draw), so a resumed run draws the same.
         steps: the budget in student optimiser steps; schedules are fractions of it.
-        scratch: folder for what is too large for memory; without it the system's for temporary files.
+        scratch: folder for data too large for memory; by default the system's folder for temporary files.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Engine:
         self.eagerly = self._graph.eagerly
         self._active: frozenset[str] | None = None
         self._readings = Readings()
-        # A profile sets it, to know which step an operation belongs to: given a step's name, what to run it in.
+        # A profile sets it to learn which step an operation belongs to. It maps a step's name to a context.
         self.watch: Callable[[str], contextlib.AbstractContextManager[Any]] = lambda _name: contextlib.nullcontext()
         draws = Draws(seed, self.device, self.dtype, self.ranks, self.rank, given.teacher.num_classes)
         self.draws, self.mine = draws, draws.mine
@@ -105,7 +105,7 @@ class Engine:
         """Take a trainable network: place it, give it an optimiser, keep both in the checkpoint.
 
         Returns the network to call, and the handle that :meth:`minimise` takes. With ``taps`` (see
-        :class:`dreamstill.networks.probes.Probe`; for a ``Network`` only) its call returns ``Observed`` in place of
+        :class:`dreamstill.networks.probes.Probe`; for a ``Network`` only) the call returns ``Observed`` instead of
         logits.
         """
         if name in self.modules:
@@ -136,11 +136,11 @@ class Engine:
         return Cast(probe, self.fabric)
 
     def rest(self, network: Network, tap: str) -> Cast:
-        """What comes after a tap of a frozen network: its call takes the tap's value and returns logits."""
+        """The part of a frozen network after a tap. Its call takes the tap's value and returns logits."""
         return Cast(Rest(network, tap), self.fabric)
 
     def restart(self, owned: Owned) -> None:
-        """Begin anew with a network that its owner has filled anew: the optimiser forgets all it has seen."""
+        """Make the optimiser forget what it has seen, after the owner gave the network new weights."""
         owned.opt.state.clear()
 
     def buffer(self, name: str, value: Tensor) -> Tensor:
@@ -149,10 +149,10 @@ class Engine:
         return self.buffers[name]
 
     def bank(self, name: str, capacity: int, logits: bool = False, wide: bool = False, views: int = 1) -> ImageBank:
-        """An image bank for the teacher's image size, with its logits if asked for; every rank holds all of it.
+        """An image bank for the teacher's image size, with its logits if asked for. Every rank holds all of it.
 
-        ``wide``: for images that generators made in standardised pixels: with a margin of four standard deviations.
-        ``views``: how many rows of logits an image has.
+        ``wide``: a margin of four standard deviations, for images that generators made in standardised pixels.
+        ``views``: rows of logits per image.
         """
         teacher = self.given.teacher
         beyond = 4 * teacher.std - torch.minimum(teacher.mean, 1 - teacher.mean)
@@ -172,9 +172,9 @@ class Engine:
         return self.given.unlabelled().to(self.device)
 
     def transfer(self) -> tuple[Tensor, Tensor]:
-        """The images (uint8 ``n c h w``) of a stored transfer set and the teacher's logits of them (``n k``).
+        """The images (uint8 ``n c h w``) of a stored transfer set, and the teacher's logits for them (``n k``).
 
-        A large set stays on the host: take its rows by :func:`dreamstill.data.storage.rows`.
+        A large set stays on the host: take its rows with :func:`dreamstill.data.storage.rows`.
         """
         pixels, logits = self.given.transfer()
         return self._near(pixels), self._near(logits)
@@ -194,7 +194,7 @@ class Engine:
 
     @property
     def iteration(self) -> int:
-        """The iteration that is under way."""
+        """The current iteration."""
         return self.draws.iteration
 
     @property
@@ -205,16 +205,16 @@ class Engine:
     # ---------------------------------------------------------------- computing
 
     def make(self, network: Callable[..., Any], *inputs: Tensor) -> Any:
-        """Run a network without gradients, images of a generator for instance."""
+        """Run a network without gradients, for instance a generator that makes images."""
         with torch.no_grad(), self.watch("image making"):
             return self._graph(network, network)(*inputs)
 
     def minimise(self, fn: Callable[..., Any], *owned: Owned, inputs: Sequence[Tensor] = ()) -> Any:
         """One step of each ``owned`` optimiser on the sum of the terms that ``fn(*inputs)`` returns.
 
-        ``fn`` returns a dict of already weighted terms (0-d tensors, each the mean over this rank's share of the
-        batch, or the same value on every rank when made from gathered tensors), or ``(terms, extra)``; ``extra`` is
-        handed back detached. All other networks are frozen while it runs.
+        ``fn`` returns a dict of already weighted terms, or ``(terms, extra)``. A term is a 0-d tensor, the mean over
+        this rank's share of the batch, or the same value on every rank if made from gathered tensors. ``extra`` is
+        returned detached. All other networks are frozen during the step.
         """
         with self.watch(f"{owned[0].name} step"):
             self._activate(owned)
@@ -257,11 +257,11 @@ class Engine:
     # ---------------------------------------------------------------- what happened
 
     def observe(self, name: str, values: Terms) -> None:
-        """Log values beside the losses (0-d tensors, the mean over this rank's share) without minimising them."""
+        """Log values next to the losses (0-d tensors, the mean over this rank's share) without minimising them."""
         self._readings.add(name, values)
 
     def read(self) -> dict[str, float]:
-        """Mean of each term since the last call, and learning rates: the only place where the host waits.
+        """Mean of each term since the last call, and learning rates. Only here does the host wait.
 
         Raises:
             DivergedError: a term was NaN or infinite; names it.
@@ -291,5 +291,5 @@ class Engine:
         return state_of(self)
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state` returned. The method must have been set up in the same way."""
+        """Restore what :meth:`state` returned. The method must have been set up in the same way."""
         take_up(self, state)

@@ -1,7 +1,7 @@
-"""All that is random in a run: each draw is a function of (seed, iteration, number of the draw).
+"""All random numbers of a run. Each draw is a function of (seed, iteration, number of the draw).
 
-So a resumed run draws what the whole one would have drawn. Draws are made for the global batch and each rank takes its
-rows, so several ranks together draw what one alone would.
+So a resumed run draws what an uninterrupted one would have drawn. Draws are made for the global batch and each rank
+takes its rows, so several ranks together draw what one alone would.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dreamstill.errors import InputError
 
 
 class Draws:
-    """A run's random numbers. A batch is the global one; what is returned is this rank's share of it.
+    """A run's random numbers. ``batch`` is the size of the global batch; each draw returns this rank's share of it.
 
     Args:
         seed: of the run.
@@ -38,7 +38,7 @@ class Draws:
         self._order: tuple[int, int, Tensor] | None = None
 
     def settle(self) -> None:
-        """Before a method's set-up: what it builds begins with the same weights in every run and on every rank."""
+        """Call before a method's set-up, so that its networks start with the same weights in every run and rank."""
         torch.manual_seed(self._key("setup"))
 
     def begin(self, iteration: int) -> None:
@@ -56,7 +56,7 @@ class Draws:
             self.drawn = drawn
 
     def noise(self, batch: int, *shape: int, images: bool = True) -> Tensor:
-        """Standard normal (``batch *shape``). ``images``: whether each row is to become one, which is counted."""
+        """Standard normal (``batch *shape``). ``images``: whether each row becomes an image, which is counted."""
         self.drawn += batch if images else 0
         return self._draw(batch, lambda g: torch.randn(batch, *shape, generator=g, device=self.device)).to(self.dtype)
 
@@ -77,9 +77,9 @@ class Draws:
         return self.integers(2, batch).bool()
 
     def sweep(self, n: int, batch: int) -> Tensor:
-        """This iteration's batch of indices (int64) when all ``n`` are gone through in a new order each epoch.
+        """This iteration's batch of indices (int64), going through all ``n`` in a new order each epoch.
 
-        The remainder of an epoch, less than a batch, is left out.
+        The rest of an epoch that is smaller than a batch is left out.
         """
         epoch, position = divmod(self.iteration, n // batch)
         if self._order is None or self._order[:2] != (n, epoch):  # an order is drawn and moved once an epoch
@@ -90,14 +90,14 @@ class Draws:
 
     @contextlib.contextmanager
     def alike(self) -> Iterator[None]:
-        """Within it torch's own random functions draw the same on all ranks."""
+        """Within it, torch's own random functions draw the same on all ranks."""
         self._calls += 1
         with torch.random.fork_rng():
             torch.manual_seed(self._key("redraw", self._calls))
             yield
 
     def redraw(self, module: nn.Module) -> None:
-        """Give every layer that can a fresh random initialisation, in place, the same on all ranks."""
+        """Initialise every layer anew that can be, in place and in the same way on all ranks."""
         with self.alike():
             for layer in module.modules():
                 reset = getattr(layer, "reset_parameters", None)
@@ -105,7 +105,7 @@ class Draws:
                     reset()
 
     def mine(self, x: Tensor) -> Tensor:
-        """This rank's rows of what every rank holds whole (``b ...`` to ``b/ranks ...``), differentiable."""
+        """This rank's rows of a batch that every rank holds (``b ...`` to ``b/ranks ...``), differentiable."""
         share = self._share(len(x))
         return x[self.rank * share : (self.rank + 1) * share]
 
@@ -116,7 +116,7 @@ class Draws:
 
     def _share(self, batch: int) -> int:
         if batch % self.ranks:
-            raise InputError(f"a batch of {batch} cannot be shared by {self.ranks} processes: choose a multiple")
+            raise InputError(f"a batch of {batch} cannot be shared by {self.ranks} processes: give a multiple of that")
         return batch // self.ranks
 
     def _key(self, *parts: object) -> int:

@@ -1,4 +1,4 @@
-"""The averaged student: what is delivered."""
+"""The averaged student, which is the one delivered."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from dreamstill.networks.probes import without_probes
 class Ema:
     """Exponential moving average of a network's parameters and buffers.
 
-    The decay is scaled to the schedule: the average reaches back over ``share`` of the iterations, so that a short
-    run and a long one are averaged alike. Early on it is the plain mean of what there was, so the initial weights
-    do not linger.
+    The decay is scaled to the schedule: the average reaches back over ``share`` of the iterations, in a short run as
+    in a long one. Early on it is the plain mean of all updates so far, so the initial weights do not linger.
     """
 
     def __init__(self, network: Network, iterations: int, share: float = 0.02) -> None:
@@ -42,5 +41,5 @@ class Ema:
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    # Anew in every update: a network may replace its buffers.
+    # Listed anew in every update: a network may replace its buffers.
     return [t.detach() for t in (*module.parameters(), *module.buffers())]

@@ -1,4 +1,4 @@
-"""What a run is given from outside, and the sentences for what is missing."""
+"""What the user gives to a run, and the errors for what is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Given:
-    """What the user gave: networks, their task, and real or collected images where a method may see them."""
+    """What the user gave: networks, their task, and real or collected images if a method may see them."""
 
     teacher: Network
     student: Network
@@ -24,7 +24,7 @@ class Given:
     real_labels: Tensor | None = None  # int64 n, or uint8 n h w
     collected: Tensor | None = None  # uint8 n c h w, without labels
     transfer_pixels: Tensor | None = None  # uint8 n c h w
-    transfer_logits: Tensor | None = None  # n k, the teacher's of just these images
+    transfer_logits: Tensor | None = None  # n k, the teacher's for exactly these images
     task: Task = field(kw_only=True)  # the teacher's
 
     def real(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a run runs on: device, precision, compilation. ``auto`` is resolved here, once, by a fixed rule."""
+"""The hardware of a run: device, precision, compilation. ``auto`` is resolved here, once, by a fixed rule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Precision = Literal["32", "bf16", "64"]
 
 
 class Hardware(NamedTuple):
-    """What a run runs on, resolved once and written down."""
+    """The hardware of a run, resolved once and recorded."""
 
     device: str
     precision: Precision
@@ -29,10 +29,10 @@ def choose(device: str, precision: str, compile: str, flops: float) -> Hardware:
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``32``, ``bf16``, ``64``.
         compile: ``auto``, ``on``, ``off``.
-        flops: of the whole run, about: what compiling has to earn its time back from.
+        flops: of the whole run, about. Compiling must save more time on them than it takes.
 
     Raises:
-        InputError: a word that is none of these, or the device is not there.
+        InputError: a word is none of these, or there is no such device.
     """
     for name, value, allowed in (
         ("precision", precision, ("auto", "32", "bf16", "64")),
@@ -44,7 +44,7 @@ def choose(device: str, precision: str, compile: str, flops: float) -> Hardware:
     if device not in ("auto", *there):
         raise InputError(f"device is {device!r}: choose one of auto, {', '.join(there)}")
     if device == "auto":
-        device = "cuda" if there["cuda"] else "cpu"  # Apple's has not been run: it is taken when it is asked for
+        device = "cuda" if there["cuda"] else "cpu"  # mps has not been tried, so it is used only on request
     if not there[device]:
         raise InputError(f"there is no {device} device here: choose one of {', '.join(d for d in there if there[d])}")
     if precision == "auto":
@@ -55,11 +55,12 @@ def choose(device: str, precision: str, compile: str, flops: float) -> Hardware:
     return Hardware(device, precision, compile == "on")  # type: ignore[arg-type]
 
 
-# FLOPs of a run above which compiling saves more than it costs. CPU: measured on two cores (benchmarks/precision.py),
-# 50 to 100 s of compilation against a fifth of the run's time at about 1.5e11 FLOP/s. The others: inferred.
+# FLOPs of a run above which compiling saves more time than it takes. CPU: measured on two cores
+# (benchmarks/precision.py). Compiling takes 50 to 100 s and saves a fifth of the run's time at about 1.5e11 FLOP/s. The
+# others are inferred.
 _WORTH_COMPILING = {"cpu": 1e14, "cuda": 1e16, "mps": math.inf}
-# In bf16 on two cores with matrix units 20 to 40 s against two fifths of the run's time at about 3.8e11 FLOP/s
-# (benchmarks/changes.py --precision bf16).
+# In bf16 on two cores with matrix units it takes 20 to 40 s and saves two fifths of the run's time at about 3.8e11
+# FLOP/s (benchmarks/changes.py --precision bf16).
 _WORTH_COMPILING_BF16 = 3e13
 
 
@@ -71,9 +72,9 @@ _KEPT_BYTES = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Tell the C library to keep up to 2 GiB of freed memory for the next step instead of returning it to the system.
 
-    A training step frees and takes the same large blocks again and again; by default each is a fresh mapping, and
+    A training step frees and takes the same large blocks again and again. By default each is a fresh mapping, and
     touching its pages for the first time costs as much as the arithmetic of a small network (``benchmarks/changes.py``,
-    ``docs/speed.md``). Linux with glibc only; whether it was done.
+    ``docs/speed.md``). Works on Linux with glibc only; returns whether it was done.
     """
     try:
         libc = ctypes.CDLL(None)
@@ -83,12 +84,12 @@ def keep_freed_memory() -> bool:
 
 
 def fastest_threads() -> int:
-    """All of the CPU's threads that torch would take, or one where other work on the machine makes that faster."""
+    """The number of threads that torch would take, or one if other work on the machine makes that faster."""
     every = torch.get_num_threads()
     speeds = {}
     for threads in {every, 1}:
         torch.set_num_threads(threads)
-        # The slowest of some: beside a busy neighbour each of several threads waits for the last one, again and again.
+        # Take the slowest of some: when the machine is busy, several threads wait again and again for the last one.
         speeds[threads] = min(conv_speed(torch.float32, runs=1) for _ in range(20))
     torch.set_num_threads(every)
     return every if speeds[every] > 1.2 * speeds[1] else 1
@@ -97,8 +98,8 @@ def fastest_threads() -> int:
 def _fast_bf16(device: str, flops: float) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # The flag alone says nothing: there are CPUs with avx512_bf16 on which it runs at 0.6 of float32's speed. And for
-    # small networks the casts cost more than they save.
+    # The flag alone says nothing: some CPUs with avx512_bf16 run it at 0.6 of float32's speed. And for small networks
+    # the casts cost more than they save.
     return device == "cpu" and torch.cpu._is_avx512_bf16_supported() and flops > 1e13 and _bf16_speedup() > 1.5
 
 
@@ -107,7 +108,7 @@ def _bf16_speedup() -> float:
 
 
 def conv_speed(dtype: torch.dtype, device: torch.device | None = None, runs: int = 4) -> float:
-    """FLOP/s of a typical convolution, the best of some runs, in some tens of milliseconds."""
+    """FLOP/s of a typical convolution, the best of some runs. It takes some tens of milliseconds."""
     cuda = device is not None and device.type == "cuda"
     b, c, side = (512, 256, 32) if cuda else (64, 64, 16)
     x = torch.zeros(b, c, side, side, dtype=dtype, device=device).to(memory_format=torch.channels_last)

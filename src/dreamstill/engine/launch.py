@@ -1,4 +1,4 @@
-"""Start the ranks: processes that torchrun made find each other here, and part here."""
+"""Start the ranks: the processes that torchrun made join one group here, and leave it here."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
 
 
 def settle_process() -> None:
-    """Set up a process that is dreamstill's own, as the command line's is; as a library it leaves these alone.
+    """Set up a process that belongs to dreamstill, as that of the command line. The library does not do this.
 
-    The libraries beneath say less, and freed memory is kept for the next step (:func:`keep_freed_memory`).
+    The underlying libraries log less, and freed memory is kept for the next step (:func:`keep_freed_memory`).
     """
-    # They tell at every start what the user chose, and that there is no CUDA on a machine without CUDA.
-    for name in ("lightning.fabric", "lightning.pytorch"):  # the latter's says that bf16 was chosen
+    # At every start they say what the user chose, and that there is no CUDA on a machine without CUDA.
+    for name in ("lightning.fabric", "lightning.pytorch"):  # the latter says that bf16 was chosen
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     keep_freed_memory()
 
 
 def launch(device: str, precision: Precision) -> Fabric:
-    """A running Fabric for this process, one of those that torchrun started or the only one."""
+    """A running Fabric for this process, which is one of those that torchrun started, or the only one."""
     local, ranks = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     fabric = Fabric(
         accelerator=device,
@@ -51,6 +51,6 @@ def may_be_restarted() -> bool:
 
 
 def _leave_group() -> None:
-    """Fabric does this for NCCL only. Gloo's threads, if left running, sometimes abort a process at its exit."""
+    """Leave the process group. Fabric does this for NCCL only, and Gloo's threads sometimes abort a process at exit."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -25,7 +25,7 @@ class Cast(nn.Module):
         self._autocast = fabric.autocast
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the network under autocast; losses outside are then plain float32 without guards."""
+        """Call the network under autocast. Losses outside are then plain float32 and need no guards."""
         with self._autocast():
             out = self.module(*args, **kwargs)
         return tree_map(_at_least_float32, out)

@@ -1,4 +1,4 @@
-"""Put a network on its device, in the memory format that its layers run fastest in, if they take it."""
+"""Put a network on its device, in the memory format in which its layers run fastest, if they accept it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dreamstill.networks.probes import without_probes
 
 
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype, trained: bool) -> None:
-    """Move a network, in place, and in float32 into channels_last.
+    """Move a network, in place, and in float32 also to channels_last.
 
-    Somebody's own network may not take that: ``x.view(x.size(0), -1)`` after a convolution is common and needs the
-    contiguous format. So it is tried on a copy, and where it fails the network stays contiguous and is fed so.
+    A user's network may not accept that: ``x.view(x.size(0), -1)`` after a convolution is common and needs the
+    contiguous format. So it is tried on a copy. If that fails, the network and its inputs stay contiguous.
 
     Args:
-        module: a :class:`Network`, or a part of a method, which takes any format.
-        device: where to.
+        module: a :class:`Network`, or a part of a method, which accepts any format.
+        device: the device to move it to.
         dtype: of its tensors.
         trained: whether it will run in training mode.
     """
@@ -36,18 +36,18 @@ def _takes_channels_last(network: Network, device: torch.device, trained: bool) 
         for training in (False, True) if trained else (False,):
             plain = _run(network, images, training, torch.contiguous_format)
             if plain is None:
-                continue  # it fails anyway: the format is not why
+                continue  # it fails anyway, so the format is not the reason
             fast = _run(network, images, training, torch.channels_last)
             if fast is None:
                 return False
-            # Code that reads the memory itself (as_strided) may run and give something else. Dropout differs anyway.
+            # Code that reads the memory itself (as_strided) may run and give other values. Dropout differs anyway.
             if not training and float((fast - plain).abs().max()) > 1e-2 * float(plain.abs().max()):
                 return False
     return True
 
 
 def _run(network: Network, images: Tensor, training: bool, memory_format: torch.memory_format) -> Tensor | None:
-    """Logits of a copy that went forward and back in a memory format; None where it failed."""
+    """Logits of a copy that ran forward and backward in a memory format; None if it failed."""
     trial = copied(network).train(training)
     without_probes(trial)
     try:
@@ -56,6 +56,6 @@ def _run(network: Network, images: Tensor, training: bool, memory_format: torch.
             logits = trial(images.to(memory_format=memory_format).requires_grad_())
             if logits.requires_grad:
                 logits.sum().backward()
-    except Exception:  # whatever somebody's forward() raises
+    except Exception:  # whatever the user's forward() raises
         return None
     return logits.detach()

@@ -21,7 +21,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """Normalise with the statistics of the batch over all ranks when training."""
         if not self.training or self.running_mean is None:
             return super().forward(x)
-        kind, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # statistics of bf16 maps are exact ones
+        kind, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # exact statistics for bf16 maps too
         mean, var = moments(x, self.running_mean)
         global_mean = self.average(mean)
         var = self.average(var + (mean - global_mean).square())
@@ -43,10 +43,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norm(module: nn.Module, average: Callable[[Tensor], Tensor]) -> None:
-    """Turn a network's batch norms into those of the global batch, in place.
+    """Turn a network's batch norms into global ones, in place.
 
     Raises:
-        InputError: it has a kind of batch norm for which there is none.
+        InputError: it has a kind of batch norm that has no global version.
     """
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):

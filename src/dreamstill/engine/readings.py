@@ -1,4 +1,4 @@
-"""The terms of the losses between two readings: summed on the device, so that the host need not wait for it."""
+"""The loss terms between two readings, summed on the device so that the host does not wait for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dreamstill.errors import DivergedError
 def diverged(what: str, iteration: int) -> DivergedError:
     """The sentence for something that is NaN or infinite at the end of an iteration; the first is 1."""
     return DivergedError(
-        f"{what} became NaN or infinite by iteration {iteration}: the last checkpoint is good; lower the learning "
+        f"{what} became NaN or infinite by iteration {iteration}; the last checkpoint is good. Lower the learning "
         "rate or that term's weight, or set a gradient clip, and start again"
     )
 
@@ -27,7 +27,7 @@ class Readings:
         self._counts: dict[tuple[str, ...], int] = {}
 
     def add(self, name: str, terms: Mapping[str, Tensor]) -> None:
-        """Terms of one step of the network ``name``."""
+        """Add the terms of one step of the network ``name``."""
         if not terms:
             return
         keys = tuple(f"{name}/{term}" for term in terms)
@@ -68,10 +68,10 @@ def _first_of(names: list[str], good: Tensor, lasted: Tensor) -> str:
 
 
 def check_finite(modules: Mapping[str, nn.Module], iteration: int) -> None:
-    """Look at a method's networks: a finite loss can leave weights that are not.
+    """Check a method's networks, because a finite loss can leave weights that are not finite.
 
     Raises:
-        DivergedError: some are NaN or infinite; names the network.
+        DivergedError: weights are NaN or infinite; names the network.
     """
     for name, module in modules.items():
         values = [v for v in module.state_dict().values() if v.is_floating_point()]

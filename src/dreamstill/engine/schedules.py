@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions of a phase's progress (0 to 1), so that the budget can be anything."""
+"""Learning-rate schedules: functions of a phase's progress (0 to 1), so that they suit any budget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cosine(progress: float) -> float:
 
 
 def step_decay(milestones: Sequence[float], factor: float) -> Schedule:
-    """Times ``factor`` at each milestone, given as a fraction of the phase."""
+    """Multiplied by ``factor`` at each milestone, a fraction of the phase."""
     return lambda progress: factor ** sum(progress >= m for m in milestones)
 
 

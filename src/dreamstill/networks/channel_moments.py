@@ -1,4 +1,4 @@
-"""Mean and variance of each channel, and what the compiler needs to be told to compute with them cheaply."""
+"""Mean and variance of each channel, written so that the compiler computes with them cheaply."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 def moments(x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel (both ``c``) of ``b c ...``; differentiable once.
 
-    ``near``: a guess at the mean (``c``), a layer's running mean for instance. Compiled on a CPU the variance is a
-    difference of squares around it, as exact as the guess is good; elsewhere it is not needed.
+    ``near``: a guess at the mean (``c``), a layer's running mean for instance. Code compiled for a CPU computes the
+    variance as a difference of squares around it, which is as exact as the guess is good. Elsewhere it is not needed.
     """
     if x.device.type in ("cpu", "cuda"):
         return _Moments.apply(x, near)
@@ -22,11 +22,11 @@ def moments(x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 
 class _Moments(torch.autograd.Function):
-    """One pass each way.
+    """One pass over the map forward, and one backward.
 
-    ``torch.var_mean`` over all but the channels is, in channels_last on a CPU, many times slower than the kernel batch
-    norm itself uses for its statistics, and autograd keeps more than it needs. For a compiled step sums are better
-    still: the compiler makes them part of another pass over the same map.
+    In channels_last on a CPU, ``torch.var_mean`` over all but the channels is many times slower than the kernel that
+    batch norm itself uses, and autograd keeps more than it needs. In a compiled step sums are better still: the
+    compiler makes them part of another pass over the same map.
     """
 
     @staticmethod
@@ -50,7 +50,7 @@ class _Moments(torch.autograd.Function):
 def sums_around(x: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel (both ``c``), from sums of the distances to ``near`` and their squares.
 
-    Two independent sums, where Welford's rule is a chain of divisions.
+    These are two independent sums; Welford's rule is a chain of divisions.
     """
     n = x.numel() // x.shape[1]
     distance = channelwise(torch.sub, x, near)
@@ -60,17 +60,17 @@ def sums_around(x: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stored(x: Tensor) -> Tensor:
-    """The same vector; compiled for a CPU it is computed once and read, not once more for every pixel it is used for.
+    """The same vector. Code compiled for a CPU computes it once and reads it, and not again for every pixel.
 
-    The compiler takes arithmetic on a vector of channels as cheap and repeats it inside the loop over the map: with a
-    root and a division in it, such a loop ran at less than half its speed. A vector whose strides are asked for has to
-    be in memory.
+    The compiler takes arithmetic on a vector of channels as cheap, and repeats it inside the loop over the map. With a
+    root and a division in it, such a loop ran at less than half its speed. Asking for a vector's strides forces it
+    into memory.
     """
     return x.as_strided(x.shape, x.stride()) if compiling_for_cpu(x) else x
 
 
 def channelwise(fn: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-    """``fn``, value by value, of maps of one shape (``b c ...``) and vectors of their channels (``c``)."""
+    """Apply ``fn`` value by value to maps of one shape (``b c ...``) and vectors of their channels (``c``)."""
     x = next(o for o in operands if o.dim() > 1)
     if not in_rows(x):
         return fn(*(wide(o, x) if o.dim() == 1 else o for o in operands))
@@ -79,16 +79,16 @@ def channelwise(fn: Callable[..., Tensor], *operands: Tensor) -> Tensor:
 
 
 def in_rows(x: Tensor) -> bool:
-    """Whether to compute on whole rows of ``w c`` values: compiled for a CPU, images and other maps of few channels.
+    """Whether to compute on whole rows of ``w c`` values: for images and other maps of few channels, on a CPU.
 
-    The compiler's innermost loop goes over the channels, and with three of them it uses three lanes of sixteen.
+    The compiler's innermost loop goes over the channels. With three of them it uses three lanes of sixteen.
     """
     few = x.dim() == 4 and 1 < x.shape[1] < 16
     return few and compiling_for_cpu(x) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def rows(x: Tensor) -> Tensor:
-    """``b c h w`` as ``b*h, w*c``: a view where it is in channels_last."""
+    """``b c h w`` as ``b*h, w*c``; a view if it is in channels_last."""
     b, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).reshape(b * h, w * c)
 

@@ -12,7 +12,7 @@ from dreamstill.networks.network import plain_copy
 
 
 class Cost(NamedTuple):
-    """Of one network. FLOPs of one image's forward pass, two a multiply-add."""
+    """The cost of one network. ``flops``: of one image's forward pass; a multiply-add counts as two."""
 
     params: int
     flops: int
@@ -20,7 +20,7 @@ class Cost(NamedTuple):
 
 
 def count(network: nn.Module, channels: int, image_size: tuple[int, int]) -> Cost:
-    """Count on a copy, in eval mode, so that the network's state is untouched."""
+    """Count on a copy in eval mode, so that the network's state stays as it is."""
     copied = plain_copy(network)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         copied(torch.zeros(1, channels, *image_size))

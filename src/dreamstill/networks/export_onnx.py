@@ -28,9 +28,8 @@ _TALKATIVE = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxruntime")
 def export_onnx(network: Network, path: Path | str) -> dict[str, Any]:
     """Write a network to one ONNX file, mean and std inside.
 
-    Input ``images`` (float32 ``b c h w``, [0, 1], any batch size), output ``logits`` (``b k``, of a dense network
-    ``b k h w``). The file's metadata
-    holds the network's description as JSON under ``dreamstill``.
+    The input is ``images`` (float32 ``b c h w``, [0, 1], any batch size), the output is ``logits`` (``b k``, or
+    ``b k h w`` for a dense network). The file's metadata holds the network's description as JSON under ``dreamstill``.
 
     Args:
         network: left as it is; a copy is exported, on the CPU, in float32 and eval mode.
@@ -54,13 +53,13 @@ def export_onnx(network: Network, path: Path | str) -> dict[str, Any]:
         except Exception as error:
             raise InputError(
                 f"{network.name} could not be exported to ONNX ({reason(error)}): its forward pass must be traceable "
-                "and fit one file of 2 GB; go on without the ONNX file (--onnx false)"
+                "and fit into one file of 2 GB. Go on without the ONNX file with --onnx false"
             ) from error
         difference = _difference(copied, data)
     if not difference <= _TOLERANCE:  # not ">": NaN must fail too
         raise InputError(
             f"the exported {network.name} differs from torch by {difference:.1e} of its largest logit, expected at "
-            f"most {_TOLERANCE:.0e}: its forward pass does something that tracing does not keep; no file was written"
+            f"most {_TOLERANCE:.0e}: its forward pass does something that tracing does not keep. No file was written"
         )
     atomic_write(path, data)
     return {
@@ -122,7 +121,7 @@ def _difference(network: Network, data: bytes) -> float:
     except Exception as error:
         raise InputError(
             f"the exported {network.name} does not run in onnxruntime ({reason(error)}): its forward pass must take "
-            "any batch size; no file was written"
+            "any batch size. No file was written"
         ) from error
     return worst / max(largest, 1e-12)
 
@@ -132,7 +131,7 @@ def _larger(so_far: float, values: Tensor) -> float:
 
 
 def reason(error: Exception) -> str:
-    """First line of what lies at the bottom: the exporter wraps the reason in pages of advice."""
+    """First line of the innermost error: the exporter wraps it in pages of advice."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return first_line(error)

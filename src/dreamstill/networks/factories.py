@@ -1,4 +1,4 @@
-"""Networks that somebody's own code makes: ``package.module:factory``, or ``./file.py:factory``."""
+"""Networks that the user's own code makes: ``package.module:factory``, or ``./file.py:factory``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def made(name: str, kwargs: dict[str, Any], num_classes: int) -> nn.Module:
     """The network that a factory makes.
 
     Args:
-        name: a module or the path of a ``.py`` file, a colon, and in it a class or function, dotted where it lies in a
+        name: a module or the path of a ``.py`` file, a colon, and a class or function in it. A dot reaches into a
             class (``transformers:AutoModel.from_pretrained``).
         kwargs: its arguments.
-        num_classes: handed on where the factory takes it, by name or in ``**kwargs``.
+        num_classes: passed on if the factory takes it, by name or in ``**kwargs``.
 
     Raises:
         InputError: it cannot be imported or called, raises, or returns something else.
@@ -41,10 +41,10 @@ def made(name: str, kwargs: dict[str, Any], num_classes: int) -> nn.Module:
 
 
 def found(name: str) -> Any:
-    """What a name stands for.
+    """The class or function that a name stands for.
 
     Raises:
-        InputError: there is no such thing, or importing its module fails.
+        InputError: nothing has this name, or importing its module fails.
     """
     module_name, _, inside = name.rpartition(":")
     module = _imported(module_name, name)
@@ -52,7 +52,7 @@ def found(name: str) -> Any:
     for part in inside.split("."):
         try:
             value = getattr(value, part)
-        except Exception as error:  # a module may make its attributes when they are asked for
+        except Exception as error:  # a module may compute its attributes on access
             close = difflib.get_close_matches(part, [n for n in dir(value) if not n.startswith("_")], n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "give package.module:factory"
             raise InputError(f"{name} could not be imported ({user_error(error)}): {hint}") from error
@@ -67,7 +67,7 @@ def _imported(module_name: str, name: str) -> ModuleType:
         return _from_file(path, name)
     try:
         return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever somebody's module raises, a script that ends itself too
+    except (Exception, SystemExit) as error:  # whatever the user's module raises; a script may exit
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
             raise InputError(
                 f"{name} could not be imported ({error}): give package.module:factory, or the path of a file as "
@@ -76,18 +76,18 @@ def _imported(module_name: str, name: str) -> ModuleType:
         if isinstance(error, ValueError | TypeError) and not module_name.strip("."):  # ":f"
             raise InputError(f"{name} could not be imported ({error}): give package.module:factory") from error
         raise InputError(
-            f"{name} could not be imported: its module raises {user_error(error)}: mend it, or run python -c 'import "
-            f"{module_name}' to see more"
+            f"{name} could not be imported because its module raises {user_error(error)}. Mend the module, or run "
+            f"python -c 'import {module_name}' to see more"
         ) from error
 
 
 def _from_file(path: Path, name: str) -> ModuleType:
-    """The module in a file, which finds its neighbours as a script does."""
+    """Import a file as a module. Like a script, it can import the files next to it."""
     path = path.resolve()
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     known = sys.modules.get(path.stem)
-    # Under its own name, by which pickled objects look for it, unless that is another module's.
+    # Pickled objects look for a module by its own name, so it gets that name unless another module has it.
     label = path.stem if known is None or known.__file__ == str(path) else f"{path.stem} of {path.parent}"
     if (same := sys.modules.get(label)) is not None:
         return same
@@ -98,11 +98,11 @@ def _from_file(path: Path, name: str) -> ModuleType:
     sys.modules[label] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever somebody's file raises
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         del sys.modules[label]
         raise InputError(
-            f"{name} could not be imported: its file raises {user_error(error)}: mend it, or run it by python to see "
-            "more"
+            f"{name} could not be imported because its file raises {user_error(error)}. Mend the file, or run it with "
+            "python to see more"
         ) from error
     return module
 
@@ -113,7 +113,7 @@ def _from_file(path: Path, name: str) -> ModuleType:
 def _called(name: str, factory: Any, kwargs: dict[str, Any], num_classes: int) -> Any:
     try:
         signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # of built-in code, which does not say what it takes
+    except (TypeError, ValueError):  # built-in code does not say what it takes
         signature = None
     accepted = {} if signature is None else signature.parameters
     more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
@@ -126,19 +126,19 @@ def _called(name: str, factory: Any, kwargs: dict[str, Any], num_classes: int) -
     if more and not extra and "num_classes" not in kwargs:
         try:
             return factory(**kwargs, num_classes=num_classes)
-        except TypeError as error:  # what takes **kwargs may hand them to something that does not know this one
+        except TypeError as error:  # **kwargs may be passed on to code that does not know num_classes
             if "num_classes" not in str(error):
                 raise _raised(name, kwargs, error) from error
         except (Exception, SystemExit) as error:
             raise _raised(name, {**kwargs, "num_classes": num_classes}, error) from error
     try:
         return factory(**kwargs, **extra)
-    except (Exception, SystemExit) as error:  # whatever somebody's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise _raised(name, {**kwargs, **extra}, error) from error
 
 
 def _raised(name: str, kwargs: dict[str, Any], error: BaseException) -> InputError:
     return InputError(
-        f"{name} raised {user_error(error)}, when called with {kwargs or 'no arguments'}: mend it, or give other "
+        f"{name} raised {user_error(error)} when called with {kwargs or 'no arguments'}. Mend it, or give other "
         "arguments"
     )

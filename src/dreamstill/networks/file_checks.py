@@ -1,4 +1,4 @@
-"""What a weights file says and holds, looked at before it is believed: types, finiteness, sizes, sums."""
+"""Checks of what a weights file says and holds: types, finite values, sizes, checksums."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dreamstill.errors import InputError
 
-SUM = "sha256"  # in a description: over all else in it and the tensors
+SUM = "sha256"  # the key of a description's checksum, which covers the rest of it and the tensors
 
 # ---------------------------------------------------------------- the description in a file
 
 
 def check_description(description: Mapping[str, Any], path: Path) -> None:
-    """Make sure that what a file says of its network has the types and ranges that a network's facts have.
+    """Check the types and ranges of what a file says about its network.
 
     Raises:
-        InputError: names the first that has not.
+        InputError: a value is wrong; names the first.
     """
     for key, (good, expected) in _EXPECTED.items():
         value = description.get(key)
         if value is not None and not good(value):
             raise InputError(
-                f"{path} says its {key} is {shown(value)}, expected {expected}: fetch it again, or give the bare "
-                "weights and say these things yourself"
+                f"{path} says its {key} is {shown(value)}, expected {expected}. Fetch the file again, or give bare "
+                "weights and state these facts yourself"
             )
 
 
 def shown(value: Any) -> str:
-    """A value out of a file for a message: short, whatever it is."""
+    """A value from a file, shortened for a message."""
     if not isinstance(value, str | int | float | list | dict | None):
-        return f"a {type(value).__name__}"  # to write it out may take forever
+        return f"a {type(value).__name__}"  # its repr may take forever
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -72,7 +72,7 @@ _EXPECTED: dict[str, tuple[Any, str]] = {
 
 
 def summed(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over a description without its own sum, and over names, types, shapes and values of all tensors."""
+    """SHA-256 of a description without its own checksum, and of names, types, shapes and values of all tensors."""
     rest = {k: v for k, v in description.items() if k != SUM}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name in sorted(state):
@@ -83,40 +83,41 @@ def summed(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
 
 
 def check_sum(description: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> None:
-    """Compare a file with the sum that it was written with; other programs', and earlier versions', have none.
+    """Compare a file with its own checksum. Files of other programs and of earlier versions have none.
 
     Raises:
         InputError: they differ.
     """
     if SUM in description and summed(description, state) != description[SUM]:
-        raise InputError(f"checkpoint {path} is damaged, it and its own SHA-256 differ: fetch it again")
+        raise InputError(f"checkpoint {path} is damaged, its content does not match its own SHA-256: fetch it again")
 
 
 # ---------------------------------------------------------------- the tensors
 
 
 def check_unpacked_size(path: Path) -> None:
-    """Make sure that an archive is about as large in memory as it is on the disk: torch.save does not compress.
+    """Make sure that an archive is about as large in memory as on disk: torch.save does not compress.
 
     Raises:
-        InputError: it is not.
+        InputError: it is much larger in memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(part.file_size for part in archive.infolist())
-    except (OSError, ValueError, zipfile.BadZipFile):  # no archive, or a damaged one: what reads it next says so
+    except (OSError, ValueError, zipfile.BadZipFile):  # not an archive, or a damaged one: the next reader says so
         return
     if unpacked > 2 * path.stat().st_size + (1 << 20):
         raise InputError(
-            f"checkpoint {path} would unpack to {unpacked:,} bytes, and torch.save compresses nothing: do not trust it"
+            f"checkpoint {path} would unpack to {unpacked:,} bytes, many times its size. torch.save does not compress, "
+            "so do not trust this file"
         )
 
 
 def check_dense(state: Mapping[str, Tensor], path: Path) -> None:
-    """Make sure that all tensors are ordinary ones with values.
+    """Make sure that every tensor is dense and has values.
 
     Raises:
-        InputError: names the first that is sparse, quantised or empty of values.
+        InputError: a tensor is sparse, quantised, nested or without values; names the first.
     """
     for key, tensor in state.items():
         kind = (
@@ -134,7 +135,7 @@ def check_dense(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def miscast(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """What loading would turn into something else without a word: complex, integer and boolean weights."""
+    """Tensors whose type loading would change silently: complex, integer and boolean weights."""
     found = []
     for key, tensor in ours.items():
         if key not in state:
@@ -142,7 +143,7 @@ def miscast(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str
         theirs = state[key].dtype
         if tensor.is_floating_point():
             same = theirs.is_floating_point
-        elif theirs.is_floating_point:  # counters that somebody cast with everything else
+        elif theirs.is_floating_point:  # a counter that was cast together with the weights
             same = not tensor.is_complex() and bool((state[key] == state[key].round()).all())
         else:
             same = theirs.is_complex == tensor.is_complex() and (theirs == torch.bool) == (tensor.dtype == torch.bool)
@@ -153,7 +154,7 @@ def miscast(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str
 
 
 def not_finite(module: nn.Module) -> list[str]:
-    """Names of the weights and batch-norm statistics that hold NaN or infinite values; other buffers may, as masks."""
+    """Names of weights and batch-norm statistics with NaN or infinite values. Other buffers (masks) may have them."""
     tensors: dict[str, Tensor] = dict(module.named_parameters())
     for name, layer in module.named_modules():
         if isinstance(layer, _BatchNorm):
@@ -167,7 +168,7 @@ def values(module: nn.Module) -> int:
 
 
 def refuse_larger(build: Callable[[], nn.Module], what: str, state: Mapping[str, Tensor], path: Path) -> None:
-    """A file of a few bytes must not ask for a network that fills the memory.
+    """Refuse a small file that asks for a network large enough to fill the memory.
 
     Raises:
         InputError: ``build`` makes a network with far more values than the file holds; ``what`` names it.
@@ -175,7 +176,7 @@ def refuse_larger(build: Callable[[], nn.Module], what: str, state: Mapping[str,
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             asked = values(build())
-    except InputError:  # with values it may go well, and else it says the same
+    except InputError:  # with real tensors it may succeed, and if not, it says the same
         return
     held = sum(t.numel() for t in state.values())
     if asked > 10 * held + 1_000_000:

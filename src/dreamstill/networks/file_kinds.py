@@ -1,4 +1,4 @@
-"""What a weights file is, by its bytes and not by its name."""
+"""The kind of a weights file, found from its bytes and not from its name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PROGRAMS = {"torchscript": "a TorchScript program", "exported": "an exported pro
 
 
 def file_kind(path: Path) -> FileKind:
-    """What to read a file with; everything that is not recognised is ``torch.load``'s.
+    """Which reader a file needs. ``torch.load`` gets every file that is not recognised.
 
     Raises:
-        InputError: it is an archive of other files, or another framework's; says which.
+        InputError: the file is an archive of other files, or of another framework; says which.
     """
     with path.open("rb") as file:
         start = file.read(64)
@@ -26,14 +26,14 @@ def file_kind(path: Path) -> FileKind:
         return _of_zip(path)
     if path.suffix == ".safetensors" or _is_safetensors(path, start):
         return "safetensors"
-    # Field 1, the version of the format, is a small number, and what made the file or a graph follows.
+    # ONNX: field 1, the version of the format, is a small number. The producer or the graph follows.
     if path.suffix == ".onnx" or (start[:1] == b"\x08" and start[1:2] < b"\x20" and start[2:3] in b"\x12\x1a\x22\x3a"):
         return "onnx"
     if start[:2] == b"\x1f\x8b":
         raise InputError(f"checkpoint {path} is compressed by gzip: unpack it and give the file in it")
     if start[:4] == b"\x89HDF":
         raise InputError(
-            f"checkpoint {path} is an HDF5 file, as Keras writes: expected weights of PyTorch; convert it first"
+            f"checkpoint {path} is an HDF5 file, as Keras writes, expected weights of PyTorch: convert it first"
         )
     if start[:1] != b"\x80" and tarfile.is_tarfile(path):
         _of_tar(path)
@@ -41,7 +41,7 @@ def file_kind(path: Path) -> FileKind:
 
 
 def _is_safetensors(path: Path, start: bytes) -> bool:
-    """Eight bytes with the length of a JSON text, and the text."""
+    """Such a file begins with the length of a JSON text in eight bytes, and then the text."""
     length = int.from_bytes(start[:8], "little")
     return start[8:9] == b"{" and 2 <= length <= path.stat().st_size - 8
 
@@ -70,8 +70,8 @@ def _of_tar(path: Path) -> None:
         names = archive.getnames()
     if {"sys_info", "pickle", "storages", "tensors"} <= {Path(name).name for name in names}:
         raise InputError(
-            f"checkpoint {path} is whole, in the .tar format of PyTorch before 0.1.10, which cannot be read without "
-            "executing code from the file: load it by torch.load and save its state_dict() by torch.save"
+            f"checkpoint {path} is in the .tar format of PyTorch before 0.1.10, and reading that would execute code "
+            "from the file. Load it with torch.load, and save its state_dict() with torch.save"
         )
     raise InputError(
         f"checkpoint {path} is a tar archive of other files ({', '.join(names[:3])}): unpack it and give the "

@@ -1,4 +1,4 @@
-"""Put a state dict into a network: torch's own loading decides, and what wrappers put before the keys is taken off."""
+"""Load a state dict into a network. torch's own loading decides; prefixes that wrappers put on keys are removed."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from dreamstill.errors import InputError, first_line
 from dreamstill.networks.file_checks import miscast
 
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|avg|polyak|shadow)([._]|$)")
-# What training keeps beside a network's layers: losses, metrics, counters of operations.
+# What training code keeps next to a network's layers: losses, metrics, counters of operations.
 _BESIDE = re.compile(r"^(criterion|criteria|loss\w*|\w*loss\w*|metrics?|\w*(acc|accuracy|metrics?)|n_averaged)(\.|$)")
 _COUNTERS = ("total_ops", "total_params")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 def is_average(name: str) -> bool:
-    """Whether a key speaks of averaged weights, which training keeps beside the raw ones and which are deployed."""
+    """Whether a key names averaged weights. Training keeps them next to the raw ones, and they are deployed."""
     return bool(_AVERAGE.search(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()))
 
 
 def apply_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix: str | None = None) -> list[str]:
-    """Load a state strictly, under whatever one prefix its keys are those of the network.
+    """Load a state strictly, under the one prefix that makes its keys those of the network.
 
     ``load_state_dict`` decides, so that layers translate older keys themselves.
 
     Args:
         module: the network.
         state: from keys to tensors.
-        source: where it is from, for messages.
-        prefix: the only one to look under; None finds it.
+        source: where the state is from, for messages.
+        prefix: the only prefix to look under; None searches for it.
 
     Returns:
-        One sentence each on what was passed over.
+        A sentence for each thing that was passed over.
 
     Raises:
         InputError: keys or shapes differ, or several prefixes fit; names them.
@@ -44,7 +44,7 @@ def apply_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix
     chosen = prefix is not None
     prefix, notes = _prefix(state, ours, source) if prefix is None else (prefix, [])
     inside = _without(state, prefix)
-    chosen &= all(key in inside for key in ours)  # then the user knows what else there is
+    chosen &= all(key in inside for key in ours)  # the user chose the prefix, so what else there is may be ignored
     extra = [key for key in inside if key not in ours]
     beside = [k for k in extra if chosen or _BESIDE.match(k) or k.rpartition(".")[2] in _COUNTERS]
     for key in beside:
@@ -55,8 +55,8 @@ def apply_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix
     missing, unexpected = [], []
     if not shapes and (cast := miscast(ours, inside)):
         raise InputError(
-            f"{source} does not fit {type(module).__name__}: {'; '.join(cast[:5])}: loading would change what they "
-            "say, so save weights of floating-point numbers"
+            f"{source} does not fit {type(module).__name__}: {'; '.join(cast[:5])}. Loading would change these "
+            "values, so save the weights as floating-point numbers"
         )
     try:
         report = module.load_state_dict(inside, strict=False)
@@ -77,7 +77,7 @@ def apply_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix
 
 
 def _without(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What of a state lies under a prefix, with the versions of its layers, by which they translate older keys."""
+    """The part of a state under a prefix, with its layers' versions, which they need to translate older keys."""
     found = OrderedDict((k.removeprefix(prefix), v) for k, v in state.items() if k.startswith(prefix))
     versions = getattr(state, "_metadata", None)
     if versions is not None:
@@ -92,7 +92,7 @@ def _without(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _prefix(state: dict[str, Tensor], ours: Iterable[str], source: str) -> tuple[str, list[str]]:
-    """What to take off, and what to say of it; the empty text where the keys are the network's already."""
+    """The prefix to remove, and notes on that choice. It is empty if the keys are the network's already."""
     needed = [k for k in ours if not k.endswith("num_batches_tracked")]
     if not needed:
         return "", []
@@ -107,17 +107,17 @@ def _prefix(state: dict[str, Tensor], ours: Iterable[str], source: str) -> tuple
         ]
     if len(covering) > 1:
         raise InputError(
-            f"{source} holds several networks that fit, under {', '.join(map(repr, covering))}: say which, as "
-            f"--checkpoint-prefix {covering[-1]}"
+            f"{source} holds several networks that fit, under {', '.join(map(repr, covering))}: say which, for "
+            f"instance with --checkpoint-prefix {covering[-1]}"
         )
     return (covering[0] if covering else _shared(list(state), set(ours))), []
 
 
 def _shared(keys: list[str], ours: set[str]) -> str:
-    """What to take off where not all of the network is there, so that what is missing is named well.
+    """The prefix to remove when parts of the network are missing, so that the error names them well.
 
-    What all keys begin with, as far as none is one of ours: a network may itself have its layers under ``model.``.
-    Else what most begin with, if some are ours under it.
+    It is what all keys begin with, as long as none of them is ours: a network may itself have its layers under
+    ``model.``. Otherwise it is what most keys begin with, if some of ours are under it.
     """
     prefix = ""
     while not ours.intersection(keys):
@@ -147,10 +147,10 @@ def _misfit(
     ]
     hint = _shape_hint(ours, state, shapes) if not missing and not unexpected else ""
     if not shapes and all(k.startswith("aux_classifier.") for k in (*missing, *unexpected)):
-        hint = f": {'leave out' if missing else 'give'} aux_loss: true in the network's arguments"
+        hint = f". {'Leave out' if missing else 'Give'} aux_loss: true in the network's arguments"
     elif not hint:
-        hint = ": give the network that the file was saved from, or save the state_dict of just this network"
-    without = f" (its keys taken without {prefix!r})" if prefix else ""
+        hint = ". Give the network that the file was saved from, or save the state_dict of just this network"
+    without = f" (after removing {prefix!r} from its keys)" if prefix else ""
     return f"{source} does not fit {type(module).__name__}{without}: {'; '.join(problems)}{hint}"
 
 
@@ -160,7 +160,7 @@ def _named(keys: list[str]) -> str:
 
 def _shape_hint(ours: dict[str, Tensor], state: dict[str, Tensor], shapes: list[str]) -> str:
     first = next((k for k in ours if ours[k].dim() == 4), None)
-    # What gives the logits: the last linear layer, or the one layer, a segmentation head, whose outputs alone differ.
+    # The layer that gives the logits: the last linear one, or the only layer (a segmentation head) that differs.
     last = [k for k in ours if ours[k].dim() == 2][-1:] or [k for k in shapes if ours[k].dim() == 4 and k != first][-1:]
     if (
         last
@@ -168,7 +168,7 @@ def _shape_hint(ours: dict[str, Tensor], state: dict[str, Tensor], shapes: list[
         and len(state[last[0]]) != len(ours[last[0]])
         and state[last[0]].shape[1:] == ours[last[0]].shape[1:]
     ):
-        return f": the file has {len(state[last[0]])} classes, so set num_classes to that"
+        return f". The file has {len(state[last[0]])} classes, so set num_classes to that"
     if first is not None and shapes == [first] and state[first].shape[1:2] != ours[first].shape[1:2]:
-        return f": the file takes {state[first].shape[1]} channels, so set channels to that"
-    return ": it may be another width of the same network"
+        return f". The file takes {state[first].shape[1]} channels, so set channels to that"
+    return ". It may be another width of the same network"

@@ -25,9 +25,9 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 class SpectralNorm(nn.Module):
     """Divide a weight by its largest singular value (Miyato et al., arXiv:1802.05957): a parametrisation.
 
-    One power iteration a forward pass in train mode, none in eval mode; its two vectors are buffers, so that a resumed
-    run goes on with them. Unlike torch's own it multiplies element by element: a matrix product would be cast to bf16
-    under mixed precision, and the estimate with it.
+    Each forward pass makes one power iteration in train mode and none in eval mode. The two vectors are buffers, so
+    that a resumed run continues with them. Unlike torch's own version it multiplies element by element: mixed precision
+    would cast a matrix product to bf16, and the estimate with it.
     """
 
     u: Tensor
@@ -106,7 +106,7 @@ def _conditional(features: int, num_classes: int) -> ConditionalBatchNorm:
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, double, convolve; norm, ReLU, convolve; beside it double and a 1x1 convolution."""
+    """Norm, ReLU, double, convolve; norm, ReLU, convolve. The shortcut doubles and convolves 1x1."""
 
     def __init__(self, c_in: int, c_out: int, num_classes: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class ConditionalGenerator(nn.Module):
     """Noise and a class to images in [0, 1]; the class enters through the batch norms alone.
 
     Args:
-        network: the teacher the images are for: gives size, channels and classes.
+        network: the teacher that the images are for; its size, channels and classes are used.
         nz: length of the noise vector.
         width: base width (released: 64). Up to 3 doublings (32x32) all maps have 4 times as many channels; from 4 on
             they go 16, 16, 8, 4, 2, (1) times the width, as in the released table.
@@ -158,7 +158,7 @@ class ConditionalGenerator(nn.Module):
 def follow(average: nn.Module, live: nn.Module, weight: float) -> None:
     """Move an averaged generator by ``weight`` (1: copy) towards the live one, batch-norm statistics included.
 
-    The vectors of the power iterations are copied: the average of unit vectors is none.
+    The vectors of the power iterations are copied, because an average of unit vectors is not a unit vector.
     """
     ours = dict(average.named_parameters()) | dict(average.named_buffers())
     theirs = dict(live.named_parameters()) | dict(live.named_buffers())
@@ -188,24 +188,24 @@ class DownBlock(nn.Module):
 
 
 class Judged(NamedTuple):
-    """What the discriminator says of images."""
+    """What the discriminator says about images."""
 
     real: Tensor  # ``b``: above 0 for real
-    classes: Tensor  # ``b 2k``: 2y a real image of class y, 2y + 1 a made one
+    classes: Tensor  # ``b 2k``: 2y is a real image of class y, 2y + 1 a generated one
     features: Tensor  # ``b f``: its guess at the teacher's features
 
 
 class Discriminator(nn.Module):
-    """Real or made, a classifier of real and of made classes (2k ways), and a head that guesses teacher features.
+    """Three heads: real or generated; real and generated classes (2k); a guess at the teacher's features.
 
     Features are summed, not averaged, over space. The feature head is two linear layers with nothing between them, as
     released.
 
     Args:
-        network: the teacher: gives size, channels and classes.
+        network: the teacher, for its size, channels and classes.
         features: width of the teacher's features.
-        width: base width (released: 64). Up to 32x32: four blocks of 4 times the width, at most two of which halve
-            the map; larger: 1, 2, 4, 8, (16) times and one that does not halve.
+        width: base width (released: 64). Images up to 32x32 get four blocks of 4 times the width, of which at most
+            two halve the map. Larger ones get blocks of 1, 2, 4, 8, (16) times and one that does not halve.
     """
 
     def __init__(self, network: Network, features: int, width: int = 64) -> None:

@@ -1,8 +1,8 @@
 """Generators: from noise, and a class where they are conditional, to images in nominal [0, 1].
 
-The literature's generators for small images end in a batch norm, that is in *standardised* pixels: exactly what
-a teacher takes after its own mean and standard deviation. :class:`Destandardise` turns that into nominal [0, 1]
-pixels, unclipped, so that the gradient is whole; banks clip and count what they clip.
+The literature's generators for small images end in a batch norm. They give *standardised* pixels, which is exactly
+what a teacher sees after its own normalisation. :class:`Destandardise` turns these into nominal [0, 1] pixels. It does
+not clip, so that no gradient is lost; banks clip, and count what they clip.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class LabelledNoise(nn.Module):
-    """What the label does to the noise: a one-hot beside it (``concat``), a factor a class (``multiply``), or nothing.
+    """Put the label into the noise: append a one-hot (``concat``), multiply by a factor (``multiply``), or do nothing.
 
-    The factors are an embedding as long as the noise, initially standard normal.
+    The factors are an embedding of the class, as long as the noise and initially standard normal.
     """
 
     def __init__(self, nz: int, num_classes: int, condition: Condition) -> None:
@@ -81,8 +81,8 @@ class UpsampleConv(nn.Conv2d):
     """Nearest-neighbour doubling, then a 3x3 convolution (padding 1), as one transposed convolution: the same function.
 
     A doubled pixel meets a 3x3 kernel only in sums of neighbouring weights, so a 4x4 kernel of stride 2 on the small
-    map does the work with 16 multiplications in place of 36, and the large map is never written. What that brings a
-    whole iteration: ``benchmarks/changes.py``, ``docs/speed.md``.
+    map does the work with 16 multiplications in place of 36, and the large map is never written. ``docs/speed.md``
+    has the gain in a whole iteration, measured by ``benchmarks/changes.py``.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -90,7 +90,7 @@ class UpsampleConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``b c h w`` to ``b c' 2h 2w``."""
-        if x.shape[-2] * x.shape[-1] < 16:  # what building the kernel costs is not earned back
+        if x.shape[-2] * x.shape[-1] < 16:  # too small to earn back the cost of building the kernel
             return super().forward(F.interpolate(x, scale_factor=2))
         # Each weight of the (flipped, as transposing demands) kernel acts from both halves of a doubled pixel.
         spread = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
@@ -98,23 +98,23 @@ class UpsampleConv(nn.Conv2d):
         return F.conv_transpose2d(x, rows[..., 1:] + rows[..., :-1], self.bias, stride=2, padding=1)
 
 
-SMALLEST = 4  # what the small generator's sides are multiples of: it doubles a quarter of each twice
+SMALLEST = 4  # the small generator's sides are multiples of this: it doubles a quarter of each side twice
 
 
 class Generator(nn.Module):
     """Linear, then twice (double, convolve), then tanh and a batch norm: DAFL's and DFAD's generator.
 
     Args:
-        network: the teacher the images are for: gives size (square or not), channels, classes, mean and standard
-            deviation.
+        network: the teacher that the images are for; its size (square or not), channels, classes, mean and standard
+            deviation are used.
         nz: length of the noise vector.
         width: channels of the last hidden map (``ngf``); the earlier ones have twice as many.
         condition: ``none``; ``concat`` (one-hot label beside the noise); ``multiply`` (the noise times an embedding
             of the label); ``ccbn`` (class-conditional batch norms in place of all plain ones, the last one included).
-        head: ``standardised``: the last batch norm gives every channel the teacher's mean and standard deviation, which
-            is right where those are its images' own; ``tanh``: no batch norm after the tanh, whose range is black to
-            white, for teachers that take any images by 0.5 and 0.5; ``linear``: the last batch norm without the tanh
-            (ours: a tanh that saturates leaves each pixel at one of two values, its mean plus or minus its deviation).
+        head: how the images end. ``standardised``: a last batch norm gives every channel the teacher's mean and
+            standard deviation, which is right if they are those of its training images. ``tanh``: a tanh from black to
+            white without that batch norm, for teachers that normalise any images by 0.5 and 0.5. ``linear``: the batch
+            norm without the tanh (ours: a saturated tanh leaves each pixel at its mean plus or minus its deviation).
 
     Raises:
         InputError: a side is not a multiple of 4.
@@ -132,7 +132,7 @@ class Generator(nn.Module):
         h, w = network.image_size
         _check_sides(h, w, SMALLEST)
         self.head = head
-        self.wide = head != "tanh"  # images go beyond black and white, and a bank of them needs room for that
+        self.wide = head != "tanh"  # images exceed [0, 1], so a bank of them needs a margin
         self.condition = condition
         self.num_classes = network.num_classes
         self.seed_shape = (2 * width, h // 4, w // 4)
@@ -163,13 +163,13 @@ class Generator(nn.Module):
 class LargeGenerator(nn.Module):
     """Linear, then four stride-2 transposed convolutions, a convolution and tanh: the DCGAN type, for 64 to 224 pixels.
 
-    Batch norm after the first map, and with LeakyReLU 0.2 after each transposed convolution; nothing after the tanh,
-    whose range [-1, 1] is taken as black to white. The form is that of the second generator in CPSC-DFKD's released
-    code, as is what it begins with: weights from N(0, 0.02), norms' scales from N(1, 0.02), no offsets; what CGDD uses
-    for large images is not known.
+    Batch norm follows the first map, and with LeakyReLU 0.2 each transposed convolution. Nothing follows the tanh,
+    whose range [-1, 1] is black to white. The form and the initial weights are those of the second generator in
+    CPSC-DFKD's released code: weights from N(0, 0.02), norms' scales from N(1, 0.02), no offsets. What CGDD uses for
+    large images is not known.
 
     Args:
-        network: the teacher the images are for: gives size, channels and classes.
+        network: the teacher that the images are for; its size, channels and classes are used.
         nz: length of the noise vector.
         width: channels of the last two hidden maps; the ones before have 2, 4 and 8 times as many.
         condition: as in :class:`Generator`.
@@ -206,7 +206,7 @@ class LargeGenerator(nn.Module):
 
 
 def _as_dcgan(layer: nn.Module) -> None:
-    """DCGAN's first weights (Radford et al., arXiv:1511.06434); the label's own factors are left as they are."""
+    """DCGAN's initial weights (Radford et al., arXiv:1511.06434). The label's own factors are left as they are."""
     if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(layer.weight, 0.0, 0.02)
         if layer.bias is not None:
@@ -228,7 +228,7 @@ def _check_sides(h: int, w: int, multiple: int) -> None:
         nearest = nearest_sides(h, w, multiple)
         raise InputError(
             f"this generator makes images whose sides are multiples of {multiple}, and the teacher takes {h}x{w} ones: "
-            f"take a teacher of sides that it can make, {nearest} is the nearest, or a method without a generator"
+            f"take a teacher with such sides, of which {nearest} is the nearest, or a method without a generator"
         )
 
 

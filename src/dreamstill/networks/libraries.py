@@ -1,6 +1,6 @@
 """Networks of other libraries by name: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER`` or ``hf:owner/model``.
 
-What a library records of a model's images is taken over where the user says nothing: mean, std, size, channels,
+Where the user says nothing, the library's own record of the model's images is used: mean, std, size, channels,
 number and names of the classes.
 """
 
@@ -20,12 +20,12 @@ from dreamstill.errors import InputError, first_line
 
 @dataclass(frozen=True)
 class Built:
-    """A network of a library, and what the library says of it."""
+    """A library's network, and what the library says about it."""
 
     module: nn.Module
     facts: dict[str, Any] = field(default_factory=dict)  # by the names of dreamstill.networks.load.FACTS
     classes: tuple[str, ...] | None = None
-    source: str = ""  # where the facts stand
+    source: str = ""  # where the library keeps these facts
 
 
 def is_library(name: str | None) -> bool:
@@ -35,16 +35,16 @@ def is_library(name: str | None) -> bool:
 
 
 def build(name: str, kwargs: Mapping[str, Any], told: Mapping[str, Any], pretrained: bool) -> Built:
-    """A model by its name.
+    """Build a model by its name.
 
     Args:
         name: see the module's text.
         kwargs: the library's own arguments.
-        told: what is known of the images, by the names of ``FACTS``; None where it is not.
+        told: what is known about the images, by the names of ``FACTS``; None for what is unknown.
         pretrained: whether it comes with the library's weights; otherwise it has ``told``'s classes and channels.
 
     Raises:
-        InputError: the library or its weights are not here, or there is no such model.
+        InputError: the library or its weights are missing, or there is no such model.
     """
     library, _, inside = name.partition(":")
     try:
@@ -59,11 +59,11 @@ def build(name: str, kwargs: Mapping[str, Any], told: Mapping[str, Any], pretrai
         said = f"{type(error).__name__}: {first_line(error)}"
         if _is_of_the_network(error):
             raise InputError(
-                f"{name} needs the network for its files, and it could not be reached ({said}): fetch them where there "
-                "is one, or give the weights as --teacher-checkpoint"
+                f"{name} has to download its files, and the internet could not be reached ({said}). Download them "
+                "where it can, or give the weights with --teacher-checkpoint"
             ) from error
         raise InputError(
-            f"{name} cannot be built with {dict(kwargs) or 'no arguments'}, {said}: check its name"
+            f"{name} cannot be built with {dict(kwargs) or 'no arguments'} ({said}): check its name and arguments"
         ) from error
 
 
@@ -95,7 +95,7 @@ def _timm(name: str, kwargs: dict[str, Any], told: Mapping[str, Any], pretrained
     given = {**{k: v for k, v in fill.items() if v is not None}, **given}
     size = told["image_size"]
     cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if "/" not in name else None
-    if size is not None and getattr(cfg, "fixed_input_size", False):  # a vision transformer's positions
+    if size is not None and getattr(cfg, "fixed_input_size", False):  # a vision transformer has positions for one size
         given.setdefault("img_size", tuple(_pair(size)))
     if given["pretrained"] and cfg is not None and not cfg.has_weights:
         raise InputError(f"timm has no weights for {name}: give --teacher-checkpoint, or one of timm.list_pretrained()")
@@ -156,7 +156,7 @@ def _hf(name: str, kwargs: dict[str, Any], told: Mapping[str, Any], pretrained: 
 
 
 def _preprocessing(name: str, transformers: Any) -> dict[str, Any]:
-    """Mean, std and size out of ``preprocessor_config.json``, mean and std in [0, 1] units."""
+    """Mean, std and size from ``preprocessor_config.json``, mean and std in [0, 1] units."""
     path = Path(name) / "preprocessor_config.json"
     if not Path(name).is_dir():
         try:
@@ -200,7 +200,7 @@ def _pair(size: Any) -> list[int]:
 
 
 def _filled(facts: Mapping[str, Any], channels: int | None = None) -> dict[str, Any]:
-    """What is known, with one mean and std a channel."""
+    """What is known, with one mean and std per channel."""
     found = {k: v for k, v in facts.items() if v is not None}
     c = channels or found.get("channels") or 3
     for key in ("mean", "std"):
@@ -215,7 +215,7 @@ def _names(labels: Any, k: int) -> tuple[str, ...] | None:
 
 
 def taken_over(name: str, built: Built, given: Mapping[str, Any]) -> list[str]:
-    """What of a library's record is used, in a sentence."""
+    """A sentence that says which facts of a library's record are used."""
     used = [f"{key} {_short(value)}" for key, value in built.facts.items() if given.get(key) is None]
     used += [f"class names ({', '.join(built.classes[:3])}, ...)"] if built.classes else []
     return [f"{name}: taken over from {built.source}: {', '.join(used)}"] if used else []

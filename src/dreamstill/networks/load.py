@@ -1,4 +1,4 @@
-"""Checkpoints in and out: one convention for a network everywhere, and nothing is executed by loading a file."""
+"""Load and save networks, by one convention everywhere. Loading a file does not execute anything in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dreamstill.networks.network import Network, copied, materialise, sides
 from dreamstill.networks.state_dicts import NETWORK_SCHEMA, Found, read_state
 from dreamstill.networks.trained import fresh_batch_norm, untrained
 
-# What a network must know of its images.
+# What a network must know about its images.
 FACTS = ("num_classes", "image_size", "channels", "mean", "std")
 _WHOLE = (*programs.NAMES.values(), programs.PICKLED)  # names of networks that lie in their file
 
@@ -61,19 +61,19 @@ def resolve(
             when the checkpoint describes itself or is a program.
         checkpoint: a file or a run folder; None gives fresh weights, or a factory's or library's own.
         kwargs: arguments of the built-in network or factory.
-        num_classes: must agree with the checkpoint's own description, as all that follow; a bare file needs it, and
-            all that follow, from the user.
+        num_classes: this and the next four must agree with the checkpoint's own description. A bare file has none, so
+            the user must give them.
         image_size: side, or (height, width), in pixels.
         channels: 3 if neither the file nor the user says.
         mean: per channel, in [0, 1] units.
         std: per channel, in [0, 1] units.
         unsafe: see :func:`dreamstill.networks.state_dicts.read_state`.
-        role: how the network is called in errors.
+        role: what errors call the network.
         key: which of several networks in the file.
         prefix: which of several networks in the state dict, by what their keys begin with.
     """
     if name is not None and ":" not in name and name not in (reused_classifier.NAME, *_WHOLE):
-        builtin.find(name)  # before what is missing: of a slip of the pen nobody needs to know the image size
+        builtin.find(name)  # first: a typo must not be reported as a missing image size
     path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
     given = {"num_classes": num_classes, "image_size": image_size, "channels": channels, "mean": mean, "std": std}
     kind = None if path is None or not path.is_file() else file_kind(path)
@@ -99,7 +99,7 @@ def resolve(
     else:
         facts = _agree(given, description, path, role)
         if path is not None:
-            # Code that the user trusts, what is not built alone, and weights from elsewhere are left out.
+            # Not for code that the user trusts, networks built on another one, and weights from elsewhere.
             if ":" not in name and name != reused_classifier.NAME and not any(k.endswith("weights") for k in kwargs):
                 refuse_larger(partial(_construct, name, kwargs, facts), f"{name} with {kwargs}", found.state, path)
         module = _construct(name, kwargs, facts)
@@ -120,8 +120,8 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
 
     Args:
         path: the folder or file.
-        module: a network of the same kind to put the weights into (a copy is made), when it was given in Python and
-            so cannot be built from its name.
+        module: a network of the same kind for the weights; it is copied. Needed if the network was given in Python,
+            so that no name says how to build it.
         unsafe: see :func:`dreamstill.networks.state_dicts.load_state`.
     """
     if module is None:
@@ -190,7 +190,7 @@ def refuse_own_code(name: Any, path: Path | None) -> None:
 
 
 def buildable(name: Any) -> bool:
-    """Whether a network's name says how to build it; that of a module given in Python is only its class's."""
+    """Whether a network's name says how to build it. A module given in Python has only the name of its class."""
     if not isinstance(name, str) or ":" in name or name == reused_classifier.NAME:
         return isinstance(name, str)
     try:
@@ -201,15 +201,15 @@ def buildable(name: Any) -> bool:
 
 
 def check_trained(network: Network, checkpoint: str | Path | None, again: Callable[[], Network]) -> None:
-    """Make sure that a teacher that code of others makes has weights of a training.
+    """Make sure that a teacher made by code outside dreamstill has trained weights.
 
     Args:
-        network: the teacher as it was found.
+        network: the teacher.
         checkpoint: its weights file, if it has one.
-        again: finds it once more.
+        again: makes and loads it once more.
 
     Raises:
-        InputError: its weights are drawn when it is made, or its batch norms have seen no image.
+        InputError: its weights are drawn at random when it is made, or its batch norms have seen no image.
     """
     if ":" not in network.name:
         return
@@ -217,8 +217,8 @@ def check_trained(network: Network, checkpoint: str | Path | None, again: Callab
     if why is None and checkpoint is None and (fresh := fresh_batch_norm(network)):
         why = f"its batch norms ({fresh}) have the mean 0 and variance 1 of a fresh network"
     if why is not None:
-        cure = "mend the factory" if checkpoint else "give --teacher-checkpoint, or a factory that loads weights"
-        raise InputError(f"the teacher {network.name} is not trained: {why}: {cure}")
+        cure = "Mend the factory" if checkpoint else "Give --teacher-checkpoint, or a factory that loads weights"
+        raise InputError(f"the teacher {network.name} is not trained: {why}. {cure}")
 
 
 def has_weights(teacher: str | None, checkpoint: str | None) -> None:
@@ -247,13 +247,13 @@ def _agree_name(
     if name is None:
         if not written:
             raise InputError(
-                f"{path} does not say which network it is: name the {role}, built in or package.module:factory"
+                f"{path} does not say which network it is: name the {role}, built-in or as package.module:factory"
             )
         if not buildable(written):
             raise InputError(
                 f"{path} holds the weights of a {written} that was given in Python, and nothing says how to build it "
-                f"again: {'pass module= to load_student' if role == 'network' else 'name it'}, or on the command line "
-                f"name its factory as --{'student' if role == 'network' else role} package.module:factory"
+                f"again. {'Pass module= to load_student' if role == 'network' else 'Name it'}, or on the command line "
+                f"name its factory with --{'student' if role == 'network' else role} package.module:factory"
             )
         return written, {**description.get("kwargs", {}), **kwargs}
     if written == name:
@@ -264,11 +264,11 @@ def _agree_name(
 def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.Module:
     if name == reused_classifier.NAME:
         if not isinstance(kwargs.get("base"), str):
-            raise InputError(f"{name} needs its base: a method makes it, load it from the run folder that holds it")
+            raise InputError(f"{name} needs its base, and only a method makes it: load it from its run folder")
         base = _construct(kwargs["base"], kwargs.get("base_args", {}), facts)
         return reused_classifier.rebuilt(base, facts["num_classes"], kwargs)
     if name in _WHOLE:
-        raise InputError(f"{name} is a network that lies whole in its file: give the file as the checkpoint")
+        raise InputError(f"{name} is a network stored whole in its file: give the file as the checkpoint")
     if ":" not in name:
         h, w = facts["image_size"]
         try:
@@ -281,7 +281,7 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"{name} cannot be built with {kwargs} ({said}): give other arguments") from error
         if empty := [key for key, p in module.named_parameters() if p.numel() == 0]:
-            raise InputError(f"{name} has nothing in {', '.join(empty[:3])} with {kwargs}: give widths of at least 1")
+            raise InputError(f"{name} has an empty {', '.join(empty[:3])} with {kwargs}: give widths of at least 1")
         return module
     return factories.made(name, kwargs, facts["num_classes"])
 

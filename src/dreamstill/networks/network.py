@@ -21,15 +21,16 @@ from torch.overrides import TorchFunctionMode
 from dreamstill.errors import InputError, first_line, user_error
 from dreamstill.networks.channel_moments import channelwise
 
-_MOST_VALUES = 1 << 27  # of one image: 6689 x 6689 in colour; a file may say anything
+_MOST_VALUES = 1 << 27  # in one image, 6689 x 6689 in colour: a file may claim anything
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class Network(nn.Module):
-    """A network from images in [0, 1] (``b c h w``) to logits (``b k``, of a dense one ``b k h w``; at least float32).
+    """A network from images in [0, 1] (``b c h w``) to logits (``b k``, or ``b k h w`` for a dense one).
 
-    A dense network's smaller map of logits is enlarged to the images' size (bilinear, corners not aligned). A map of
-    one pixel (``b k 1 1``), as fully convolutional classifiers return it, is a row of logits.
+    Logits have at least float32. A dense network's smaller map of logits is enlarged to the images' size (bilinear,
+    corners not aligned). A map of one pixel (``b k 1 1``), as fully convolutional classifiers return it, is a row of
+    logits.
 
     Args:
         module: any network that takes standardised images and returns logits, a mapping with ``"logits"`` or
@@ -76,14 +77,14 @@ class Network(nn.Module):
             )
         self.task_name: str | None = None  # found once by dreamstill.tasks.task_of, and kept
         self.classes = tuple(map(str, classes)) if classes is not None and len(classes) == num_classes else None
-        self.notes: list[str] = []  # one sentence each on what was chosen or taken over in finding it
+        self.notes: list[str] = []  # a sentence for each choice made while loading it
         self.contiguous = False  # whether its layers cannot take images in channels_last; the engine finds out
         self.name = name or type(module).__name__
-        try:  # as the student's file will have them: known now, or training would be for nothing
+        try:  # the student's file keeps them as JSON: fail now, not after the training
             self.kwargs: dict[str, Any] = json.loads(json.dumps(kwargs or {}))
         except (TypeError, ValueError) as error:
-            raise InputError(f"kwargs are {kwargs}: they are written down, and {error}: give plain values") from error
-        # Not part of the state_dict: they are facts about the network, and travel in its description.
+            raise InputError(f"kwargs are {kwargs}, which JSON cannot hold ({error}): give plain values") from error
+        # Not part of the state_dict: they are facts about the network, and its description keeps them.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -99,7 +100,7 @@ class Network(nn.Module):
         return logits
 
     def description(self) -> dict[str, Any]:
-        """All that is needed to build the same network again, as plain JSON types."""
+        """Everything needed to build the same network again, as plain JSON types."""
         return {
             "name": self.name,
             "kwargs": self.kwargs,
@@ -118,7 +119,7 @@ def _normalisation(
     """Mean and standard deviation (``c`` each) if they can be those of images in [0, 1].
 
     Raises:
-        InputError: only one of them is given, or they have another length, or values that no such images have.
+        InputError: only one is given, a length is wrong, or no images in [0, 1] have these values.
     """
     if (mean is None) != (std is None):
         given, lacking = ("mean", "std") if std is None else ("std", "mean")
@@ -128,17 +129,17 @@ def _normalisation(
     for label, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise InputError(
-                f"{label} has {len(values)} values and the images have {channels} channels: give one a channel"
+                f"{label} has {len(values)} values and the images have {channels} channels: give one per channel"
             )
         if not all(map(math.isfinite, values)):
             raise InputError(f"{label} is {values}: every value must be finite")
-    hint = "mean and std are of images in [0, 1], so divide those of pixels from 0 to 255 by 255"
+    hint = "Mean and std are those of images in [0, 1], so divide values for pixels of 0 to 255 by 255"
     if not all(0 <= v <= 1 for v in mean):  # NaN fails too
-        raise InputError(f"mean is {mean}: every value must be between 0 and 1; {hint}")
+        raise InputError(f"mean is {mean}: every value must be between 0 and 1. {hint}")
     if not all(0 < v for v in std):
         raise InputError(f"std is {std}: every value must be positive")
     if not all(v <= 1 for v in std):
-        raise InputError(f"std is {std}: every value must be at most 1; {hint}")
+        raise InputError(f"std is {std}: every value must be at most 1. {hint}")
     return mean, std
 
 
@@ -165,17 +166,17 @@ def logits_of(output: Any) -> Tensor:
         elif isinstance(output, tuple | list):
             what += f" of length {len(output)}"
         raise InputError(
-            f"the network returned {what}: expected logits, a mapping with 'logits' or 'out', or an object with "
-            ".logits; wrap it in a module that returns the logits"
+            f"the network returned {what}, expected logits, a mapping with 'logits' or 'out', or an object with "
+            ".logits. Wrap it in a module that returns the logits"
         )
     return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
 
 
 def sides(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width out of one side or two.
+    """Height and width from one side or two.
 
     Raises:
-        InputError: something else, or a side below 1; ``name`` is what the user calls it.
+        InputError: it is neither, or a side is below 1; ``name`` is what the user calls it.
     """
     given = [value, value] if isinstance(value, int) else list(value)
     if len(given) != 2 or not all(isinstance(v, int) and v >= 1 for v in given):
@@ -184,13 +185,13 @@ def sides(name: str, value: int | Sequence[int]) -> tuple[int, int]:
 
 
 def noise_images(network: Network, n: int) -> Tensor:
-    """Gaussian images (``n c h w``) around what the network calls its mean and std, the same at every call."""
+    """Gaussian images (``n c h w``) with the network's mean and std, the same at every call."""
     drawn = torch.randn(n, network.channels, *network.image_size, generator=torch.Generator().manual_seed(n))
     return drawn * network.std.cpu().float() + network.mean.cpu().float()
 
 
 class _Detached(TorchFunctionMode):
-    """Within it ``copy.deepcopy`` copies tensors that a computation left, as plain tensors; torch refuses them."""
+    """Within it ``copy.deepcopy`` copies results of a computation as plain tensors; torch refuses to copy them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__:
@@ -205,10 +206,10 @@ class _Detached(TorchFunctionMode):
 
 
 def copied(network: AnyModule) -> AnyModule:
-    """An independent copy of somebody's network, in every state that a network can be in.
+    """An independent copy of any network, whatever state it is in.
 
-    What it keeps on itself besides parameters and buffers is copied too: its last features, for instance, or a weight
-    that it computes anew in each forward pass. Such tensors lose the way back to what they were computed from.
+    Attributes besides parameters and buffers are copied too: its last features, for instance, or a weight that each
+    forward pass computes anew. Such tensors lose the record of how they were computed.
 
     Raises:
         InputError: it holds something that cannot be copied, an open file for instance.
@@ -216,12 +217,12 @@ def copied(network: AnyModule) -> AnyModule:
     try:
         with torch.no_grad(), _Detached():  # with gradients the parameters of a copied TorchScript are no leaves
             new = copy.deepcopy(network)
-    except Exception as error:  # whatever somebody's attributes raise
+    except Exception as error:  # whatever the user's attributes raise
         inner = getattr(network, "module", network)
         raise InputError(
-            f"the network {getattr(network, 'name', '') or type(inner).__name__} cannot be copied, "
-            f"{type(error).__name__}: {first_line(error)}; take off it what is no layer, parameter, buffer or plain "
-            "value"
+            f"the network {getattr(network, 'name', '') or type(inner).__name__} cannot be copied "
+            f"({type(error).__name__}: {first_line(error)}). Remove its attributes that are no layer, parameter, "
+            "buffer or plain value"
         ) from error
     for mine, theirs in zip(new.parameters(), network.parameters(), strict=True):
         if not is_lazy(mine):
@@ -235,7 +236,7 @@ def plain_copy(network: AnyModule) -> AnyModule:
 
 
 def materialise(network: Network) -> None:
-    """Give layers without a shape yet (``nn.LazyLinear``) the one that the network's images give them, in place.
+    """Give layers without a shape yet (``nn.LazyLinear``) the shape that the network's images ask for, in place.
 
     Raises:
         InputError: the network fails on a blank image.
@@ -249,10 +250,10 @@ def materialise(network: Network) -> None:
             network.eval()(torch.zeros(2, network.channels, *network.image_size))
     except InputError:
         raise
-    except Exception as error:  # whatever somebody's forward() raises
+    except Exception as error:  # whatever the user's forward() raises
         raise InputError(
             f"{network.name} learns the shape of some layers from the first images, and fails on blank ones of "
-            f"{network.channels} x {network.image_size[0]} x {network.image_size[1]} (c h w) with {user_error(error)}: "
-            "give the channels and the image size it was trained on"
+            f"{network.channels} x {network.image_size[0]} x {network.image_size[1]} (c h w) with {user_error(error)}. "
+            "Give the channels and the image size it was trained on"
         ) from error
     network.train(training)

@@ -1,4 +1,4 @@
-"""Is a claimed mean and std plausible? What the first batch-norm layer remembers of the training images tells."""
+"""Is a claimed mean and std plausible? The first batch-norm layer's memory of the training images tells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dreamstill.errors import InputError, first_line
 from dreamstill.networks.network import Network, plain_copy
 from dreamstill.networks.probes import bn_layers
 
-# What the network received, if images in [0, 1] went through one of the habits: name, mean, std (one a channel).
+# Usual ways to normalise images in [0, 1]: name, mean, std (one per channel, or one for all).
 _HABITS: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = (
     ("mean 0, std 1", (0.0,), (1.0,)),
     ("mean 0.5, std 0.5", (0.5,), (0.5,)),
@@ -31,30 +31,31 @@ class _ReachedError(Exception):
 def normalisation_check(network: Network) -> dict[str, Any]:
     """Is the claimed mean and std plausible, given what the first batch-norm layer remembers of the training images?
 
-    Where that layer reads an affine function of the images (convolution, linear layer; tested, not assumed), its
-    running mean is that function of the images' mean, borders included, and its running variance that of their
-    covariance. Least squares gives the mean the network saw; the standard deviation follows from non-negative weights
-    on the variances that images of several correlation lengths, from white noise to constant, would have given. The
-    claim turns both into the brightness and the contrast that the training images must have had. They must lie in
-    [0, 1], and values in [0, 1] with mean ``m`` have a standard deviation of at most ``sqrt(m (1 - m))``: ``contrast``
-    is the share of that (photographs about 0.5, handwriting 0.8 to 0.95; above 1 impossible; below 0.1 nearly grey).
+    If that layer reads an affine function of the images (a convolution or linear layer; this is tested, not assumed),
+    its running mean is that function of the images' mean, borders included. Its running variance is that of their
+    covariance. Least squares gives the mean that the network saw. The standard deviation follows from non-negative
+    weights on the variances that images of several correlation lengths, from white noise to constant, would have given.
+    The claim turns both into the brightness and the contrast that the training images must have had. They must lie in
+    [0, 1], and values in [0, 1] with mean ``m`` have a standard deviation of at most ``sqrt(m (1 - m))``. ``contrast``
+    is the share of that: about 0.5 for photographs, 0.8 to 0.95 for handwriting; above 1 is impossible, below 0.1 is
+    nearly grey.
 
     On small networks trained on digits, MNIST and CIFAR-10, brightness came out within 0.07 and standard deviation
     within 15 %.
 
-    What it cannot see: a wrong claim that other real images would fit as well. A network trained on standardised
-    images fits ImageNet's numbers as well as its own set's, and, if its images were nearly black and white, 0.5 and
-    0.5; one trained on unscaled [0, 1] images fits many claims. Nor does it see the order of colour channels, or
-    anything where an activation or pooling comes before the first batch norm.
+    It cannot detect a wrong claim that other real images would fit as well. A network trained on standardised images
+    fits ImageNet's numbers as well as its own set's, and also 0.5 and 0.5 if its images were nearly black and white.
+    One trained on unscaled [0, 1] images fits many claims. It cannot detect the order of colour channels either, or
+    anything if an activation or pooling comes before the first batch norm.
 
     Args:
         network: left as it is.
 
     Returns:
-        ``verdict`` (``plausible``, ``implausible``, ``unknown``) and ``why``; where there is an estimate also
-        ``layer``, ``seen_mean`` (per channel) and ``seen_std``: of what the network received; ``implied_mean`` and
-        ``implied_std`` (per channel, [0, 1] units): of the training images under the claim; ``contrast`` (None where
-        the brightness is impossible already); ``would_fit``: other habits that are plausible, where the claim is not.
+        ``verdict`` (``plausible``, ``implausible``, ``unknown``) and ``why``. With an estimate also ``layer``;
+        ``seen_mean`` (per channel) and ``seen_std``, of what the network received; ``implied_mean`` and
+        ``implied_std`` (per channel, [0, 1] units), of the training images under the claim; ``contrast`` (None if the
+        brightness is already impossible); ``would_fit``, the usual ways that are plausible if the claim is not.
     """
     try:
         layer, mean, error, std = _seen(network)
@@ -71,7 +72,7 @@ def normalisation_check(network: Network) -> dict[str, Any]:
     if verdict != "plausible" and fits:
         why += f"; {' or '.join(fits)} would fit"
     elif verdict == "plausible" and "mean 0, std 1" in fits and bool(claim[0].any()):
-        why += "; unscaled [0, 1] images (mean 0, std 1) would fit as well, the two cannot be told apart"
+        why += "; unscaled [0, 1] images (mean 0, std 1) would fit as well, and the two cannot be told apart"
     if verdict != "plausible" and float(mean.abs().max()) < 0.5 and 0.7 < std < 1.4:
         why += "; the network seems to have seen images standardised by their own mean and std: give those"
     return {
@@ -94,9 +95,9 @@ def _rounded(values: Tensor) -> list[float]:
 def _judge(
     seen_mean: Tensor, error: Tensor, seen_std: float, mean: Tensor, std: Tensor
 ) -> tuple[str, str, Tensor, Tensor, float]:
-    """Verdict, why, implied mean and std (``c``), contrast, of a claimed mean and std (``c``)."""
+    """Verdict, reason, implied mean and std (``c``) and contrast for a claimed mean and std (``c``)."""
     bright, spread, doubt = seen_mean * std + mean, seen_std * std, 2 * error * std
-    # Of the brightnesses within the error, the one most in favour of the claim.
+    # The brightness within the error that favours the claim most.
     likely = bright + torch.clamp(0.5 - bright, -doubt, doubt)
     shown = ", ".join(f"{round(float(v), 2) + 0.0:.2f}" for v in bright)
     text = f"the claim implies training images of mean {shown} and std {float(spread.mean()):.2g} in [0, 1] units"
@@ -116,7 +117,7 @@ def _judge(
 
 
 def _seen(network: Network) -> tuple[str, Tensor, Tensor, float]:
-    """First batch-norm layer, mean and its error (``c``), std, of the images after standardisation, in training."""
+    """The first batch-norm layer, and mean, its error (``c``) and std of the standardised training images."""
     name, layer, front = _front(network)
     running_mean, running_var = layer.running_mean.double(), layer.running_var.double()
     if not bool((running_mean.isfinite() & running_var.isfinite()).all()):
@@ -152,7 +153,7 @@ def _seen(network: Network) -> tuple[str, Tensor, Tensor, float]:
 
 
 def _additive(front: Callable[[Tensor], Tensor], offset: Tensor, drawn: Tensor) -> bool:
-    """Whether ``front`` less its offset gives for the sum of two images the sum of what it gives for each."""
+    """Whether ``front`` without its offset is additive: its value for a sum of two images is the sum of both values."""
     a, b, both = (front(x) - offset for x in (drawn[:1], drawn[1:], drawn.sum(0, keepdim=True)))
     return float((both - a - b).abs().max()) <= 1e-3 * float(a.abs().max())
 
@@ -192,10 +193,10 @@ def _front(network: Network) -> tuple[str, Any, Callable[[Tensor], Tensor]]:
 
 
 def _least_squares(a: Tensor, y: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, float]:
-    """``x`` of ``a x = y`` (``k c``, ``k``), its standard error, the root mean square of what is left.
+    """``x`` of ``a x = y`` (``k c``, ``k``), its standard error, and the root mean square of the residual.
 
-    Filters rarely tell channels apart well: where they do not, the brightness of one channel is taken to be near the
-    others' (a difference of 0.1 in [0, 1] units), rather than left to the noise.
+    Filters often tell channels apart badly. Then the brightness of one channel is taken to be near the others' (a
+    difference of 0.1 in [0, 1] units) and is not left to the noise.
     """
     alike = torch.eye(len(mean), dtype=a.dtype) - 1 / len(mean)
     noise = 0.1
@@ -257,7 +258,7 @@ def nonnegative_least_squares(a: Tensor, b: Tensor) -> Tensor:
             falling = free & (best <= 0)
             if not falling.any():
                 break
-            # As far towards the best as all stay at zero or above; what meets zero there is held at it.
+            # Go towards the best as far as all stay at zero or above. What reaches zero there is held at it.
             reach = torch.where(falling, torch.where(x > 0, x / (x - best), 0.0), torch.inf)
             x = x + reach.min() * (best - x)
             free &= reach > reach.min()

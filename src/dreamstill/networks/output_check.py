@@ -34,22 +34,22 @@ _REMOVE = {
     "scaled_probabilities": "its last softmax and what scales it",
     "joined_probabilities": "the softmaxes at its end, or give one head",
 }
-_SURE = 4  # rows from which values in [0, 1] and constant sums are no accident
+_SURE = 4  # from this many rows on, values in [0, 1] and constant sums are no accident
 
 # ---------------------------------------------------------------- what comes out
 
 
 def output_kind(outputs: Tensor) -> Kind:
-    """What a batch of outputs is.
+    """Which kind of values a batch of outputs holds.
 
-    Of a map (``b k h w``) every pixel is a row. Rows of probabilities lie in [0, 1] and sum to 1; rows of
-    log-probabilities have a logsumexp of 0; all others count as logits. Rounding to bf16 or fp16 is allowed for, but
-    only where the rows differ from each other: one row, or a small network's nearly constant rows, may come that near
-    by chance. Of four rows or more that differ it is also told whether all values lie in [0, 1] (a sigmoid), and
-    whether they are of one sign and have the same sum (probabilities times a number, or several softmaxes).
+    In a map (``b k h w``) every pixel is a row. Rows of probabilities lie in [0, 1] and sum to 1. Rows of
+    log-probabilities have a logsumexp of 0. All others count as logits. Rounding to bf16 or fp16 is allowed for, but
+    only if the rows differ from each other: one row, or a small network's nearly constant rows, may come that near by
+    chance. Four or more rows that differ are also checked for values that all lie in [0, 1] (a sigmoid), and for
+    values of one sign with a constant sum (probabilities times a number, or several softmaxes).
 
-    Where the outputs know how they were computed (``grad_fn``), a sigmoid or tanh at the end decides, and a linear
-    layer there shows that values in [0, 1] are logits after all.
+    If the outputs know how they were computed (``grad_fn``), a sigmoid or tanh at the end decides. A linear layer
+    there shows that values in [0, 1] are logits after all.
 
     Args:
         outputs: ``b k`` or ``b k h w``, any floating type.
@@ -124,7 +124,7 @@ def probing_images(network: Network) -> Tensor:
 
 
 def check_output(network: Network, role: str = "teacher") -> None:
-    """Run a few images of noise and refuse a network whose output is not logits of each image by itself.
+    """Run a few images of noise, and refuse a network whose output is not the logits of each image alone.
 
     Args:
         network: left as it is; a copy runs on the CPU in float32.
@@ -144,7 +144,7 @@ def check_output(network: Network, role: str = "teacher") -> None:
         )
     buffers = {name: b.nan_to_num() for name, b in copied.named_buffers() if b.is_floating_point()}
     for n in (2, 5):
-        then = "make it take any batch size" if n > 2 else "give the channels and the image size it was trained on"
+        then = "Make it take any batch size" if n > 2 else "Give the channels and the image size it was trained on"
         outputs = _fed(copied, noise_images(network, n).requires_grad_(), who, then)
         _check_shape(who, outputs, n, network)
         _refuse_kind(who, output_kind(outputs))
@@ -158,37 +158,37 @@ def check_output(network: Network, role: str = "teacher") -> None:
     changed = [n.removeprefix("module.") for n, b in now.items() if not torch.equal(b.nan_to_num(), buffers[n])]
     if changed:
         raise InputError(
-            f"{who} changes {', '.join(changed[:3])} when it is run in eval mode, so that its answers depend on what "
-            "it was shown before: expected buffers that stay; update them in training mode alone"
+            f"{who} changes {', '.join(changed[:3])} when it is run in eval mode, so its answers depend on earlier "
+            "images, expected buffers that stay the same. Update them in training mode only"
         )
 
 
 def _check_function(copied: Network, who: str) -> None:
-    """Refuse outputs that are no function of the image alone."""
+    """Refuse outputs that depend on anything but the image."""
     images = probing_images(copied)
-    outputs = _fed(copied, images.requires_grad_(), who, "check the checkpoint's weights")
+    outputs = _fed(copied, images.requires_grad_(), who, "Check the checkpoint's weights")
     _refuse_kind(who, output_kind(outputs))
     images, outputs = images.detach(), outputs.detach()
-    if not bool(outputs.isfinite().all()):  # far from its mean and std that may be
+    if not bool(outputs.isfinite().all()):  # this may happen far from its mean and std
         return
     largest = float(outputs.abs().max())
-    difference = float((_fed(copied, images, who, "check its code") - outputs).abs().max())
+    difference = float((_fed(copied, images, who, "Check its code") - outputs).abs().max())
     if difference > 1e-5 * largest:
         on = [name for name, layer in copied.module.named_modules() if isinstance(layer, _DropoutNd) and layer.training]
         what = f"{', '.join(on[:3])} stay on" if on else "something random stays on, or is kept from call to call"
         raise InputError(
             f"{who} answers the same images differently each time, by up to {difference:.2g} in logits of up to "
-            f"{largest:.2g}: expected the same answers in eval mode; {what}: F.dropout needs training=self.training, "
-            "and layers in a plain list need nn.ModuleList"
+            f"{largest:.2g}, expected the same answers in eval mode: {what}. Give F.dropout training=self.training, "
+            "and put layers into an nn.ModuleList, not a plain list"
         )
     spread = float((outputs - outputs.mean(0)).abs().max())
     for i in (1, len(images) - 1):
-        alone = _fed(copied, images[i : i + 1], who, "batch norm needs running statistics, and code any batch size")
+        alone = _fed(copied, images[i : i + 1], who, "Batch norm needs running statistics, and code any batch size")
         difference = float((alone[0] - outputs[i]).abs().max()) if alone.shape[1:] == outputs.shape[1:] else math.inf
         if difference > 1e-4 * largest + 1e-3 * spread:
             raise InputError(
                 f"{who} answers an image differently when other images are in its batch, by up to {difference:.2g} in "
-                f"logits of up to {largest:.2g}: expected the answer to depend on the image alone; {_mixing(copied)}"
+                f"logits of up to {largest:.2g}, expected an answer to the image alone: {_mixing(copied)}"
             )
 
 
@@ -201,31 +201,32 @@ def _mixing(copied: Network) -> str:
     ]
     if layers:
         return (
-            f"{', '.join(layers[:3])} normalise by the batch: give the batch norms running statistics "
-            "(track_running_stats=True) and leave eval mode to them"
+            f"{', '.join(layers[:3])} normalise by the batch. Give the batch norms running statistics "
+            "(track_running_stats=True) and let eval mode switch them"
         )
-    return "its forward pass computes over the batch dimension: batch norm without running statistics, for instance"
+    return "its forward pass computes over the batch dimension, as batch norm without running statistics does"
 
 
 def _fed(copied: Network, images: Tensor, who: str, then: str) -> Tensor:
-    """What the copy returns for images; its errors as a sentence that ends in ``then``.
+    """Run the copy on images. Its errors become a message that ends in the sentence ``then``.
 
-    Of images that want a gradient, so that the outputs know how they were computed, if its code takes such.
+    Images that require a gradient keep it if the network's code takes that, so that the outputs know how they were
+    computed.
     """
     if images.requires_grad:
         try:
             with torch.enable_grad():
                 return copied(images)
-        except Exception:  # numpy, for instance, takes no tensor that wants a gradient
+        except Exception:  # numpy, for instance, takes no tensor that requires a gradient
             images = images.detach()
     try:
         with torch.no_grad():
             return copied(images)
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
-    except Exception as error:  # whatever somebody's forward() raises
+    except Exception as error:  # whatever the user's forward() raises
         raise InputError(
-            f"{who} failed when fed {_shape(copied, len(images))}, with {user_error(error)}: {then}"
+            f"{who} failed when fed {_shape(copied, len(images))}, with {user_error(error)}. {then}"
         ) from error
 
 
@@ -245,12 +246,12 @@ def _check_shape(who: str, outputs: Tensor, n: int, network: Network) -> None:
     shape, num_classes = " x ".join(str(d) for d in outputs.shape), network.num_classes
     if outputs.dim() not in (2, 4) or len(outputs) != n:
         raise InputError(
-            f"{who} returns {shape or 'a single number'} for {n} images, expected one row of logits an image "
+            f"{who} returns {shape or 'a single number'} for {n} images, expected one row of logits per image "
             f"(b k, {n} x {num_classes}), or for segmentation a map of them (b k h w): wrap it in a module that "
             "returns them"
         )
     if outputs.shape[1] != num_classes:
         raise InputError(
-            f"{who} gives {outputs.shape[1]} outputs an image and num_classes is {num_classes}: give num_classes "
+            f"{who} gives {outputs.shape[1]} outputs per image and num_classes is {num_classes}: give num_classes "
             f"{outputs.shape[1]}, or the checkpoint that belongs to {num_classes} classes"
         )

@@ -16,10 +16,10 @@ def predict(network: nn.Module, pixels: Tensor, batch_size: int = 512) -> Tensor
 
     ``pixels``: ``n c h w``, uint8 as stored, or floating point in nominal [0, 1].
     """
-    # Of its buffers where it has no parameters, a quantised network for instance.
+    # A quantised network, for instance, has no parameters: then its buffers say device and type.
     tensors = (*network.parameters(), *network.buffers(), torch.zeros(()))
     at = next(t for t in tensors if t.is_floating_point())
-    modes = {m: m.training for m in network.modules()}  # of each: a part may be frozen in eval mode
+    modes = {m: m.training for m in network.modules()}  # one per module: a part may be frozen in eval mode
     network.eval()
     try:
         return torch.cat(

@@ -20,7 +20,7 @@ from dreamstill.networks.network import Network, plain_copy
 
 
 class Moments(NamedTuple):
-    """What one batch-norm layer received, beside what it remembers of its training data. All ``c``, float32."""
+    """What one batch-norm layer received, and what it remembers of its training data. All ``c``, float32."""
 
     mean: Tensor
     var: Tensor  # biased, as the layer itself would normalise with
@@ -48,7 +48,7 @@ def bn_layers(module: nn.Module) -> dict[str, _BatchNorm]:
 def running_bn(network: Network) -> list[str]:
     """Names of the batch norms with running statistics that a forward pass runs, in its order.
 
-    A copy runs on a blank image; of a network that fails on it all count.
+    A copy runs on blank images. If it fails, all of them count.
     """
     copied, found = plain_copy(network), []
     without_probes(copied)
@@ -58,13 +58,13 @@ def running_bn(network: Network) -> list[str]:
     try:
         with torch.no_grad():
             copied(torch.zeros(2, network.channels, *network.image_size))
-    except Exception:  # whatever somebody's forward() raises: check_output is what reports it
+    except Exception:  # whatever the user's forward() raises: check_output reports it
         return list(layers)
     return list(dict.fromkeys(found))
 
 
 def declared_taps(module: nn.Module) -> list[str]:
-    """The layers that a network names as its stages, as built-in ones do; somebody's own ``taps`` may be anything."""
+    """The layers that a network lists as its stages in ``taps``, as built-in ones do; empty for any other ``taps``."""
     taps = getattr(module, "taps", None)
     names = dict(module.named_modules())
     if not isinstance(taps, tuple | list) or not all(isinstance(tap, str) and tap in names for tap in taps):
@@ -83,7 +83,7 @@ def _no_average(moment: Tensor) -> Tensor:
 
 
 class _Hook:
-    """A probe's hook, to be told from the user's own; a copy of the network does not copy the probe."""
+    """A probe's hook. The class tells it from the user's own, and a copy of the network does not copy the probe."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
@@ -96,7 +96,7 @@ class _Hook:
 
 
 def without_probes(module: nn.Module) -> None:
-    """Take all probes' hooks off a network, a copy for instance, in place; hooks of others stay."""
+    """Remove all probes' hooks from a network, a copy for instance, in place. Other hooks stay."""
     for layer in module.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
             for key in [k for k, hook in hooks.items() if isinstance(hook, _Hook)]:
@@ -104,7 +104,7 @@ def without_probes(module: nn.Module) -> None:
 
 
 def _tapped(network: Network, tap: str) -> tuple[nn.Module, bool]:
-    """The layer of a tap, and whether what enters it is meant rather than what leaves it."""
+    """The layer of a tap, and whether the tap means its input rather than its output."""
     modules = dict(network.module.named_modules())
     name, _, side = tap.partition(":")
     if name not in modules or side not in ("", "input"):
@@ -116,16 +116,16 @@ def _tapped(network: Network, tap: str) -> tuple[nn.Module, bool]:
 
 
 def pooled_bn(network: Network) -> list[str]:
-    """Names of a dense network's batch norms that see one value a channel and image, DeepLab's image pooling say.
+    """Names of a dense network's batch norms that see one value per channel and image, as in DeepLab's image pooling.
 
-    Of a classifier none: there it is usual. A copy of the network is run on two blank images.
+    Always empty for a classifier, where this is normal. A copy of the network runs on two blank images.
     """
     found, dense = _single_valued(network)
     return found if dense else []
 
 
 def single_valued_bn(network: Network) -> list[str]:
-    """Names of any network's batch norms that see one value a channel and image: a batch of one leaves them nothing."""
+    """Names of any network's batch norms that see one value per channel and image. They cannot take a batch of one."""
     return _single_valued(network)[0]
 
 
@@ -150,12 +150,12 @@ class Probe(nn.Module):
 
     Args:
         network: the teacher or student.
-        taps: dotted names, inside ``network.module``, of the layers whose output is wanted; ``name:input`` for what
-            enters a layer (of the classifier: the penultimate features, pooled and flat, of any network).
+        taps: dotted names, inside ``network.module``, of the layers whose output is wanted; ``name:input`` for a
+            layer's input. The classifier's input is the penultimate features, pooled and flat, of any network.
         bn: whether batch-norm statistics will be asked for.
         average: mean over ranks of a per-rank moment, differentiable; the engine gives it.
-        bn_pooled: whether to read a dense network's batch norms of one value a channel and image too
-            (:func:`pooled_bn`): a batch gives such a layer no more values than it has images. Of a classifier all
+        bn_pooled: whether to read also a dense network's batch norms with one value per channel and image
+            (:func:`pooled_bn`). A batch gives such a layer no more values than it has images. In a classifier all
             layers are read.
 
     ``left_out`` names the batch norms that are not read.
@@ -217,14 +217,14 @@ class Probe(nn.Module):
 
 
 class Rest(nn.Module):
-    """What of a network comes after a tap: takes the tap's value, returns logits.
+    """The part of a network after a tap: takes the tap's value, returns logits.
 
-    The whole network runs on black images, and the hook puts the value in the place of what they gave: so it works for
-    any network, whatever its forward pass looks like. It costs a forward pass, and is for what is drawn now and then.
+    The whole network runs on black images, and a hook replaces what they give at the tap by the value. So it works for
+    any network, whatever its forward pass looks like. It costs a forward pass, so it is for occasional use.
 
     Args:
-        network: in eval mode; nothing of it is changed.
-        tap: as in :class:`Probe`: what leaves a layer, or with ``:input`` what enters it.
+        network: in eval mode; it is not changed.
+        tap: as in :class:`Probe`: a layer's output, or with ``:input`` its input.
 
     Raises:
         InputError: there is no such layer, or the value's shape is not that of the tap.
@@ -252,7 +252,7 @@ class Rest(nn.Module):
         finally:
             self._value = None
         if not self._met:
-            raise InputError(f"{self.network.name} does not run its layer {self.tap!r}: name another")
+            raise InputError(f"{self.network.name} does not run its layer {self.tap!r}: name another layer")
         return logits
 
     def _put(self, found: Tensor, others: tuple[Any, ...] | None = None) -> Any:
@@ -261,7 +261,7 @@ class Rest(nn.Module):
         if found.shape != self._value.shape:
             raise InputError(
                 f"{self.network.name} has {tuple(found.shape[1:])} at {self.tap!r} and {tuple(self._value.shape[1:])} "
-                "was put in its place: give a value of that shape"
+                "was given: give a value of the first shape"
             )
         self._met = True
         return self._value if others is None else (self._value, *others)

@@ -1,8 +1,8 @@
-"""Networks that a file holds whole, so that none of their code is needed: TorchScript, exported programs, ONNX.
+"""Files that hold a whole network, so that its Python code is not needed: TorchScript, exported programs, ONNX.
 
-Which of them may run code of the file's choice: ``torch.export.load`` and ``torch.jit.load`` unpickle,
-PyTorch's documentation says never to load such files from a source that one does not trust, and a TorchScript program
-can write files. An ONNX file is a list of known operators and runs nothing.
+The first two may run code of the file's choice. ``torch.jit.load`` and ``torch.export.load`` unpickle, and a
+TorchScript program can write files; PyTorch's documentation says never to load such files from a source that one does
+not trust. An ONNX file is a list of known operators and runs no code.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from dreamstill.errors import InputError, first_line
 from dreamstill.networks.file_kinds import PROGRAMS, FileKind
 from dreamstill.networks.onnx_lowering import lowered
 
-# What such a network is called, so that its file can be found to be the right kind again.
+# The names of such networks. They tell later which kind of file belongs to one.
 NAMES: dict[FileKind, str] = {"torchscript": "torchscript", "exported": "exported_program", "onnx": "onnx"}
 PICKLED = "pickled_module"
 
 
 class Program(nn.Module):
-    """A program that was written down in eval mode and stays in it.
+    """A program that was exported in eval mode and stays in it.
 
     Args:
         call: the program.
-        batch: how many images it takes at a time; None where it takes any number.
+        batch: how many images it takes at a time; None if it takes any number.
     """
 
     def __init__(self, call: nn.Module, batch: int | None = None) -> None:
@@ -38,7 +38,7 @@ class Program(nn.Module):
         self.batch = batch
 
     def forward(self, x: Tensor) -> Any:
-        """``b c h w`` to what the program gives, in as many calls as its number of images asks for."""
+        """``b c h w`` to what the program gives, in as many calls as its batch size asks for."""
         if self.batch is None:
             return self.call(x)
         short = -len(x) % self.batch
@@ -47,7 +47,7 @@ class Program(nn.Module):
         return torch.cat(parts)[: len(x)]
 
     def train(self, mode: bool = True) -> Program:
-        """Only noted: an exported program has one mode, and says so by an error."""
+        """Only note the mode. An exported program has one mode, and raises an error if asked for another."""
         self.training = mode
         return self
 
@@ -79,8 +79,8 @@ def read_program(path: Path, kind: FileKind, unsafe: bool) -> nn.Module:
         raise
     except Exception as error:  # whatever the readers raise for damaged files and for operators they do not know
         raise InputError(
-            f"checkpoint {path} is {what} and cannot be read, {type(error).__name__}: {first_line(error)}: export it "
-            "again, with the versions that are installed here"
+            f"checkpoint {path} is {what} and cannot be read ({type(error).__name__}: {first_line(error)}). Export it "
+            "again with the versions that are installed here"
         ) from error
 
 
@@ -93,7 +93,7 @@ def _exported(path: Path) -> nn.Module:
     program = torch.export.load(str(path))
     names = program.graph_signature.user_inputs
     if len(names) != 1:
-        raise InputError(f"checkpoint {path} takes {len(names)} inputs: expected a program of one, the images")
+        raise InputError(f"checkpoint {path} takes {len(names)} inputs: give a program with one, the images")
     node = next(node for node in program.graph.nodes if node.name == names[0])
     batch = node.meta["val"].shape[0]
     return Program(program.module(), int(batch) if isinstance(batch, int) else None)
@@ -110,7 +110,7 @@ def _onnx(path: Path) -> nn.Module:
     model = onnx.load(str(path))
     given = [value for value in model.graph.input if value.name not in {t.name for t in model.graph.initializer}]
     if len(given) != 1:
-        raise InputError(f"checkpoint {path} takes {len(given)} inputs: expected a model of one, the images")
+        raise InputError(f"checkpoint {path} takes {len(given)} inputs: give a model with one, the images")
     first = given[0].type.tensor_type.shape.dim
     batch = first[0].dim_value if first else 0
     program = Program(onnx2torch.convert(lowered(model)), batch or None)
@@ -145,7 +145,7 @@ def _check_reading(path: Path, program: nn.Module, name: str, images: Tensor) ->
 
 
 def facts_of(path: Path, kind: FileKind) -> dict[str, Any]:
-    """What an ONNX file says of its images: ``channels`` and ``image_size``, where they are fixed."""
+    """What an ONNX file says about its images: ``channels`` and ``image_size``, if they are fixed."""
     if kind != "onnx":
         return {}
     try:
@@ -154,7 +154,7 @@ def facts_of(path: Path, kind: FileKind) -> dict[str, Any]:
         return {}
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception:  # read_program says what is wrong with it
+    except Exception:  # read_program says what is wrong
         return {}
     known = {t.name for t in model.graph.initializer}
     dims = [d.dim_value for v in model.graph.input if v.name not in known for d in v.type.tensor_type.shape.dim]

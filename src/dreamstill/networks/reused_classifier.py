@@ -27,14 +27,14 @@ class SharedClassifier(nn.Module):
     Its parameters are the student's and stay at test time.
 
     Args:
-        base: the network to build on, changed in place: its last linear layer, which nobody needs, is taken out.
+        base: the network to build on. It is changed in place: its last linear layer, no longer needed, is removed.
         num_classes: classes.
-        layer: dotted name of the base's layer whose output is its last map; None takes what enters the last linear
-            layer, as a 1x1 map.
+        layer: dotted name of the base's layer whose output is its last map; None takes the input of the last linear
+            layer as a 1x1 map.
         rectify: whether a ReLU belongs between that layer and the average.
         inputs: channels of that map.
         features: width of the teacher's features.
-        size: height and width to pool the map to, where it is larger.
+        size: height and width to pool the map to, if it is larger.
         positive: whether the teacher's features are never below 0; the projector then ends in a ReLU.
         bias: whether the teacher's classifier has one.
     """
@@ -49,7 +49,7 @@ class SharedClassifier(nn.Module):
         super().__init__()
         name = last_linear(base)
         if name is None:
-            raise InputError(f"{type(base).__name__} has no nn.Linear to put the teacher's classifier in place of")
+            raise InputError(f"{type(base).__name__} has no nn.Linear that the teacher's classifier could replace")
         parent, _, leaf = name.rpartition(".")
         setattr(base.get_submodule(parent), leaf, nn.Identity())
         self.base, self.layer, self.rectify, self.size = base, layer, rectify, (size[0], size[1])
@@ -84,7 +84,7 @@ def _keep(layer: Any, _inputs: Any, output: Tensor) -> None:
 class Map(NamedTuple):
     """Where a network's last feature map is found."""
 
-    layer: str | None  # None: there is none that is averaged for the classifier, take what enters it as 1x1
+    layer: str | None  # None: no map is averaged for the classifier, so its input counts as a 1x1 map
     rectify: bool
     channels: int
     size: tuple[int, int]
@@ -93,7 +93,7 @@ class Map(NamedTuple):
 
     @property
     def tap(self) -> str:
-        """As :class:`dreamstill.networks.probes.Probe` names it."""
+        """The map's name for :class:`dreamstill.networks.probes.Probe`."""
         return self.layer or f"{self.head}:input"
 
     def read(self, tapped: Tensor) -> Tensor:
@@ -104,15 +104,15 @@ class Map(NamedTuple):
 
 
 def last_map(network: Network, images: Tensor, maps: bool = True) -> Map:
-    """Find the map whose mean over space, rectified or not, is what enters the classifier, by running some images.
+    """Run some images to find the map whose mean over space, rectified or not, is the classifier's input.
 
     Args:
         network: left as it is.
         images: a few, ``b c h w`` in [0, 1].
-        maps: False asks for no map but what enters the classifier.
+        maps: False looks for no map and takes the classifier's input.
 
     Raises:
-        InputError: the network does not end in a linear layer on one vector an image.
+        InputError: the network does not end in a linear layer on one vector per image.
     """
     copied = plain_copy(network)
     without_probes(copied)
@@ -128,8 +128,8 @@ def last_map(network: Network, images: Tensor, maps: bool = True) -> Map:
         logits = copied(images.cpu().float())
     if head is None or len(entered) != 1 or entered[0].dim() != 2 or logits.dim() != 2:
         raise InputError(
-            f"{network.name} does not end in one nn.Linear on one vector an image, and a student can share its "
-            "teacher's classifier only where both do: take another method or network"
+            f"{network.name} does not end in one nn.Linear on one vector per image, and a student can share its "
+            "teacher's classifier only if both do: take another method or network"
         )
     vector = entered[0]
     for name in reversed(list(seen) if maps else []):
@@ -144,13 +144,13 @@ def last_map(network: Network, images: Tensor, maps: bool = True) -> Map:
 
 
 def share_classifier(student: Network, mine: Map, teacher: Network, theirs: Map) -> Network:
-    """The student's network on its teacher's classifier; describes itself, so that it can be loaded again.
+    """Put the teacher's classifier on the student's network. The result describes itself and can be loaded again.
 
     Args:
         student: its module is built upon, not copied.
-        mine: of the student.
+        mine: the student's map.
         teacher: its classifier is copied.
-        theirs: of the teacher.
+        theirs: the teacher's map.
     """
     head = teacher.module.get_submodule(theirs.head)
     assert isinstance(head, nn.Linear)
@@ -182,8 +182,8 @@ def rebuilt(base: nn.Module, num_classes: int, kwargs: Mapping[str, Any]) -> Sha
         return SharedClassifier(base, num_classes=num_classes, **own)
     except (TypeError, AttributeError) as error:
         raise InputError(
-            f"a {NAME} network cannot be built on {type(base).__name__} with {own} ({error}): it is made by a method, "
-            "not named; load it from the run folder that holds it"
+            f"a {NAME} network cannot be built on {type(base).__name__} with {own} ({error}). A method makes it, so "
+            "load it from its run folder"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""State dicts out of files and into networks: nothing is executed by loading a file, and what does not fit is named."""
+"""Read state dicts from files. Loading a file does not execute anything in it, and errors name what does not fit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dreamstill.networks.fitting import is_average
 NETWORK_SCHEMA = 1
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "shadow")
 
-_DEEPEST = 10  # nests: a dictionary may hold itself
+_DEEPEST = 10  # levels of nesting: a dictionary may hold itself
 
 
 class Found(NamedTuple):
@@ -38,8 +38,8 @@ class Found(NamedTuple):
 
     state: dict[str, Tensor]
     description: dict[str, Any]  # its own, if dreamstill wrote it, else empty
-    notes: list[str]  # one sentence each on what was chosen or passed over
-    module: nn.Module | None = None  # of a pickle that holds a network whole
+    notes: list[str]  # a sentence for each thing that was chosen or passed over
+    module: nn.Module | None = None  # from a pickle that holds a whole network
 
 
 def load_state(path: Path, *, unsafe: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -52,7 +52,7 @@ def read_state(path: Path, *, unsafe: bool = False, key: str | None = None) -> F
     """What a checkpoint holds.
 
     Args:
-        path: safetensors, or anything ``torch.load`` reads; which of them, its bytes say.
+        path: safetensors, or anything that ``torch.load`` reads; the file's bytes decide which.
         unsafe: load pickled objects too, which runs whatever code the file holds.
         key: which of several networks in the file.
 
@@ -77,7 +77,7 @@ def read_state(path: Path, *, unsafe: bool = False, key: str | None = None) -> F
     if kind in PROGRAMS:
         advice = "" if kind == "onnx" else " with --unsafe-load"
         raise InputError(
-            f"checkpoint {path} is {PROGRAMS[kind]}, which brings its own network: give it without a network's name"
+            f"checkpoint {path} is {PROGRAMS[kind]}, which holds its own network: give it without a network's name"
             f"{advice}, or save the network's state_dict()"
         )
     content = _load_torch(path, unsafe)
@@ -115,7 +115,7 @@ def _load_torch(path: Path, unsafe: bool) -> Any:
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise InputError(_would_execute(path, refused[1])) from error
         raise InputError(
-            f"checkpoint {path} is not a readable checkpoint: fetch it again, or save the network's state_dict() by "
+            f"checkpoint {path} is not a readable checkpoint: fetch it again, or save the network's state_dict() with "
             "torch.save"
         ) from error
     except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, struct.error, AssertionError, ...
@@ -124,7 +124,7 @@ def _load_torch(path: Path, unsafe: bool) -> Any:
                 f"checkpoint {path} needs code that is not here ({first_line(error)}): make it importable, or save "
                 "the state_dict() where it is"
             ) from error
-        # What an unpickler stumbles over in damaged bytes ("pop from empty list") tells nobody anything.
+        # An unpickler's own words on damaged bytes ("pop from empty list") help nobody.
         said = "" if isinstance(error, IndexError | KeyError | AttributeError) else f" ({first_line(error)})"
         raise InputError(f"checkpoint {path} is corrupt or cut short{said}: fetch it again") from error
 
@@ -137,7 +137,7 @@ def _would_execute(path: Path, what: str) -> str:
 
 
 def _called_by(path: Path) -> str | None:
-    """The first class or function that a bare pickle imports, without loading it; None of what torch.save wrote."""
+    """The first class or function that a bare pickle imports, without loading it; None for a file of torch.save."""
     texts: list[str] = []
     found: str | None = None
     try:
@@ -152,7 +152,7 @@ def _called_by(path: Path) -> str | None:
                     found = found or ".".join(texts[-2:])
                 elif isinstance(arg, str):
                     texts.append(arg)
-    except Exception:  # no pickle, or a damaged one: what reads it next says so
+    except Exception:  # not a pickle, or a damaged one: the next reader says so
         return None
     return found
 
@@ -160,11 +160,9 @@ def _called_by(path: Path) -> str | None:
 def _plain_state(
     content: Any, path: Path, key: str | None = None, depth: int = 0
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Unwrap the usual nests, when there is only one way to, and say what was passed over."""
+    """Unwrap the usual nesting if there is only one way to do it, and say what was passed over."""
     if depth > _DEEPEST:
-        raise InputError(
-            f"checkpoint {path} has dictionaries in dictionaries, more than {_DEEPEST} deep: save network.state_dict()"
-        )
+        raise InputError(f"checkpoint {path} nests dictionaries more than {_DEEPEST} deep: save network.state_dict()")
     if isinstance(content, nn.Module):
         return content.state_dict(), []
     if isinstance(content, dict):
@@ -176,8 +174,8 @@ def _plain_state(
         raw = [k for k in _NESTS if k not in averages and isinstance(content.get(k), dict | nn.Module)]
         if key is None and (len(raw) > 1 or len(averages) > 1):
             raise InputError(
-                f"checkpoint {path} holds several networks ({', '.join([*raw, *averages])}): say which, as "
-                f"--checkpoint-key {raw[0] if raw else averages[0]}, or save the one you mean alone"
+                f"checkpoint {path} holds several networks ({', '.join([*raw, *averages])}): say which, for instance "
+                f"with --checkpoint-key {raw[0] if raw else averages[0]}, or save the one you mean alone"
             )
         if chosen := key or next(iter([*averages, *raw]), None):
             state, notes = _plain_state(content[chosen], path, depth=depth + 1)
@@ -192,7 +190,7 @@ def _plain_state(
 
 
 def _whole(content: Any, key: str | None) -> nn.Module | None:
-    """The pickled module that a content is, or holds as its only one or under a key."""
+    """The pickled module that a file's content is, or holds under a key or as its only one."""
     if isinstance(content, nn.Module):
         return content
     modules = [v for k, v in content.items() if isinstance(v, nn.Module) and key in (None, k)]
@@ -200,7 +198,7 @@ def _whole(content: Any, key: str | None) -> nn.Module | None:
 
 
 def _is_network(value: Any, depth: int = 0) -> bool:
-    """Whether a value is a network's state, or a wrapper around one; a nest too deep to tell counts as one."""
+    """Whether a value is a network's state or a wrapper around one. Nesting too deep to tell counts as one."""
     if isinstance(value, dict):
         inner = [v for k, v in value.items() if isinstance(k, str)]
         if any(isinstance(v, Tensor) for v in inner) or depth > _DEEPEST:
@@ -210,7 +208,7 @@ def _is_network(value: Any, depth: int = 0) -> bool:
 
 
 def _flat_state(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """A state itself, without the plain numbers and texts that people keep beside its tensors."""
+    """A state itself, without the plain numbers and texts that people keep next to its tensors."""
     if not isinstance(content, dict) or not content:
         raise InputError(
             f"checkpoint {path} holds {type(content).__name__}, not a state_dict of tensors: save network.state_dict()"
@@ -222,8 +220,8 @@ def _flat_state(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]
         found = {k: content[k] for k in ((others or plain) if tensors else content)}
         held = ", ".join(k[:80] if isinstance(k, str) else shown(k) for k in list(found)[:5])
         networks = [k for k, v in found.items() if isinstance(k, str) and _is_network(v)]
-        advice = f"say which network, as --checkpoint-key {networks[0]}, or " if networks else ""
-        what = f"beside its tensors the keys {held}, which are none" if tensors else f"the keys {held}"
+        advice = f"say which network with --checkpoint-key {networks[0]}, or " if networks else ""
+        what = f"keys that are no tensors ({held})" if tensors else f"the keys {held}"
         raise InputError(
             f"checkpoint {path} holds {what}, not a state_dict of tensors: {advice}save network.state_dict()"
         )

@@ -1,4 +1,4 @@
-"""Whether a network that a factory made has weights of a training, or was only just initialised."""
+"""Whether a network that a factory made is trained, or only just initialised."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dreamstill.networks.probes import bn_layers, running_bn
 
 
 def untrained(network: Network, again: Callable[[], Network]) -> str | None:
-    """Why weights of a network cannot be those of a training, as half a sentence; None where nothing says so.
+    """Why a network's weights cannot be trained ones, as half a sentence; None if nothing speaks against them.
 
-    It is made a second time under another seed: what differs was drawn at random and not loaded.
+    The network is made a second time under another seed. What differs was drawn at random and not loaded.
 
     Args:
         network: left as it is.
-        again: makes and loads it a second time, in the same way.
+        again: makes and loads it once more, in the same way.
     """
     with _other_seeds():
         second = again()
@@ -32,14 +32,14 @@ def untrained(network: Network, again: Callable[[], Network]) -> str | None:
         return f"{len(drawn)} of its {len(mine)} tensors are drawn at random whenever it is made ({names})"
     if _answers_differ(network, second):
         return (
-            "made twice with the same weights it gives two answers, so some of its layers are not known to PyTorch (in "
-            "a plain list, say, in place of nn.ModuleList) and keep random weights"
+            "made twice with the same weights it gives two answers, so PyTorch does not know some of its layers (they "
+            "may be in a plain list in place of nn.ModuleList), and these keep random weights"
         )
     return None
 
 
 def fresh_batch_norm(network: Network) -> str | None:
-    """Names of the batch norms that run, where all still have the mean 0 and variance 1 that they begin with."""
+    """Names of the batch norms that run, if all still have their initial mean 0 and variance 1; otherwise None."""
     layers = bn_layers(network.module)
     names = running_bn(network)
     for name in names:
@@ -61,7 +61,7 @@ def _answers_differ(one: Network, other: Network) -> bool:
     try:
         with torch.no_grad():
             answers = [first(images), first(images), second(images)]
-    except Exception:  # whatever somebody's forward() raises: check_output is what reports it
+    except Exception:  # whatever the user's forward() raises: check_output reports it
         return False
     slack = 1e-4 * float(answers[0].abs().max())
     steady = float((answers[0] - answers[1]).abs().max()) <= slack  # else check_output says so
@@ -70,7 +70,7 @@ def _answers_differ(one: Network, other: Network) -> bool:
 
 @contextlib.contextmanager
 def _other_seeds() -> Iterator[None]:
-    """Random streams that begin elsewhere, and are as before afterwards: somebody's code may use any of them."""
+    """Seed every random stream differently, and restore them afterwards: the user's code may use any of them."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng([]):
         torch.manual_seed(torch.initial_seed() % 2**31 + 1)

@@ -39,7 +39,7 @@ def _builders() -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any], str
 
 
 def _dense() -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any], str]]:
-    """The same for networks that answer for every pixel; they take images of any sides."""
+    """The same for segmentation networks, which take images of any sides."""
     return {
         "encoder_decoder": (EncoderDecoder, {}, "segmentation: four stages down, and up again with sums; width=16"),
         **{name: (torchvision_network, {"function": name}, text) for name, text in _TORCHVISION.items()},
@@ -75,7 +75,7 @@ def build(
         name: one of :func:`names`.
         num_classes: classes.
         channels: of the images.
-        image_size: side, or height and width, which classifiers want equal.
+        image_size: side, or height and width, which must be equal for classifiers.
         kwargs: the network's own arguments.
 
     Raises:
@@ -94,13 +94,13 @@ def build(
     if sides[0] != sides[1]:
         raise InputError(
             f"{name} is a classifier, and the built-in classifiers take square images, not {sides[0]}x{sides[1]}: give "
-            f"one of your own as package.module:factory, or for a map of labels one of {', '.join(sorted(_dense()))}"
+            f"one of your own as package.module:factory, or for segmentation one of {', '.join(sorted(_dense()))}"
         )
     return builder(num_classes=num_classes, channels=channels, image_size=sides[0], **arguments)
 
 
 def find(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
-    """What builds a built-in network, and the arguments that its name stands for.
+    """The builder of a built-in network, and the arguments that its name stands for.
 
     Raises:
         InputError: there is no such network.
@@ -117,5 +117,5 @@ def find(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     close = difflib.get_close_matches(
         name, [*builders, "wrn_16_1", "wrn_16_2", "wrn_40_2", "resnet20"], n=3, cutoff=0.4
     )
-    hint = f"did you mean {' or '.join(close)}?" if close else f"built in are {', '.join(names())}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"built in are {', '.join(names())}."
     raise InputError(f"there is no built-in network {name!r}: {hint} For your own, give package.module:factory")

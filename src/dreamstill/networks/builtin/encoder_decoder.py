@@ -1,4 +1,4 @@
-"""A small network that answers for every pixel."""
+"""A small segmentation network."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ConvBlock(nn.Sequential):
 
 
 class EncoderDecoder(nn.Module):
-    """Four stages that halve the map, then back up with sums of the encoder's maps; logits at half size, enlarged.
+    """Four stages that halve the map, then back up, adding the encoder's maps; logits at half size, enlarged.
 
-    ``width`` channels in the first stage, twice and four times as many in the others. Small enough for two cores:
+    The first stage has ``width`` channels, the others twice and four times as many. It is small enough for two cores:
     width 28 takes 0.26 GFLOP for an image of 88x120.
     """
 

@@ -14,11 +14,11 @@ WIDEST = 128  # pixels: the product grows with the square of the width, and at 2
 
 
 class GreyConv2d(nn.Conv2d):
-    """``nn.Conv2d`` for one input channel and stride 1: the same parameters and values, another way back to the image.
+    """``nn.Conv2d`` for one input channel and stride 1, with another way to compute the gradient of the image.
 
-    The image's gradient of a convolution with one input channel is what the CPU library does worst (LeNet-5's first
-    layer: 2 GFLOP/s, eight times the pass forward), and synthesis goes that way in every step. Images wider than
-    ``WIDEST`` take the library's way.
+    Parameters and values are the same. The gradient of an image with one channel is what the CPU library does worst
+    (LeNet-5's first layer: 2 GFLOP/s, eight times the forward pass), and synthesis needs it in every step. Images wider
+    than ``WIDEST`` use the library.
     """
 
     def __init__(self, c_out: int, kernel: int, padding: int) -> None:
@@ -54,8 +54,8 @@ class _GreyConvolution(torch.autograd.Function):
 def to_image(g: Tensor, weight: Tensor, padding: int) -> Tensor:
     """The gradient ``b 1 h w`` of a convolution's input from that of its output (``b c h' w'``), stride 1.
 
-    A row of the output reaches k rows of the image, each through a banded matrix: all k in one matrix product, of which
-    most is multiplication with zeros and which is still several times faster.
+    A row of the output reaches k rows of the image, each through a banded matrix. One matrix product does all k. Most
+    of it multiplies with zeros, and it is still several times faster.
     """
     b, c, h, w = g.shape
     k = weight.shape[2]

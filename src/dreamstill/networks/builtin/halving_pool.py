@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WIDE = 8  # channels: from here on the library's way there and back is as fast, channels last (benchmarks/pool.py)
+WIDE = 8  # channels; from here on the library is as fast with a gradient, in channels_last (benchmarks/pool.py)
 
 
 class HalvingPool(nn.MaxPool2d):
-    """``nn.MaxPool2d(2)``: the same values and (finite) gradients, another way to them where that is faster.
+    """``nn.MaxPool2d(2)`` with the same values and (finite) gradients, computed in another way where that is faster.
 
     The CPU library pools value by value, with an index of eight bytes each, unless many channels lie side by side. Two
-    maxima of halves give the same sooner: up to nine times without a gradient, up to twice with one.
+    maxima of halves give the same up to nine times faster without a gradient, and up to twice as fast with one.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ def _pairs(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _first(one: Tensor, other: Tensor) -> Tensor:
-    """1 where ``one`` is the larger or they are equal, else 0, in their own type: what it multiplies is not cast."""
+    """1 where ``one`` is at least ``other``, else 0, in their own type, so that a product with it needs no cast."""
     return torch.ge(one, other, out=torch.empty_like(one))
 
 
@@ -70,7 +70,7 @@ class _HalvingPool(torch.autograd.Function):
 
 
 def _spread(g: Tensor, first: Tensor, dim: int) -> Tensor:
-    """Twice as long in one dimension: the first of each pair is ``g`` where ``first``, the second where not, else 0."""
+    """Double one dimension. The first of each pair gets ``g`` where ``first`` is 1, else the second; the other is 0."""
     shape = [n * (2 if i == dim else 1) for i, n in enumerate(g.shape)]
     like = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     whole = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=like)

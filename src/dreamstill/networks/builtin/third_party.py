@@ -27,7 +27,7 @@ def torchvision_network(
         image_size: any.
         function: its name there.
         aux_loss: whether it has the auxiliary head, as checkpoints of torchvision's own do; DeepLabV3 only.
-        backbone_weights: torchvision's name of weights for the backbone, which are fetched; fresh ones without.
+        backbone_weights: torchvision's name of weights for the backbone, which are downloaded; None gives fresh ones.
 
     Raises:
         InputError: torchvision is missing, or does not know the arguments.
@@ -63,7 +63,7 @@ def smp_network(
         image_size: multiples of 32, or what the architecture asks for.
         architecture: as that library names it in small letters: unet, fpn, deeplabv3plus and so on.
         encoder: its name there.
-        encoder_weights: weights for the encoder, which are fetched; fresh ones without.
+        encoder_weights: weights for the encoder, which are downloaded; None gives fresh ones.
 
     Raises:
         InputError: the library is missing, or does not know the arguments.
@@ -87,5 +87,5 @@ def _imported(module: str, extra: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise InputError(
-            f"this network is {package}'s, which cannot be imported ({error}): pip install 'dreamstill[{extra}]'"
+            f"this network is one of {package}, which cannot be imported ({error}): pip install 'dreamstill[{extra}]'"
         ) from error
