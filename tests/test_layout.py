@@ -35,7 +35,6 @@ def test_only_the_engine_knows_the_hardware(path):
 FILE_LINES, FUNCTION_LINES = 300, 50
 # Longer files. The list may only shrink: no file may be added, and no number raised.
 LONG_FILES = {
-    "api.py": 472,  # the signatures and the help of all commands
     "engine/core.py": 345,
 }
 
@@ -96,8 +95,8 @@ def test_the_malicious_releases_of_lightning_are_excluded():
 
 
 ORDER = [
-    "errors", "extras", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report",
-    "commands",
+    "errors", "messages", "extras", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods",
+    "runs", "report", "commands",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -15,13 +16,15 @@ from dreamstill.data.transfer_set import ROWS, kept, write_set
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
+from dreamstill.messages import say
 from dreamstill.methods import Method
 from dreamstill.networks import builtin, state_dicts
-from dreamstill.networks.load import refuse_own_code
+from dreamstill.networks.load import WHOLE
 from dreamstill.networks.network import Network
 from dreamstill.networks.pixels import to_uint8
 from dreamstill.networks.predict import predict
 from dreamstill.networks.reused_classifier import NAME, base_of
+from dreamstill.networks.trust import refuse_own_code
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.config_file import read_run
 from dreamstill.runs.inputs import gather_images, resolve_student, resolve_teacher
@@ -33,7 +36,9 @@ DEFAULT_IMAGES = 1000
 
 
 @kept_random_streams()
-def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool) -> str:
+def write_images(
+    run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool, trust_code: bool = False, **given: Any
+) -> str:
     """Carry out :func:`dreamstill.api.synthesize`."""
     if n is not None and n < 1:
         raise InputError(f"n is {n}: make at least 1 image")
@@ -41,7 +46,8 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
     if out is not None and Path(out).suffix not in (".parquet", ".safetensors"):
         raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors")
     folder = Path(run)
-    engine, method, settings, fingerprint = _restored(folder, seed, unsafe_load)
+    networks = {role: network for role, network in given.items() if network is not None}
+    engine, method, settings, fingerprint = _restored(folder, seed, unsafe_load, trust_code, networks)
     teacher = engine.given.teacher
     bank = method.transfer_set()
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
@@ -65,13 +71,15 @@ def write_images(run: str, n: int | None, out: str | None, seed: int, unsafe_loa
             answers = {"logits": predict(teacher, pixels)}
         atomic_write(path, save({"pixels": pixels, **answers}, metadata={"dreamstill": json.dumps(about)}))
     what = "classes of every pixel" if task.name == "segmentation" else "logits"
-    print(f"{count} images and the teacher's {what}: {path}")
+    say(f"{count} images and the teacher's {what}: {path}")
     return str(path)
 
 
-def _restored(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Method, DistillSettings, str]:
+def _restored(
+    folder: Path, seed: int, unsafe_load: bool, trust_code: bool, networks: dict[str, Any]
+) -> tuple[Engine, Method, DistillSettings, str]:
     """The run's engine and method, as its last checkpoint left them, its settings, and its teacher's fingerprint."""
-    settings = _settings_of(folder, unsafe_load)
+    settings = _settings_of(folder, unsafe_load, trust_code, networks)
     method, teacher = build_method(settings.method), resolve_teacher(settings)
     fingerprint = state_dicts.fingerprint(teacher.module)  # before the engine gives it another precision
     given, _, _ = gather_images(settings, method, teacher, resolve_student(settings, teacher))
@@ -92,7 +100,7 @@ def _restored(folder: Path, seed: int, unsafe_load: bool) -> tuple[Engine, Metho
     return engine, method, settings, fingerprint
 
 
-def _settings_of(folder: Path, unsafe_load: bool) -> DistillSettings:
+def _settings_of(folder: Path, unsafe_load: bool, trust_code: bool, given: dict[str, Any]) -> DistillSettings:
     """The run's own, after making sure that both networks can be built again and that no code is called unasked."""
     config = folder / "config.yaml"
     if not config.exists():
@@ -103,19 +111,21 @@ def _settings_of(folder: Path, unsafe_load: bool) -> DistillSettings:
             f"{folder} holds a network that dreamstill train wrote, which makes no images: give the folder of a run "
             "that dreamstill distill wrote"
         )
-    _check_can_be_built(saved.teacher, "teacher", folder)
-    _check_can_be_built(saved.student, "student", folder)
+    for role in {"teacher", "student"} - set(given):
+        _check_can_be_built(getattr(saved, role), role, folder)
     built = read_manifest(folder).get("student")  # runs of earlier versions do not have it
     args = saved.student_args if built is None else built["kwargs"]
-    if not unsafe_load:
-        bases = [
-            base_of({"name": n, "kwargs": k or {}})
-            for n, k in ((saved.teacher, saved.teacher_args), (saved.student, args))
-        ]
-        for name in (saved.teacher, saved.student, method_spec(saved.method)["name"], *bases):
-            refuse_own_code(name, config)
+    if not (unsafe_load or trust_code):
+        networks = {"teacher": (saved.teacher, saved.teacher_args), "student": (saved.student, args)}
+        named = [network for role, network in networks.items() if role not in given]
+        spec = method_spec(saved.method)
+        named += [base_of({"name": n, "kwargs": k or {}}) for n, k in named] + [(spec.pop("name"), spec)]
+        for name, kwargs in named:
+            refuse_own_code(name, config, kwargs)
     # The student's trained weights are in the checkpoint.
-    return replace(saved, student_args=args, student_checkpoint=None, unsafe_load=unsafe_load)
+    return replace(
+        saved, student_args=args, student_checkpoint=None, unsafe_load=unsafe_load, trust_code=trust_code, **given
+    )
 
 
 def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
@@ -125,14 +135,14 @@ def _fresh(method: Method, engine: Engine, n: int) -> Iterator[Tensor]:
 
 
 def _check_can_be_built(name: str, role: str, folder: Path) -> None:
-    if ":" in name or name == NAME:
+    if ":" in name or name == NAME or name in WHOLE:
         return
     try:
         builtin.find(name)
     except InputError as error:
         raise InputError(
             f"the {role} of the run in {folder} is a {name} that was given in Python, and nothing says how to build it "
-            "again: give it as package.module:factory in a run whose images are to be made anew"
+            f"again: give it as --{role} package.module:factory, or in Python {role}=YourNetwork()"
         ) from error
 
 

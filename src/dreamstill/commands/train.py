@@ -14,6 +14,7 @@ from torch.optim import SGD
 from dreamstill.data.augment import relight, starts
 from dreamstill.engine import Engine, Hardware, Terms, choose
 from dreamstill.engine.schedules import warm_cosine
+from dreamstill.messages import say
 from dreamstill.methods import Method, Phase
 from dreamstill.networks.cost import count
 from dreamstill.networks.network import Network, sides
@@ -147,7 +148,7 @@ def run_training(settings: TrainSettings) -> Network:
     plan = plan_run(settings, method, inputs, hardware, steps, began)
     trained = carry_out(plan, _finish)
     if not settings.quiet:
-        print(f"\n{plan.out / 'model.safetensors'} and {plan.out / 'report.html'}")
+        say(f"\n{plan.out / 'model.safetensors'} and {plan.out / 'report.html'}")
     return trained
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dreamstill import methods
 from dreamstill.engine import Hardware
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, did_you_mean
 from dreamstill.networks.network import Network
 from dreamstill.runs.budget import Trial
 from dreamstill.runs.requirements import offers
@@ -51,8 +51,9 @@ def check_own(settings: DistillSettings) -> None:
     for name in ("fast", *(spec["name"] for spec in (_SEGMENTATION, _COLLECTED, _NO_GENERATOR))):
         known |= {f.name for f in fields(methods.get(name))}
     if unknown := sorted(own - known):
+        hint = f"{did_you_mean(unknown[0], sorted(known))} ".lstrip()
         raise InputError(
-            f"none of the methods that auto may take has {', '.join(unknown)}: dreamstill methods fast lists the "
+            f"none of the methods that auto may take has {', '.join(unknown)}: {hint}dreamstill methods fast lists the "
             "settings of the one it takes for most teachers"
         )
 

@@ -17,6 +17,7 @@ from dreamstill.data.storage import nearest
 from dreamstill.data.transfer_set import TransferSet, read_parquet
 from dreamstill.engine import Given, stream
 from dreamstill.errors import InputError
+from dreamstill.messages import say
 from dreamstill.methods import Method
 from dreamstill.networks.load import FACTS, check_trained, has_weights, resolve
 from dreamstill.networks.network import Network, copied, materialise
@@ -80,7 +81,7 @@ def distillation_inputs(settings: DistillSettings, method: Method, teacher: Netw
         check_size(student, (test.pixels.shape[2], test.pixels.shape[3]))
     notes = (*teacher.notes, *student.notes, *doubts(teacher, test))
     for note in notes:
-        print(note, flush=True)
+        say(note)
     weights = teacher_weights(settings, teacher), student_weights(settings)
     return Inputs(given, test, collected, stored, *weights, notes=notes)
 
@@ -97,7 +98,7 @@ def check_used(settings: DistillSettings) -> None:
             "leave it out"
         )
     if settings.set_size is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
-        print(f"set_size is {settings.set_size} and changes nothing: there is neither --data nor --real", flush=True)
+        say(f"set_size is {settings.set_size} and changes nothing: there is neither --data nor --real")
 
 
 def told_facts(settings: DistillSettings | DoctorSettings) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def resolve_teacher(settings: DistillSettings) -> Network:
     def found() -> Network:
         return resolve(
             teacher, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load,
-            key=settings.checkpoint_key, prefix=settings.checkpoint_prefix, **facts,
+            trust=settings.trust_code, key=settings.checkpoint_key, prefix=settings.checkpoint_prefix, **facts,
         )  # fmt: skip
 
     network = found()
@@ -149,7 +150,9 @@ def resolve_student(settings: DistillSettings, teacher: Network) -> Network:
         raise InputError("no student: name one with --student, wrn_16_1 for instance")
     # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
     torch.manual_seed(stream(settings.seed, "student"))
-    network = resolve(student, checkpoint, kwargs=settings.student_args, role="student", **facts)
+    network = resolve(
+        student, checkpoint, kwargs=settings.student_args, trust=settings.trust_code, role="student", **facts
+    )
     network.classes = network.classes or teacher.classes
     return network
 

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamstill.engine import Engine, check_finite
 from dreamstill.engine.ema import Ema
 from dreamstill.errors import Stopped
+from dreamstill.messages import say
 from dreamstill.methods import Method, Phase
 from dreamstill.runs.checkpoints import Checkpoints
 
@@ -132,7 +133,7 @@ def _restored(engine: Engine, checkpoints: Checkpoints, ema: Ema) -> Progress:
     state = checkpoints.load(engine.banks, quiet=engine.rank > 0)
     if state is None:
         if engine.rank == 0:
-            print(f"{checkpoints.folder} holds no checkpoint yet: the run starts from its first iteration", flush=True)
+            say(f"{checkpoints.folder} holds no checkpoint yet: the run starts from its first iteration")
         return Progress()
     engine.load(state["engine"])
     ema.network.load_state_dict(state["ema"])

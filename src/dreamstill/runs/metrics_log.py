@@ -17,6 +17,7 @@ from rich.table import Column
 from dreamstill import extras
 from dreamstill.errors import InputError, first_line
 from dreamstill.files import atomic_write
+from dreamstill.messages import say
 
 Row = dict[str, float]
 
@@ -63,7 +64,7 @@ class Tracker:
                 self._bar.update(self._bar.task_ids[0], completed=done, terms=_terms(values))
         elif (tenth := done * 10 // self.total) > self._said:
             self._said = tenth
-            print(f"{self.title}: {done} of {self.total}  {_terms(values)}", flush=True)
+            say(f"{self.title}: {done} of {self.total}  {_terms(values)}")
 
     def cut(self, step: int) -> None:
         """Drop what was recorded after a step: a resumed run records it again."""

@@ -11,12 +11,13 @@ import torch
 from dreamstill.data.image_set import ImageSet
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.engine.hardware import conv_speed, fastest_threads
+from dreamstill.messages import say
 from dreamstill.methods import Method
 from dreamstill.runs import auto, budget
 from dreamstill.runs.certificate import LEAST, SHARE
 from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
 from dreamstill.runs.run import CURVE_IMAGES
-from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_method, method_spec
+from dreamstill.runs.settings import DEFAULT_STEPS, FINISHING_SECONDS, DistillSettings, build_method, method_spec
 
 # Student steps. On Fashion-MNIST fast came to 63 % with 600 and to 81 % with 2,000 (benchmarks/records/auto-trials).
 FEW, USEFUL = 600, 2_000
@@ -54,7 +55,7 @@ def resolve_run(settings: DistillSettings, began: float) -> Resolved:
     settings, hardware = _hardware(settings, method, inputs.given)
     found = _measured(settings, method, inputs, hardware, began, in_ratio=ours)
     if not settings.quiet:
-        print(f"auto: {auto.one_line(method_spec(found.method), found.steps, found.hardware)} ({why})", flush=True)
+        say(f"auto: {auto.one_line(method_spec(found.method), found.steps, found.hardware)} ({why})")
     return found
 
 
@@ -96,7 +97,7 @@ def _measured(
             spec, trial = auto.in_ratio(method_spec(method), trial, minutes)
             method = build_method(spec)
         # What comes after training: samples, export, report, and the certificate.
-        finishing = budget.FINISHING_SECONDS + max(SHARE * minutes * 60, LEAST / reached)
+        finishing = FINISHING_SECONDS + max(SHARE * minutes * 60, LEAST / reached)
         steps = budget.steps_for(minutes * 60 - trial.watching - finishing - spent, trial, method)
         ends = began + minutes * 60 - finishing - trial.scoring
         _say_if_few(steps, minutes, trial, method)
@@ -108,11 +109,10 @@ def _say_if_few(steps: int, minutes: float, trial: budget.Trial, method: Method)
     """Say before the run, and not after it, that a budget is too small to be useful, and which one would do."""
     if steps >= FEW:
         return
-    would_do = math.ceil((trial.total(method, USEFUL) + trial.watching + budget.FINISHING_SECONDS) / 60 * 1.1)
-    print(
+    would_do = math.ceil((trial.total(method, USEFUL) + trial.watching + FINISHING_SECONDS) / 60 * 1.1)
+    say(
         f"{minutes:g} minutes are about {steps} student steps here, too few for a student that copies its teacher: "
-        f"--minutes {would_do} would give {USEFUL:,}",
-        flush=True,
+        f"--minutes {would_do} would give {USEFUL:,}"
     )
 
 
