@@ -42,7 +42,7 @@ def _distil(found: Resolved, began: float) -> Result | None:
     if settings.dry_run:
         say(found.estimate)
         return None
-    plan = plan_run(settings, found.method, found.inputs, found.hardware, found.steps, began, found.ends)
+    plan = plan_run(settings, found.method, found.inputs, found.hardware, found.steps, began, found.ends, found.out)
     result = read_result(carry_out(plan, _finish), plan.out)
     if not settings.quiet and result.figures:
         say(repr(result))

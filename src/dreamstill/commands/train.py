@@ -20,6 +20,7 @@ from dreamstill.networks.cost import count
 from dreamstill.networks.network import Network, sides
 from dreamstill.networks.pixels import to_float
 from dreamstill.report import write_report
+from dreamstill.runs.folder import folder_for
 from dreamstill.runs.inputs import Inputs, training_inputs
 from dreamstill.runs.plan import Finished, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams
@@ -140,12 +141,15 @@ def run_training(settings: TrainSettings) -> Network:
     settings = replace(
         settings, image_size=_sides("image_size", settings.image_size), set_size=_sides("set_size", settings.set_size)
     )
+    out = folder_for(settings.out, "train")
+    if not settings.quiet:
+        say(f"the run is written to {out}")
     inputs = training_inputs(settings)
     flip = settings.flip if settings.flip is not None else inputs.real_name in PHOTOGRAPHS
     settings = replace(settings, flip=flip)
     method = Supervised(**{f.name: getattr(settings, f.name) for f in fields(Supervised)})
     hardware, steps = _budget(settings, inputs)
-    plan = plan_run(settings, method, inputs, hardware, steps, began)
+    plan = plan_run(settings, method, inputs, hardware, steps, began, out=out)
     trained = carry_out(plan, _finish)
     if not settings.quiet:
         say(f"\n{plan.out / 'model.safetensors'} and {plan.out / 'report.html'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,7 @@ from dreamstill.messages import say
 from dreamstill.methods import Method
 from dreamstill.runs import auto, budget
 from dreamstill.runs.certificate import LEAST, SHARE
+from dreamstill.runs.folder import folder_for
 from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
 from dreamstill.runs.run import CURVE_IMAGES
 from dreamstill.runs.settings import DEFAULT_STEPS, FINISHING_SECONDS, DistillSettings, build_method, method_spec
@@ -35,20 +37,25 @@ class Resolved:
     steps: int
     ends: float | None = None  # on time.monotonic's clock, when training shall end; None without a budget of minutes
     estimate: str = ""  # of a dry run
+    out: Path | None = None  # of the run, as it was said
 
 
 def resolve_run(settings: DistillSettings, began: float) -> Resolved:
     """Decide all that is open; ``began``: when the command did."""
     if not auto.is_auto(settings):
         method = build_method(settings.method)
+        out = _announced(settings, method_spec(method)["name"])
         inputs = distillation_inputs(settings, method)
         settings, hardware = _hardware(settings, method, inputs.given)
-        return _measured(settings, method, inputs, hardware, began)
+        return replace(_measured(settings, method, inputs, hardware, began), out=out)
     auto.check_own(settings)
+    if settings.out is not None:
+        _announced(settings, "")
     teacher = resolve_teacher(settings)
     spec, why = auto.choose_method(teacher, settings)
     if settings.minutes is None and settings.steps is None:
         settings = replace(settings, minutes=auto.MINUTES)
+    out = _announced(settings, spec["name"]) if settings.out is None else None
     ours = spec["name"] == "fast" and settings.minutes is not None and "student_steps" not in spec
     method = build_method({**spec, "student_steps": auto.TRIAL_STEPS} if ours else spec)
     inputs = distillation_inputs(settings, method, teacher)
@@ -56,7 +63,17 @@ def resolve_run(settings: DistillSettings, began: float) -> Resolved:
     found = _measured(settings, method, inputs, hardware, began, in_ratio=ours)
     if not settings.quiet:
         say(f"auto: {auto.one_line(method_spec(found.method), found.steps, found.hardware)} ({why})")
-    return found
+    return replace(found, out=out)
+
+
+def _announced(settings: DistillSettings, method: str) -> Path | None:
+    """Where the run is written, said before anything that takes long; None where nothing is."""
+    if settings.dry_run:
+        return None
+    out = folder_for(settings.out, method)
+    if not settings.quiet:
+        say(f"the run is written to {out}")
+    return out
 
 
 def _reached() -> float:
@@ -86,6 +103,8 @@ def _measured(
     minutes = settings.minutes
     if minutes is None and not settings.dry_run:
         return Resolved(settings, method, inputs, hardware, settings.steps or DEFAULT_STEPS)
+    if not settings.quiet:
+        say("measuring how long an iteration takes, for some seconds")
     trial = budget.measure(
         lambda: build_method(method), inputs.given, hardware, settings.seed,
         watch=lambda placed: _evaluation_seconds(inputs.test, settings.evaluations, placed),

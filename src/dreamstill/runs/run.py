@@ -20,6 +20,7 @@ from dreamstill.networks.network import Network
 from dreamstill.networks.trust import is_code, signed
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.config_file import settings_sum, write_config
+from dreamstill.runs.duration import duration
 from dreamstill.runs.folder import RunFolder
 from dreamstill.runs.loop import Cadence, Outcome, run
 from dreamstill.runs.machine import machine, reset_peak_memory
@@ -60,6 +61,9 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
         ready = time.monotonic()
         outcome = _train(plan, engine)
         trained = time.monotonic()
+        if engine.rank == 0 and not plan.settings.quiet:
+            after = "samples, certificate, student.onnx and report" if plan.compare else "scores and report"
+            say(f"trained in {duration(trained - ready)}; now come {after}")
         images = _images(plan, engine, outcome) if plan.compare else None
         finished = Finished(plan, engine, outcome, images, ready - plan.began, trained)
         if engine.rank == 0:
