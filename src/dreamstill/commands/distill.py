@@ -13,6 +13,7 @@ from dreamstill.networks.export_onnx import export_onnx
 from dreamstill.report import write_report
 from dreamstill.runs.certificate import certify
 from dreamstill.runs.inputs import check_used
+from dreamstill.runs.memory import in_words
 from dreamstill.runs.plan import Finished, Plan, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams, kept_threads
 from dreamstill.runs.resolve import Resolved, resolve_run
@@ -22,6 +23,11 @@ from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import DistillSettings
 from dreamstill.runs.summary import write_results
 from dreamstill.runs.synthetic_images import look_at_images
+
+_SMALLER = (
+    "give a lower --method.batch-size, or a smaller generator by --method.width; dreamstill distill --dry-run says "
+    "what fits"
+)
 
 
 @kept_random_streams()
@@ -33,7 +39,7 @@ def run_distillation(settings: DistillSettings) -> Result | None:
         settings = resumed(settings)
     else:
         check_used(settings)
-    with kept_threads():
+    with kept_threads(), in_words(_SMALLER):
         return _distil(resolve_run(settings, began), began)
 
 

@@ -135,9 +135,9 @@ def render(report: dict[str, Any]) -> None:
     table = Table(pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("fits", no_wrap=True)
-    table.add_column("why not", overflow="fold")
+    table.add_column("why not, or what to know", overflow="fold")
     for row in report["methods"]:
-        table.add_row(row["name"], "[green]yes[/]" if row["fits"] else "[red]no[/]", _plain(row["why"]))
+        table.add_row(row["name"], "[green]yes[/]" if row["fits"] else "[red]no[/]", _plain(row["why"] or row["note"]))
     show(facts, table, *(f"[bold red]problem:[/] {_plain(problem)}" for problem in report["problems"]))
 
 

@@ -21,13 +21,15 @@ from dreamstill.networks.network import Network, sides
 from dreamstill.networks.pixels import to_float
 from dreamstill.report import write_report
 from dreamstill.runs.folder import folder_for
-from dreamstill.runs.inputs import Inputs, training_inputs
+from dreamstill.runs.inputs import Inputs
+from dreamstill.runs.memory import in_words
 from dreamstill.runs.plan import Finished, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.resume import resumed
 from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import ClassWeights, TrainSettings
 from dreamstill.runs.summary import write_results
+from dreamstill.runs.training_inputs import training_inputs
 
 # Sets in which a mirrored image is as good.
 PHOTOGRAPHS = {"cifar10", "cifar100", "caltech101", "collected32", "camvid"}
@@ -150,7 +152,8 @@ def run_training(settings: TrainSettings) -> Network:
     method = Supervised(**{f.name: getattr(settings, f.name) for f in fields(Supervised)})
     hardware, steps = _budget(settings, inputs)
     plan = plan_run(settings, method, inputs, hardware, steps, began, out=out)
-    trained = carry_out(plan, _finish)
+    with in_words("give a smaller --batch-size"):
+        trained = carry_out(plan, _finish)
     if not settings.quiet:
         say(f"\n{plan.out / 'model.safetensors'} and {plan.out / 'report.html'}")
     return trained

@@ -104,12 +104,14 @@ def fast_settings(teacher: Network) -> dict[str, Any]:
     colour, for a grey image may be a digit or a letter.
     """
     side, colour = min(teacher.image_size), teacher.channels >= 3
-    large = side > 64 and all(s % 16 == 0 for s in teacher.image_size)
+    beyond = side > 64
+    large = beyond and all(s % 16 == 0 for s in teacher.image_size)
     return {
         "name": "fast",
         "size": "large" if large else "small",
-        "width": 16 if large or not colour else 32,
-        "nz": 256 if colour else 64,
+        "width": 16 if beyond or not colour else 32,
+        # The small form's first layer grows with the image: at 300x300 it would have 92 million weights.
+        "nz": 256 if colour and (large or not beyond) else 64,
         "crop": max(side // 8, 1) if colour else max(side // 16, 1),
         "flip": colour,
     }
@@ -134,5 +136,7 @@ def in_ratio(spec: Mapping[str, Any], trial: Trial, minutes: float) -> tuple[dic
 def one_line(spec: Mapping[str, Any], steps: int, hardware: Hardware) -> str:
     """What was chosen, for the terminal."""
     said = [f"{key.replace('_', ' ')} {spec[key]}" for key in ("batch_size", "width", "student_steps") if key in spec]
+    if spec.get("size") == "large":
+        said.append("the generator for large images")
     how = f"{hardware.device}, {hardware.precision}{', compiled' if hardware.compile else ''}"
     return f"{spec['name']}, {', '.join(said)}, about {steps:,} student steps; {how}"

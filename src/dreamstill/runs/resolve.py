@@ -14,15 +14,17 @@ from dreamstill.engine import Given, Hardware, choose
 from dreamstill.engine.hardware import conv_speed, fastest_threads
 from dreamstill.messages import say
 from dreamstill.methods import Method
-from dreamstill.runs import auto, budget
+from dreamstill.runs import auto, budget, memory
 from dreamstill.runs.certificate import LEAST, SHARE
 from dreamstill.runs.folder import folder_for
 from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
 from dreamstill.runs.run import CURVE_IMAGES
 from dreamstill.runs.settings import DEFAULT_STEPS, FINISHING_SECONDS, DistillSettings, build_method, method_spec
+from dreamstill.runs.student_auto import with_found_student
 
 # Student steps. On Fashion-MNIST fast came to 63 % with 600 and to 81 % with 2,000 (benchmarks/records/auto-trials).
 FEW, USEFUL = 600, 2_000
+_LARGE = 96  # pixels a side, from which memory is estimated before a run
 _REACHED = 0.5  # of a convolution's speed: what whole runs reach, about
 
 
@@ -45,13 +47,16 @@ def resolve_run(settings: DistillSettings, began: float) -> Resolved:
     if not auto.is_auto(settings):
         method = build_method(settings.method)
         out = _announced(settings, method_spec(method)["name"])
-        inputs = distillation_inputs(settings, method)
+        teacher = resolve_teacher(settings)
+        settings = with_found_student(settings, teacher)
+        inputs = distillation_inputs(settings, method, teacher)
         settings, hardware = _hardware(settings, method, inputs.given)
         return replace(_measured(settings, method, inputs, hardware, began), out=out)
     auto.check_own(settings)
     if settings.out is not None:
         _announced(settings, "")
     teacher = resolve_teacher(settings)
+    settings = with_found_student(settings, teacher)
     spec, why = auto.choose_method(teacher, settings)
     if settings.minutes is None and settings.steps is None:
         settings = replace(settings, minutes=auto.MINUTES)
@@ -101,6 +106,10 @@ def _measured(
 ) -> Resolved:
     """The steps that a budget of minutes allows, by a trial; as they were given without one."""
     minutes = settings.minutes
+    needed = _memory(settings, method, inputs.given, hardware)
+    if settings.dry_run and needed is not None and not needed.fits:
+        estimate = f"memory       {memory.describe(needed, method, inputs.given)}\nnothing was measured"
+        return Resolved(settings, method, inputs, hardware, settings.steps or DEFAULT_STEPS, None, estimate)
     if minutes is None and not settings.dry_run:
         return Resolved(settings, method, inputs, hardware, settings.steps or DEFAULT_STEPS)
     if not settings.quiet:
@@ -122,6 +131,16 @@ def _measured(
         _say_if_few(steps, minutes, trial, method)
     estimate = budget.describe(trial, method, steps) if settings.dry_run else ""
     return Resolved(settings, method, inputs, hardware, steps, ends, estimate)
+
+
+def _memory(settings: DistillSettings, method: Method, given: Given, hardware: Hardware) -> memory.Estimate | None:
+    """What an iteration needs, for a dry run and for large images; said where that is not there."""
+    if not settings.dry_run and max(given.teacher.image_size) < _LARGE:
+        return None
+    found = memory.estimate(method, given, hardware)
+    if found is not None and not found.fits and not settings.dry_run:
+        say(f"warning: memory: {memory.describe(found, method, given)}", warning=True)
+    return found
 
 
 def _say_if_few(steps: int, minutes: float, trial: budget.Trial, method: Method) -> None:
