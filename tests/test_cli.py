@@ -37,6 +37,7 @@ from dreamstill.runs.settings import build_method, method_spec
         (["distill", "--no-onnx"], ["distill", "--onnx=false"]),
         (["evaluate", "runs/a-b", "--data", "digits"], ["evaluate", "--run", "runs/a-b", "--data", "digits"]),
         (["train", "wrn_16_2", "--flip"], ["train", "--network", "wrn_16_2", "--flip=true"]),
+        (["compare", "a", "b", "--out", "c"], ["compare", "--runs", '["a", "b"]', "--out", "c"]),
         (["methods", "--json"], ["methods", "--json=true"]),
         (["methods", "ddad"], ["methods", "--name", "ddad"]),
         (["distill", "--image-size", "32x48"], ["distill", "--image_size", "[32,48]"]),

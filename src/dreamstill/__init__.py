@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dreamstill.methods as _methods
 from dreamstill import api as _api
-from dreamstill.api import bench, demo, distill, doctor, evaluate, profile, synthesize, train
+from dreamstill.api import bench, compare, demo, distill, doctor, evaluate, profile, synthesize, train
 from dreamstill.errors import DivergedError, DreamstillError, InputError, Stopped
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "Result",
     "Stopped",
     "bench",
+    "compare",
     "demo",
     "distill",
     "doctor",

@@ -22,6 +22,7 @@ from dreamstill.runs.settings import DistillSettings, TrainSettings
 COMMANDS: dict[str, tuple[Callable[..., Any], str | None]] = {
     "distill": (api.distill, None),
     "evaluate": (api.evaluate, "run"),
+    "compare": (api.compare, "runs"),
     "train": (api.train, "network"),
     "doctor": (api.doctor, "teacher"),
     "methods": (api.methods, "name"),

@@ -8,7 +8,7 @@ from dreamstill.api.distillation import distill
 from dreamstill.api.training import train
 from dreamstill.runs.settings import Compile, DoctorSettings, EvaluateSettings, Precision, ProfileSettings
 
-__all__ = ["bench", "demo", "distill", "doctor", "evaluate", "methods", "profile", "synthesize", "train"]
+__all__ = ["bench", "compare", "demo", "distill", "doctor", "evaluate", "methods", "profile", "synthesize", "train"]
 
 
 def synthesize(
@@ -87,6 +87,21 @@ def evaluate(
     from dreamstill.commands.evaluate import run_evaluation
 
     return run_evaluation(EvaluateSettings(**given))
+
+
+def compare(runs: list[str], *, out: str | None = None) -> str:
+    """Write one offline page that compares finished runs.
+
+    Their figures side by side, learning curves and loss terms over each other, the settings in which they differ, and
+    the images that they learnt from. Returns where the page is.
+
+    Args:
+        runs: the run folders, 2 to 12.
+        out: the file to write; without it comparison.html.
+    """
+    from dreamstill.commands.compare import compare_runs
+
+    return compare_runs(runs, out)
 
 
 def doctor(

@@ -85,7 +85,8 @@ def help_text(command: str, function: Callable[..., Any], first: str | None, met
     """What ``dreamstill COMMAND --help`` says; with a method's name its settings too."""
     text, _, arguments = inspect.getdoc(function).partition("\nArgs:\n")  # type: ignore[union-attr]
     said = [p for p in text.strip().split("\n\n") if not p.startswith("In Python")]
-    lines = [f"usage: dreamstill {command} {first.upper() + ' ' if first else ''}[options]"]
+    place = f"{first.upper().removesuffix('S')}{'...' if first.endswith('s') else ''} " if first else ""
+    lines = [f"usage: dreamstill {command} {place}[options]"]
     for paragraph in said:
         lines += ["", *textwrap.wrap(_plain(paragraph), _width())]
     meanings, parameters = dict(_arguments(arguments)), inspect.signature(function).parameters

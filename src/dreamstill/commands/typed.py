@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -38,6 +39,9 @@ def options(command: str, words: Sequence[str], function: Callable[..., Any], fi
     kinds = {name: str(parameter.annotation) for name, parameter in parameters.items()}
     words = list(words)
     if first and words and not words[0].startswith("-"):
+        if kinds[first].startswith("list["):  # all words before the first option
+            n = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+            words = [json.dumps(words[:n]), *words[n:]]
         words = [f"--{first}", *words]
     out: list[str] = []
     for i, word in enumerate(words):

@@ -18,6 +18,7 @@ from dreamstill.networks import builtin, cost
 from dreamstill.networks.network import Network
 
 Limit = Literal["params", "flops", "latency"]
+Named = tuple[str, dict[str, Any]]  # a network with its arguments
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _TIMES = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _FEATURES = 2  # times the classes: what the last layer is fed, at least, or classes hide each other
@@ -87,15 +88,15 @@ def propose(teacher: Network, dense: bool, limits: dict[Limit, float]) -> Propos
         InputError: none keeps to them; names the nearest.
     """
     found: list[Proposal] = []
-    narrowest: list[tuple[str, dict[str, Any]]] = []
+    narrowest: list[Named] = []
     for tried in _families(teacher, dense):
         # Costs fall with the width: the widest that fits is found in a few trials.
-        widest = bisect.bisect_left(tried, True, key=lambda t: _measured(teacher, *t, limits) is not None)
-        if widest < len(tried) and (largest := _measured(teacher, *tried[widest], limits)) is not None:
+        widest = bisect.bisect_left(tried, True, key=lambda t: _measured(teacher, t, limits) is not None)
+        if widest < len(tried) and (largest := _measured(teacher, tried[widest], limits)) is not None:
             found.append(largest)
         narrowest.append(tried[-1])
     if not found:
-        nearest = min((_priced(teacher, *t, limits) for t in narrowest), key=lambda p: _over(p, limits))
+        nearest = min((_priced(teacher, t, limits) for t in narrowest), key=lambda p: _over(p, limits))
         asked = " and ".join(spoken(k, v) for k, v in limits.items())
         raise InputError(
             f"no built-in network for these images keeps to {asked}: the nearest is {nearest.said()}; give "
@@ -105,7 +106,7 @@ def propose(teacher: Network, dense: bool, limits: dict[Limit, float]) -> Propos
     return max(enough or found, key=lambda p: p.costs["params"])
 
 
-def _families(teacher: Network, dense: bool) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+def _families(teacher: Network, dense: bool) -> Iterator[list[Named]]:
     """Depth by depth, the networks of the family for a teacher's images, the widest first."""
     side = min(teacher.image_size)
     if dense:
@@ -119,8 +120,9 @@ def _families(teacher: Network, dense: bool) -> Iterator[list[tuple[str, dict[st
                 yield [("convnet", {"widths": [first * m for m in multiples]}) for first in _FIRST]
 
 
-def _measured(teacher: Network, name: str, kwargs: dict[str, Any], limits: dict[Limit, float]) -> Proposal | None:
+def _measured(teacher: Network, tried: Named, limits: dict[Limit, float]) -> Proposal | None:
     """A network's costs if it keeps to all limits; the dearer ones are measured only where the others are kept."""
+    name, kwargs = tried
     module = _built(teacher, name, kwargs)
     costs: dict[Limit, float] = {}
     for limit in ("params", "flops", "latency"):
@@ -131,8 +133,9 @@ def _measured(teacher: Network, name: str, kwargs: dict[str, Any], limits: dict[
     return Proposal(name, kwargs, costs)
 
 
-def _priced(teacher: Network, name: str, kwargs: dict[str, Any], limits: dict[Limit, float]) -> Proposal:
+def _priced(teacher: Network, tried: Named, limits: dict[Limit, float]) -> Proposal:
     """A network with all costs that are limited."""
+    name, kwargs = tried
     module = _built(teacher, name, kwargs)
     return Proposal(name, kwargs, {limit: _cost(limit, module, teacher) for limit in limits})
 

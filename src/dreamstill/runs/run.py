@@ -62,8 +62,9 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
         outcome = _train(plan, engine)
         trained = time.monotonic()
         if engine.rank == 0 and not plan.settings.quiet:
-            after = "samples, certificate, student.onnx and report" if plan.compare else "scores and report"
-            say(f"trained in {duration(trained - ready)}; now come {after}")
+            parts = ["samples", "certificate"] if plan.compare else ["scores"]
+            parts += ["student.onnx"] if isinstance(plan.settings, DistillSettings) and plan.settings.onnx else []
+            say(f"trained in {duration(trained - ready)}; now come {', '.join(parts)} and report")
         images = _images(plan, engine, outcome) if plan.compare else None
         finished = Finished(plan, engine, outcome, images, ready - plan.began, trained)
         if engine.rank == 0:
