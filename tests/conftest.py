@@ -7,6 +7,7 @@ import torch
 from helpers.networks import digits_network, tiny_network
 from hypothesis import settings
 
+from dreamstill import messages
 from dreamstill.engine.hardware import keep_freed_memory
 from dreamstill.report import plots
 from dreamstill.runs import certificate
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "workers"))  # functions that tes
 # The networks here are tiny: threads cost more than they bring, and two test processes run side by side.
 torch.set_num_threads(1)
 keep_freed_memory()
+messages.to_terminal()  # as the command line does, so that tests can read what is said
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")

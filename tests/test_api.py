@@ -1,6 +1,8 @@
 """The public functions: their settings, what they leave of the caller's process, what their names are."""
 
 import inspect
+import logging
+import re
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -9,7 +11,8 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
-from helpers.runs import FIXED, SMALL
+from helpers.networks import tiny_network
+from helpers.runs import FIXED, SMALL, distil
 
 import dreamstill
 from dreamstill import api
@@ -34,7 +37,7 @@ def test_a_command_and_its_settings_have_the_same_names_types_and_defaults(funct
     ]
     assert parameters == [(f.name, f.default) for f in fields(kind)]
     written = {k: v for k, v in function.__annotations__.items() if k != "return"}
-    shown = get_type_hints(type("shown", (), {"__annotations__": written}), vars(api))
+    shown = get_type_hints(type("shown", (), {"__annotations__": written}), vars(sys.modules[function.__module__]))
     assert shown == {name: hint for name, hint in get_type_hints(kind).items() if name in written}
 
 
@@ -43,7 +46,9 @@ def test_a_function_hands_every_argument_on(function, kind, monkeypatch):
     """Each under its own name: a slip would be a setting that nothing obeys."""
     marks = {name: object() for name in inspect.signature(function).parameters}
     made = []
-    monkeypatch.setattr(api, kind.__name__, lambda **given: made.append(given) or pytest.fail.Exception)
+    monkeypatch.setattr(
+        sys.modules[function.__module__], kind.__name__, lambda **given: made.append(given) or pytest.fail.Exception
+    )
     with pytest.raises(Exception):  # noqa: B017  # nothing can be run with such settings
         function(**marks)
     assert made == [marks]
@@ -125,3 +130,57 @@ def test_the_package_is_imported_without_torch():
     code = "import sys, dreamstill; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_only_public_names_are_listed():
+    assert {"distill", "InputError", "Result", "load_student"} <= set(dir(dreamstill))
+    assert not {"api", "runs", "networks", "commands", "Any", "ModuleType"} & set(dir(dreamstill))
+    assert all(hasattr(dreamstill, name) for name in dir(dreamstill))
+    assert issubclass(dreamstill.InputError, dreamstill.DreamstillError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": "ten"}, "steps is 'ten', of the type str: expected at least 1"),
+        ({"steps": 2.5}, "steps is 2.5, of the type float"),
+        ({"steps": True}, "steps is True"),
+        ({"mean": "grey"}, "mean is 'grey'"),
+        ({"onnx": 1}, "onnx is 1, of the type int: expected true, false"),
+        ({"minutes": 0.01}, "--minutes 0.01 is 0.6 s"),
+    ],
+)
+def test_a_wrong_type_is_a_sentence_before_anything_is_written(changes, said, tmp_path):
+    with pytest.raises(InputError, match=re.escape(said)):
+        dreamstill.distill("convnet", "convnet", out=str(tmp_path / "run"), **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_and_paths_are_taken(tmp_path):
+    given = settings.DistillSettings(steps=np.int64(3), mean=np.array([0.5]), std=(0.5,), out=tmp_path, minutes=None)
+    given.check()
+
+
+def test_what_is_said_are_log_records(tmp_path, caplog, capsys, monkeypatch):
+    log = logging.getLogger("dreamstill")
+    monkeypatch.setattr(log, "handlers", [])  # the tests show what is said as the command line does
+    monkeypatch.setattr(log, "propagate", True)
+    for level in ("INFO", "WARNING"):
+        caplog.clear()
+        with caplog.at_level(level, logger="dreamstill"):
+            distil(tmp_path / level, quiet=False, steps=4)
+        said = [record.getMessage() for record in caplog.records]
+        assert any(line.startswith("convnet to convnet: 1 of") for line in said) == (level == "INFO")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_distillation_returns_its_result(tmp_path):
+    networks = tiny_network((6, 8), 0), tiny_network((3, 4), 1)
+    result = dreamstill.distill(*networks, method=SMALL, steps=2, onnx=False, out=str(tmp_path / "run"), **FIXED)
+    assert isinstance(result, dreamstill.Result)
+    assert result.student(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+    assert result.folder == tmp_path / "run"
+    assert result.report.exists()
+    assert result.figures["steps"] == 2
+    assert result.verdict["word"] in repr(result)
+    assert len(repr(result).splitlines()) <= 10

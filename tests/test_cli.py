@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from dreamstill import cli, methods
+from dreamstill.commands.helptext import EXAMPLES, GROUPS
 from dreamstill.errors import InputError
 from dreamstill.networks import builtin
 from dreamstill.runs.settings import build_method, method_spec
@@ -35,13 +37,55 @@ from dreamstill.runs.settings import build_method, method_spec
         (["distill", "--no-onnx"], ["distill", "--onnx=false"]),
         (["evaluate", "runs/a-b", "--data", "digits"], ["evaluate", "--run", "runs/a-b", "--data", "digits"]),
         (["train", "wrn_16_2", "--flip"], ["train", "--network", "wrn_16_2", "--flip=true"]),
+        (["compare", "a", "b", "--out", "c"], ["compare", "--runs", '["a", "b"]', "--out", "c"]),
         (["methods", "--json"], ["methods", "--json=true"]),
         (["methods", "ddad"], ["methods", "--name", "ddad"]),
-        (["nonsense", "--a-b"], ["nonsense", "--a-b"]),
+        (["distill", "--image-size", "32x48"], ["distill", "--image_size", "[32,48]"]),
+        (["distill", "--set-size=64X64"], ["distill", "--set_size=[64,64]"]),
+        (["distill", "--mean", "0.5", "--std", "0.2,0.3,0.4"], ["distill", "--mean", "0.5", "--std", "[0.2,0.3,0.4]"]),
+        (["distill", "--steps", "1e3", "--seed=2e0"], ["distill", "--steps", "1000", "--seed=2"]),
+        (["distill", "--checkpoint", "a"], ["distill", "--teacher_checkpoint", "a"]),
+        (["doctor", "a", "--teacher-checkpoint", "b"], ["doctor", "--teacher", "a", "--checkpoint", "b"]),
     ],
 )  # fmt: skip
 def test_what_people_type(typed, parsed):
     assert cli.normalise(typed) == parsed
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_of_each_command_has_its_options_once_in_a_group_and_examples(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    function, first = cli.COMMANDS[command]
+    for name in inspect.signature(function).parameters:
+        shown = f"  {first.upper()} " if name == first else f"  --{name.replace('_', '-')}"
+        assert sum(line.startswith((shown + " ", shown + ",")) or line == shown for line in said.splitlines()) == 1 or (
+            name == first and shown in said
+        ), name
+    assert "In Python" not in said
+    assert not re.search(r"``|:class:|type: |default: null|=None", said)
+    assert max(map(len, said.split("examples")[0].splitlines())) <= 110
+    for example in EXAMPLES.get(command, ()):
+        assert example in said
+        assert cli.build_parser(command).parse_args(cli.normalise(example.split()[1:])).command == command
+
+
+def test_the_groups_of_the_help_are_complete():
+    for command, groups in GROUPS.items():
+        names = [name for group in groups.values() for name in group]
+        assert sorted(names) == sorted(inspect.signature(cli.COMMANDS[command][0]).parameters)
+
+
+def test_a_methods_own_settings_are_in_the_help(capsys):
+    assert cli.main(["distill", "--method", "cgdd", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "settings of the method cgdd" in said
+    for field in fields(methods.get("cgdd")):
+        assert f"--method.{field.name.replace('_', '-')} " in said, field.name
+    assert cli.main(["distill", "--help"]) == 0
+    assert "--method NAME --help" in capsys.readouterr().out
+    assert cli.main(["--help"]) == 0
+    assert "  distill " in capsys.readouterr().out
 
 
 def test_help_explains_every_argument_and_is_quick():
@@ -74,7 +118,13 @@ def test_help_explains_every_argument_and_is_quick():
     ("typed", "said"),
     [
         (["distill", "--steps", "many"], "--steps expects a whole number, got 'many'"),
-        (["distill", "--stepz", "5"], "--stepz"),
+        (["distill", "--stepz", "5"], "has no option --stepz: did you mean --steps?"),
+        (["distill", "--techer", "lenet5"], "did you mean --teacher"),
+        (["distill", "--metod", "ddad"], "did you mean --method?"),
+        (["distil"], "there is no command 'distil': did you mean distill?"),
+        (["distill", "--minutes", "0.01"], "--minutes 0.01 is 0.6 s"),
+        (["distill", "--method", "dadd"], "did you mean ddad?"),
+        (["distill", "--method.alhpa", "1"], "did you mean alpha?"),
         (["distill", "--precision", "16"], "--precision expects one of auto, 32, bf16, 64, got '16'"),
         (["distill", "--minutes", "a"], "--minutes expects a number, got 'a'"),
         (["doctor", "nosuch"], "there is no built-in network 'nosuch'"),
@@ -238,10 +288,17 @@ def test_a_network_and_a_method_in_the_folder_one_stands_in(tmp_path, monkeypatc
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["method"] == "mine:Noise"
-    # A file must not choose which code is called: the student's own name is not enough.
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["evaluate", "run", "--data", "digits"]) == 2
-    assert "mine:make" in capsys.readouterr().err
+    monkeypatch.syspath_prepend(tmp_path)
+    # Made here by this user, it needs no word of trust.
+    assert cli.main(["evaluate", "run", "--data", "digits", "--limit", "5"]) == 0
+    assert "agreement" in capsys.readouterr().out
+    # A file from elsewhere must not choose which code is called: the student's own name is not enough.
+    monkeypatch.setenv("DREAMSTILL_CACHE", str(tmp_path / "of another user"))
+    assert cli.main(["evaluate", "run", "--data", "digits", "--limit", "5"]) == 2
+    assert "mine:make" in (said := capsys.readouterr().err)
+    assert "--trust-code" in said
+    assert cli.main(["evaluate", "run", "--data", "digits", "--limit", "5", "--trust-code"]) == 0
 
 
 @pytest.mark.parametrize("name", [":f", "json:dumps", "nowhere.at.all:X"])

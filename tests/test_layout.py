@@ -34,9 +34,7 @@ def test_only_the_engine_knows_the_hardware(path):
 
 FILE_LINES, FUNCTION_LINES = 300, 50
 # Longer files. The list may only shrink: no file may be added, and no number raised.
-LONG_FILES = {
-    "api.py": 455,  # the signatures and the help of all commands
-}
+LONG_FILES: dict[str, int] = {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
@@ -95,8 +93,8 @@ def test_the_malicious_releases_of_lightning_are_excluded():
 
 
 ORDER = [
-    "errors", "extras", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods", "runs", "report",
-    "commands",
+    "errors", "messages", "extras", "ranges", "files", "networks", "losses", "data", "tasks", "engine", "methods",
+    "runs", "report", "commands",
 ]  # fmt: skip
 
 

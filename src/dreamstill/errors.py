@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
+import re
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -56,3 +60,38 @@ def _is_the_users(file: str) -> bool:
     # This package, and everything installed.
     others = (str(Path(__file__).parent), *{sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")})
     return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in others)
+
+
+def one_sentence(message: str, prefix: str = "") -> str:
+    """A parser's error, several lines with types and traces, as one sentence that names option, type and value.
+
+    Args:
+        message: the parser's.
+        prefix: of the option on the command line, as ``method.``.
+    """
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    key = re.search(r'Parser key "([^"]+)"', message)
+    kinds = [_kind(e) for e in re.findall(r"Expected (?:an? )?(<class '\w+'>|typing\.Literal\[.*?\])", message)]
+    given = re.search(r"(?:Given|Got) value: (.*)", message)
+    if key and (wanted := list(dict.fromkeys(kind for kind in kinds if kind))):
+        got = f", got {given[1]!r}" if given else ""
+        return f"--{prefix}{key[1]} expects {' or '.join(wanted)}{got}"
+    if key and len(lines) > 1:
+        return f"--{prefix}{key[1]}: {' '.join(lines[1:])}"
+    return " ".join(lines)
+
+
+def _kind(text: str) -> str:
+    """A type in words; nothing for None, which is what is there when nothing is given."""
+    if text.startswith("typing.Literal"):
+        choices = [str(c) for c in ast.literal_eval(text.removeprefix("typing.Literal"))]
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": ""}
+    names |= {"list": "a list, as [0.5,0.5,0.5]", "dict": "a mapping, as {width: 0.5}", "str": "a text"}
+    return names.get(text.split("'")[1], text)
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """``did you mean X?`` for the names near a word; nothing where none is near."""
+    close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 
 from dreamstill.errors import InputError
+from dreamstill.messages import say
 
 # The modules of each extra. The extras hub, models and segmentation are named where their one module is imported.
 MODULES = {
@@ -50,4 +50,4 @@ def say_left_out(files: Mapping[str, str]) -> None:
         names = ", ".join(files[extra] for extra in absent)
         command = f"pip install 'dreamstill[{','.join(absent)}]'"
         # Not on stdout, which may be JSON.
-        print(f"left out, because libraries are not installed: {names} ({command})", file=sys.stderr, flush=True)
+        say(f"left out, because libraries are not installed: {names} ({command})", aside=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from os import PathLike
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -73,6 +75,37 @@ def check_ranges(settings: Any) -> None:
                 raise InputError(f"{field.name} is {value}: it must be {allowed}")
 
 
+def check_types(settings: Any) -> None:
+    """Make sure that every value of a dataclass of settings is of the type that its field names.
+
+    Raises:
+        InputError: one is not; names it, its value and what is expected.
+    """
+    for name, hint in types_of(type(settings)).items():
+        value = getattr(settings, name)
+        if not _fits(value, hint):
+            kind = type(value).__name__
+            raise InputError(
+                f"{name} is {value!r}, of the type {kind}: expected {_words(hint).removesuffix(' or null')}"
+            )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; numpy's numbers are numbers, and a path is a text."""
+    if hint is Any or get_origin(hint) is Literal:  # of choices the checks speak that know what is there
+        return True
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Annotated:
+        return _fits(value, get_args(hint)[0])
+    if get_origin(hint) is list:
+        several = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+        return several and all(_fits(v, get_args(hint)[0]) for v in value)
+    kinds: dict[Any, Any] = {int: Integral, float: Real, str: str | PathLike, dict: Mapping}
+    kind = kinds.get(get_origin(hint) or hint, hint)
+    return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
+
+
 def marked(settings: type, kind: type[Mark]) -> dict[str, Mark]:
     """The marks of one kind in a dataclass of settings, by field, in the order of the fields."""
     hints = types_of(settings)
@@ -121,8 +154,15 @@ def _words(hint: Any) -> str:
         return _words(get_args(hint)[0])
     if get_origin(hint) is list:
         return f"list of {_words(get_args(hint)[0])}"
-    named = {bool: "true, false", int: "a whole number", float: "a number", str: "a name", type(None): "null"}
-    return named.get(hint, str(hint))
+    named = {
+        bool: "true, false",
+        int: "a whole number",
+        float: "a number",
+        str: "a name",
+        dict: "a mapping",
+        type(None): "null",
+    }
+    return named.get(get_origin(hint) or hint, str(hint))
 
 
 def types_of(settings: type) -> dict[str, Any]:

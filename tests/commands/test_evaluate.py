@@ -4,6 +4,8 @@ import pytest
 import torch
 import yaml
 from helpers.networks import tiny_network
+from helpers.runs import FIXED, SMALL
+from PIL import Image
 
 import dreamstill
 from dreamstill import api
@@ -77,7 +79,7 @@ def test_evaluate_does_not_call_the_code_that_a_run_folder_names_as_its_teacher(
 
 def test_evaluate_does_not_call_the_code_below_a_run_folders_teacher(trapped):
     run = trapped(teacher="shared_classifier", teacher_args={"base": "evil_teacher:make"})
-    with pytest.raises(InputError, match="--unsafe-load"):
+    with pytest.raises(InputError, match="--trust-code"):
         dreamstill.evaluate(run, data="digits", limit=5)
 
 
@@ -92,3 +94,63 @@ def test_evaluate_takes_no_more_images_than_asked(tmp_path):
     save_network(tmp_path / "x.safetensors", tiny_network((2, 3), 1, num_classes=10))
     found = dreamstill.evaluate(str(tmp_path / "x.safetensors"), data="digits", limit=7)
     assert sum(map(sum, found["confusion"])) == 7
+
+
+def photographs(folder, n=12):
+    draw = torch.Generator().manual_seed(0)
+    (folder / "deeper").mkdir(parents=True)
+    for i in range(n):
+        pixels = torch.randint(0, 256, (9, 11), generator=draw, dtype=torch.uint8).numpy()
+        Image.fromarray(pixels).save(folder / ("deeper" if i % 2 else "") / f"{i}.png")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "broken.png").write_bytes(b"no image")
+    return str(folder)
+
+
+def test_unlabelled_photographs_tell_how_far_the_student_agrees(tmp_path, capsys):
+    teacher = tiny_network((4, 6), 0)
+    save_network(tmp_path / "x.safetensors", tiny_network((2, 3), 1))
+    path, images = str(tmp_path / "x.safetensors"), photographs(tmp_path / "photographs")
+    found = dreamstill.evaluate(path, images=images, teacher=teacher)
+    assert found["images"] == 12
+    assert sum(row["count"] for row in found["per_class"]) == 12
+    agreed = sum(row["agreement"] * row["count"] for row in found["per_class"] if row["count"])
+    assert found["agreement"] == pytest.approx(agreed / 12)
+    low, high = found["interval"]
+    assert 0 <= low < found["agreement"] < high <= 1 or found["agreement"] in (0, 1)
+    assert found["ece"] >= 0
+    said = capsys.readouterr().out
+    assert "12 unlabelled images" in said
+    assert "broken.png" in said
+    same = dreamstill.evaluate(path, images=images, teacher=dreamstill.load_student(path))
+    assert same["agreement"] == 1.0
+    assert same["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_unlabelled_photographs_need_a_teacher_and_no_labels(tmp_path):
+    save_network(tmp_path / "x.safetensors", tiny_network((2, 3), 1))
+    path = str(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="there is no teacher: name it by --teacher"):
+        dreamstill.evaluate(path, images=photographs(tmp_path / "photographs"))
+    with pytest.raises(InputError, match="both --data and --images"):
+        dreamstill.evaluate(path, images="a", data="digits")
+
+
+def test_a_run_of_this_users_with_a_pickled_teacher_and_modules_from_python_has_no_dead_end(tmp_path):
+    networks = tiny_network((6, 8), 0, num_classes=10), tiny_network((3, 4), 1, num_classes=10)
+    torch.save(networks[0].module, tmp_path / "whole.pt")
+    facts = {"num_classes": 10, "image_size": 8, "channels": 1, "mean": 0.3, "std": 0.4}
+    out = str(tmp_path / "run")
+    settings = {"method": SMALL, "steps": 2, "onnx": False, "out": out, **FIXED, **facts}
+    student = networks[1].module
+    dreamstill.distill(None, student, teacher_checkpoint=str(tmp_path / "whole.pt"), unsafe_load=True, **settings)
+    assert "agreement" in dreamstill.evaluate(out, data="digits", limit=5, student=student)
+    dreamstill.synthesize(out, n=4, student=student, unsafe_load=True)
+    torch.save(networks[1].module, tmp_path / "whole.pt")  # another pickle in its place
+    with pytest.raises(InputError, match="--unsafe-load"):
+        dreamstill.evaluate(out, data="digits", limit=5, student=student)
+    bare = str(tmp_path / "bare")
+    dreamstill.distill(networks[0].module, student, **{**settings, "out": bare})
+    with pytest.raises(InputError, match=r"--teacher package.module:factory, or in Python teacher=YourNetwork\(\)"):
+        dreamstill.synthesize(bare, student=student)
+    dreamstill.synthesize(bare, n=4, teacher=networks[0].module, student=student)

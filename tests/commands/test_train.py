@@ -14,8 +14,8 @@ from dreamstill.commands.train import Supervised, class_weights
 from dreamstill.data.image_set import VOID, ImageSet
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
-from dreamstill.runs.inputs import resolve_network
 from dreamstill.runs.settings import TrainSettings
+from dreamstill.runs.training_inputs import resolve_network
 
 
 def test_rare_classes_weigh_more_by_the_median_share():

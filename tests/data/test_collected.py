@@ -136,7 +136,7 @@ def distil(out, source, **changes):
 def test_a_run_says_what_it_learnt_from_and_its_student_loads(tmp_path, capsys):
     some = folder(tmp_path / "some", 70)
     (some / "broken.png").write_bytes(b"no image")
-    student = distil(tmp_path / "run", some)
+    student = distil(tmp_path / "run", some).student
     assert "broken.png" in capsys.readouterr().out
     found = json.loads((tmp_path / "run/collected.json").read_text())
     assert found["unreadable"] == [str(some / "broken.png")]

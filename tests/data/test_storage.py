@@ -88,6 +88,6 @@ def test_a_run_with_all_of_it_in_files_has_the_same_bits(tmp_path, monkeypatch):
         method = {"name": "transfer", "batch_size": 8}
         stored = str(tmp_path / "memory/transfer.parquet")
         other = dreamstill.distill(**settings, method=method, transfer=stored, steps=5, out=str(tmp_path / f"{name}-2"))
-        students.append([*made.state_dict().values(), *other.state_dict().values()])
+        students.append([*made.student.state_dict().values(), *other.student.state_dict().values()])
         assert json.loads((out / "summary.json").read_text())["transfer_set"]["images"] == 40
     assert all(torch.equal(a, b) for a, b in zip(*students, strict=True))

@@ -6,6 +6,8 @@ import socket
 import sys
 from pathlib import Path
 
+from dreamstill import messages
+
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["dreamstill.commands.distill", "dreamstill.methods.ddad", "helpers.networks"])
 
@@ -23,6 +25,7 @@ def _call(function, arguments, said, environment):
         sys.stdout = sys.stderr = file
         # Multiprocessing writes what an error says after this function's end.
         os.dup2(file.fileno(), 2)
+        messages.to_terminal()
         try:
             function(*arguments)
         finally:

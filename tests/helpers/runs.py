@@ -1,4 +1,4 @@
-"""A small distillation through the public function, whole or stopped."""
+"""A small distillation through the public function, whole or stopped; what is returned is its student."""
 
 import dreamstill
 from helpers.networks import tiny_network
@@ -9,7 +9,8 @@ FIXED = {"precision": "32", "compile": "off", "device": "cpu", "quiet": True}
 
 def distil(out, **changes):
     settings = {"method": SMALL, "steps": 12, "out": str(out), "onnx": False, **FIXED, **changes}
-    return dreamstill.distill(tiny_network((6, 8), 0), tiny_network((3, 4), 1), **settings)
+    result = dreamstill.distill(tiny_network((6, 8), 0), tiny_network((3, 4), 1), **settings)
+    return result and result.student
 
 
 def stopped_run(out, checkpoint_steps=2):

@@ -188,3 +188,12 @@ def test_what_holds_no_logits_is_named(output, words):
 def test_mean_and_std_that_no_images_have(facts, words):
     with pytest.raises(InputError, match=words):
         wrap(nn.Identity(), **facts)
+
+
+@pytest.mark.parametrize("side", [64, 28])
+def test_the_size_that_a_network_takes_is_found(side):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 4))
+    with pytest.raises(InputError, match=rf"it takes images of {side}x{side}, so give --image-size {side}"):
+        check_output(wrap(module))
+    with pytest.raises(InputError, match="the image size it was trained on"):
+        check_output(wrap(nn.Sequential(nn.Flatten(), nn.Linear(777, 4))))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import yaml
 from helpers.networks import dense_network, tiny_network
 from torch import nn
@@ -11,7 +12,7 @@ import dreamstill
 from dreamstill.cli import normalise
 from dreamstill.errors import InputError
 from dreamstill.networks.network import Network
-from dreamstill.runs import auto, budget
+from dreamstill.runs import auto, budget, requirements
 from dreamstill.runs.budget import Trial
 from dreamstill.runs.settings import DistillSettings, build_method
 
@@ -45,6 +46,17 @@ def test_only_colour_is_mirrored():
 def test_large_images_have_the_large_generator():
     assert chosen(plain_teacher(3, 96))["size"] == "large"
     assert chosen(plain_teacher(3, 32))["size"] == "small"
+
+
+@pytest.mark.parametrize("side", [96, 100, 224, 300])
+def test_no_generator_of_large_images_is_huge(side):
+    class Pooled(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)) @ torch.eye(3, 4)
+
+    teacher = Network(Pooled(), num_classes=4, image_size=side, channels=3, mean=0.5, std=0.5)
+    method = build_method(auto.fast_settings(teacher))
+    assert 0 < requirements._generator_size(method, teacher) < 15e6
 
 
 def test_sides_that_no_generator_makes():

@@ -11,6 +11,7 @@ from helpers.networks import make_given, tiny_network
 from dreamstill.engine import Engine
 from dreamstill.errors import DivergedError, Stopped
 from dreamstill.methods import Phase
+from dreamstill.runs import loop, signals
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.loop import Cadence, run
 
@@ -33,9 +34,9 @@ class Uneven:
         return self.network
 
 
-def go(tmp_path, steps, evaluate=None, evaluations=0):
+def go(tmp_path, steps, evaluate=None, evaluations=0, method=None):
     engine = Engine(make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1)), device="cpu", steps=steps)
-    method = Uneven()
+    method = method or Uneven()
     method.setup(engine)
     return run(method, engine, Checkpoints(tmp_path), Silent(), Cadence(evaluations=evaluations), evaluate=evaluate)
 
@@ -230,3 +231,30 @@ def test_of_iterations_that_are_alike_one_is_counted(tmp_path, monkeypatch):
     outcome = run(method, engine, Checkpoints(tmp_path), Silent(), Cadence())
     assert len(counted) == 1
     assert outcome.flops == pytest.approx(50 * 2 * 10 * 20 * 30)
+
+
+class Endless(Uneven):
+    """Its third iteration would take minutes."""
+
+    def step(self, engine):
+        if engine.iteration == 2:
+            signal.raise_signal(signal.SIGTERM)
+            for _ in range(6000):
+                time.sleep(0.01)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_signal_does_not_wait_for_an_iteration_of_minutes(slow, tmp_path, monkeypatch):
+    """Where iterations take long, each has left a checkpoint; else the last one is what there is."""
+    monkeypatch.setattr(signals, "GRACE", 0.05)
+    monkeypatch.setattr(loop, "GRACE", -1.0 if slow else 60.0)
+    monkeypatch.setattr(loop, "SAVING_SHARE", 1e9)
+    began = time.monotonic()
+    with pytest.raises(Stopped, match="iteration 2 is there" if slow else "no checkpoint yet") as stopped:
+        go(tmp_path, 10, method=Endless())
+    assert time.monotonic() - began < 20
+    assert "by SIGTERM within iteration 3 of 10" in str(stopped.value)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    state = Checkpoints(tmp_path).load({})
+    assert state is None or state["progress"]["iteration"] == 2
+    assert (state is not None) == slow

@@ -1,5 +1,8 @@
 """metrics.csv is true at any moment, also after a resume."""
 
+import re
+import time
+
 import pytest
 
 from dreamstill.errors import InputError
@@ -50,10 +53,24 @@ def test_tensorboard_has_the_same_values(tmp_path):
 def test_without_a_terminal_it_says_a_line_every_tenth(tmp_path, capsys):
     tracker = Tracker(tmp_path, 100, "a to b")
     for step in range(1, 101):
+        if step == 15:
+            tracker.log(step, {"eval/accuracy": 0.812})
         tracker.progress(step, {"student/kl": 0.5, "lr/student": 0.1})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
-    assert lines[0] == "a to b: 10 of 100  student/kl 0.5"
+    assert re.fullmatch(r"a to b: 10 of 100, 0\.\d s left  student/kl 0\.5", lines[0])
+    assert re.fullmatch(r"a to b: 20 of 100, 0\.\d s left, accuracy 81\.2%  student/kl 0\.5", lines[1])
+    assert lines[-1] == "a to b: 100 of 100, accuracy 81.2%  student/kl 0.5"
+
+
+def test_slow_iterations_are_said_every_minute(tmp_path, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tracker = Tracker(tmp_path, 1000, "a to b")
+    for step in range(1, 10):
+        now[0] += 45.0
+        tracker.progress(step, {})
+    assert capsys.readouterr().out.splitlines()[0] == "a to b: 2 of 1000, 12 h 28 min left  "
 
 
 def test_without_a_folder_nothing_is_written_or_said(tmp_path, capsys, monkeypatch):

@@ -71,7 +71,7 @@ def test_a_run_folder_does_not_choose_which_code_is_called(changes, tmp_path, mo
     assert cli.main(["distill", "--resume", "--out", str(out), "--quiet"]) == 2
     said = capsys.readouterr().err
     assert "evilmod:" in said
-    assert "--unsafe-load" in said
+    assert "--trust-code" in said
     assert not (tmp_path / "trapped").exists()
 
 
@@ -80,7 +80,7 @@ def test_code_that_is_named_again_or_trusted_is_called(tmp_path, monkeypatch):
     teacher = tiny_network((6, 8), 0)
     out = stopped_run(tmp_path / "a")
     edited(out, student="evilmod:make", student_args={})
-    for trust in ({"student": "evilmod:make"}, {"unsafe_load": True}):
+    for trust in ({"student": "evilmod:make"}, {"unsafe_load": True}, {"trust_code": True}):
         with pytest.raises(InputError, match="evilmod:make raised RuntimeError"):
             dreamstill.distill(teacher, out=str(out), resume=True, **trust, **FIXED)
         (tmp_path / "trapped").unlink()

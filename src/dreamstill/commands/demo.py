@@ -10,6 +10,7 @@ from typing import Any
 from dreamstill.commands.distill import run_distillation
 from dreamstill.commands.train import run_training
 from dreamstill.errors import InputError
+from dreamstill.messages import say
 from dreamstill.runs.config_file import read_config
 from dreamstill.runs.settings import DistillSettings, TrainSettings, check_seed
 
@@ -72,4 +73,4 @@ def _clear(folder: Path, settings: dict[str, Any]) -> None:
 
 def _say(quiet: bool, text: str) -> None:
     if not quiet:
-        print(text, flush=True)
+        say(text)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from dreamstill.errors import InputError, first_line
+from dreamstill.messages import say, show
 from dreamstill.networks import cost, state_dicts
 from dreamstill.networks.file_kinds import PROGRAMS, file_kind
 from dreamstill.networks.libraries import is_library
@@ -127,22 +127,18 @@ def _milliseconds(copied: Network, flops: int, gradient: bool) -> dict[str, Any]
 
 def render(report: dict[str, Any]) -> None:
     """Print what :func:`examine` found."""
-    console = Console(highlight=False)
     facts = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     for label, value in _facts(report):
         facts.add_row(label, value)
-    console.print(facts)
     table = Table(pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("fits", no_wrap=True)
-    table.add_column("why not", overflow="fold")
+    table.add_column("why not, or what to know", overflow="fold")
     for row in report["methods"]:
-        table.add_row(row["name"], "[green]yes[/]" if row["fits"] else "[red]no[/]", _plain(row["why"]))
-    console.print(table)
-    for problem in report["problems"]:
-        console.print(f"[bold red]problem:[/] {_plain(problem)}")
+        table.add_row(row["name"], "[green]yes[/]" if row["fits"] else "[red]no[/]", _plain(row["why"] or row["note"]))
+    show(facts, table, *(f"[bold red]problem:[/] {_plain(problem)}" for problem in report["problems"]))
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -219,10 +215,10 @@ def run_doctor(settings: DoctorSettings) -> dict[str, Any]:
     else:
         render(report)
         for note in network.notes:
-            print(note)
+            say(note)
         if assumptions:
             values = {**facts, "weights": "random"}
-            print(f"not given, so assumed: {', '.join(f'{k} {values[k]}' for k in assumptions)}")
+            say(f"not given, so assumed: {', '.join(f'{k} {values[k]}' for k in assumptions)}")
     return report
 
 

@@ -74,7 +74,7 @@ def run_export(settings: ExportSettings) -> dict[str, Any]:
     out = _out(settings, form)
     if form.int8:
         _check_makes_images(folder)
-    network = delivered(settings.run, settings.student, settings.unsafe_load)
+    network = delivered(settings.run, settings.student, settings.unsafe_load, settings.trust_code)
     out.parent.mkdir(parents=True, exist_ok=True)
     # All that is written takes its name when it has passed the check.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
@@ -82,9 +82,11 @@ def run_export(settings: ExportSettings) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         if form.int8:
             write = partial(form.write, network)
-            quantised = Quantised(folder, network, write, form.read, settings.images, settings.unsafe_load)
+            quantised = Quantised(
+                folder, network, write, form.read, settings.images, settings.unsafe_load, settings.trust_code
+            )
             figures["int8"] = quantised.carry_out(path)
-            figures["cost"] = compared_cost(folder, network, path, form.read, settings.unsafe_load)
+            figures["cost"] = compared_cost(folder, network, path, form.read, settings.unsafe_load, settings.trust_code)
         else:
             form.write(network, path)
         record = _record(settings, form, network, path) | figures

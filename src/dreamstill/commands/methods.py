@@ -10,10 +10,10 @@ from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Column, Table
 
 from dreamstill import methods
+from dreamstill.messages import say, show
 from dreamstill.ranges import in_words
 
 
@@ -42,14 +42,14 @@ def list_methods(name: str | None, as_json: bool) -> list[dict[str, Any]]:
         for row in found:
             outside = ", ".join(row["outside"]) or "none"
             table.add_row(row["name"], row["paper"], ", ".join(row["tasks"]), ", ".join(row["needs"]), outside)
-        Console().print(table)
+        show(table)
     else:
-        print(f"{name}: {found[0]['paper']}")
+        say(f"{name}: {found[0]['paper']}")
         table = Table(Column("setting", no_wrap=True), "default", "range", "meaning")
         for s in explained:
             table.add_row(s.name, s.default, s.range, s.meaning.replace("``", ""))
-        Console().print(table, markup=False)
-        print(of_paper(methods.get(name)))
+        show(table, markup=False)
+        say(of_paper(methods.get(name)))
     return found
 
 

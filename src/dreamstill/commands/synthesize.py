@@ -11,6 +11,7 @@ from safetensors.torch import save
 from dreamstill.data.transfer_set import write_set
 from dreamstill.errors import InputError
 from dreamstill.files import atomic_write
+from dreamstill.messages import say
 from dreamstill.networks.network import Network
 from dreamstill.networks.predict import predict
 from dreamstill.runs.manifest import read_manifest
@@ -25,7 +26,15 @@ DEFAULT_IMAGES = 1000
 
 @kept_random_streams()
 def write_images(
-    run: str, n: int | None, out: str | None, seed: int, unsafe_load: bool, balanced: bool, shard_size: int
+    run: str,
+    n: int | None,
+    out: str | None,
+    seed: int,
+    unsafe_load: bool,
+    balanced: bool,
+    shard_size: int,
+    trust_code: bool = False,
+    **given: Any,
 ) -> str:
     """Carry out :func:`dreamstill.api.synthesize`."""
     for name, value in (("n", n), ("shard_size", shard_size)):
@@ -35,7 +44,8 @@ def write_images(
     if out is not None and Path(out).suffix not in (".parquet", ".safetensors", ""):
         raise InputError(f"out is {out}: give a file name that ends in .parquet or .safetensors, or a folder's")
     folder = Path(run)
-    engine, method, settings, fingerprint = restored(folder, seed, unsafe_load)
+    networks = {role: network for role, network in given.items() if network is not None}
+    engine, method, settings, fingerprint = restored(folder, seed, unsafe_load, trust_code, networks)
     teacher = engine.given.teacher
     bank = method.transfer_set()
     path = Path(out) if out else folder / ("images.safetensors" if bank is None else "transfer.parquet")
@@ -52,14 +62,14 @@ def write_images(
             "steps": settings.steps, "run_seed": settings.seed,
         }  # fmt: skip
         if (written := write_shards(path, sizes, source.shards(sizes), teacher, classes, whole)) < len(sizes):
-            print(f"{len(sizes) - written} shards were there already")
+            say(f"{len(sizes) - written} shards were there already")
         count = total
     elif path.suffix == ".parquet":
         count = write_set(path, source.pieces(n), teacher, classes, {**about, "method": settings.method})
     else:
         count = _write_safetensors(path, source, n, about)
     what = "classes of every pixel" if engine.given.task.name == "segmentation" else "logits"
-    print(f"{count} images and the teacher's {what}: {path}")
+    say(f"{count} images and the teacher's {what}: {path}")
     return str(path)
 
 

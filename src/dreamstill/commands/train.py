@@ -14,18 +14,22 @@ from torch.optim import SGD
 from dreamstill.data.augment import relight, starts
 from dreamstill.engine import Engine, Hardware, Terms, choose
 from dreamstill.engine.schedules import warm_cosine
+from dreamstill.messages import say
 from dreamstill.methods import Method, Phase
 from dreamstill.networks.cost import count
 from dreamstill.networks.network import Network, sides
 from dreamstill.networks.pixels import to_float
 from dreamstill.report import write_report
-from dreamstill.runs.inputs import Inputs, training_inputs
+from dreamstill.runs.folder import folder_for
+from dreamstill.runs.inputs import Inputs
+from dreamstill.runs.memory import in_words
 from dreamstill.runs.plan import Finished, plan_run
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.resume import resumed, started_again
 from dreamstill.runs.run import carry_out
 from dreamstill.runs.settings import ClassWeights, TrainSettings
 from dreamstill.runs.summary import write_results
+from dreamstill.runs.training_inputs import training_inputs
 
 # Sets in which a mirrored image is as good.
 PHOTOGRAPHS = {"cifar10", "cifar100", "caltech101", "collected32", "camvid"}
@@ -139,15 +143,19 @@ def run_training(settings: TrainSettings) -> Network:
     settings = replace(
         settings, image_size=_sides("image_size", settings.image_size), set_size=_sides("set_size", settings.set_size)
     )
+    out = folder_for(settings.out, "train")
+    if not settings.quiet:
+        say(f"the run is written to {out}")
     inputs = training_inputs(settings)
     flip = settings.flip if settings.flip is not None else inputs.real_name in PHOTOGRAPHS
     settings = replace(settings, flip=flip)
     method = Supervised(**{f.name: getattr(settings, f.name) for f in fields(Supervised)})
     hardware, steps = _budget(settings, inputs)
-    plan = plan_run(settings, method, inputs, hardware, steps, began)
-    trained = carry_out(plan, _finish)
+    plan = plan_run(settings, method, inputs, hardware, steps, began, out=out)
+    with in_words("give a smaller --batch-size"):
+        trained = carry_out(plan, _finish)
     if not settings.quiet:
-        print(f"\n{plan.out / 'model.safetensors'} and {plan.out / 'report.html'}")
+        say(f"\n{plan.out / 'model.safetensors'} and {plan.out / 'report.html'}")
     return trained
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from dreamstill.data.decode import decode_all, stack
 from dreamstill.data.image_set import SPLITS, SUFFIXES, WHOLE, ImageSet, check_unsplit
 from dreamstill.errors import InputError
+from dreamstill.messages import say
 
 KINDS = "png, jpg, webp, bmp, tif, gif, ppm"
 ORDER = "classes.txt"  # next to the class folders or the splits: their names in the order of the network's outputs
@@ -64,7 +64,7 @@ def say_passed_over(base: Path, others: Sequence[Path], loose: Sequence[Path] = 
             names = ", ".join(str(f.relative_to(base)) for f in files[:5])
             more = ", ..." if len(files) > 5 else ""
             # Not on stdout, which may be JSON.
-            print(f"{len(files)} files of {base} are passed over, {why}: {names}{more}", file=sys.stderr, flush=True)
+            say(f"{len(files)} files of {base} are passed over, {why}: {names}{more}", aside=True)
 
 
 def _order(names: list[str], base: Path, folder: Path) -> list[str]:
@@ -77,12 +77,11 @@ def _order(names: list[str], base: Path, folder: Path) -> list[str]:
         return as_texts
     as_numbers = sorted(names, key=lambda n: (int(n), n))
     if as_numbers != as_texts:
-        print(
+        say(
             f"the class folders of {base} are read in the order of their numbers, {_first(as_numbers)}; torchvision's "
             f"ImageFolder sorts them as texts, {_first(as_texts)}: if the teacher was trained that way, put the names "
             f"in its order into {base / ORDER}, one a line",
-            file=sys.stderr,
-            flush=True,
+            aside=True,
         )
     return as_numbers
 

@@ -40,6 +40,9 @@ def choose(device: str, precision: str, compile: str, flops: float) -> Hardware:
     ):
         if value not in allowed:
             raise InputError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
+    device = {"gpu": "cuda" if torch.cuda.is_available() or not torch.backends.mps.is_available() else "mps"}.get(
+        device, device
+    )
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device not in ("auto", *there):
         raise InputError(f"device is {device!r}: choose one of auto, {', '.join(there)}")

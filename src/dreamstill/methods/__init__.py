@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +156,8 @@ def get(name: str) -> type[Any]:
         return _foreign(name)
     known = names()
     if name not in known:
-        raise InputError(f"there is no method {name!r}: choose one of {', '.join(sorted(known))}")
+        hint = f"{did_you_mean(name, [*known, 'auto'])} ".lstrip()
+        raise InputError(f"there is no method {name!r}: {hint}choose one of {', '.join(sorted(known))}")
     return _method_in(f"{known[name]}.{name}")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from dreamstill.networks.fitting import apply_state
 from dreamstill.networks.network import Network, copied, materialise, sides
 from dreamstill.networks.state_dicts import NETWORK_SCHEMA, Found, read_state
 from dreamstill.networks.trained import fresh_batch_norm, untrained
+from dreamstill.networks.trust import refuse_own_code
 
 # What a network must know about its images.
 FACTS = ("num_classes", "image_size", "channels", "mean", "std")
-_WHOLE = (*programs.NAMES.values(), programs.PICKLED)  # names of networks that lie in their file
+WHOLE = (*programs.NAMES.values(), programs.PICKLED)  # names of networks that lie in their file
 
 
 # ---------------------------------------------------------------- a network from a name and a checkpoint
@@ -47,9 +49,10 @@ def resolve(
     num_classes: int | None = None,
     image_size: int | Sequence[int] | None = None,
     channels: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
     unsafe: bool = False,
+    trust: bool = False,
     role: str = "teacher",
     key: str | None = None,
     prefix: str | None = None,
@@ -65,14 +68,15 @@ def resolve(
             the user must give them.
         image_size: side, or (height, width), in pixels.
         channels: 3 if neither the file nor the user says.
-        mean: per channel, in [0, 1] units.
-        std: per channel, in [0, 1] units.
+        mean: per channel or one for all, in [0, 1] units.
+        std: per channel or one for all, in [0, 1] units.
         unsafe: see :func:`dreamstill.networks.state_dicts.read_state`.
+        trust: import the code that the checkpoint names; ``unsafe`` does too.
         role: what errors call the network.
         key: which of several networks in the file.
         prefix: which of several networks in the state dict, by what their keys begin with.
     """
-    if name is not None and ":" not in name and name not in (reused_classifier.NAME, *_WHOLE):
+    if name is not None and ":" not in name and name not in (reused_classifier.NAME, *WHOLE):
         builtin.find(name)  # first: a typo must not be reported as a missing image size
     path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
     given = {"num_classes": num_classes, "image_size": image_size, "channels": channels, "mean": mean, "std": std}
@@ -84,9 +88,11 @@ def resolve(
     if found.module is not None and name in (None, programs.PICKLED):
         return Network(found.module, name=programs.PICKLED, **_agree(given, {}, path, role))
     description = found.description
-    if not unsafe and name in (None, description.get("name")):  # a run's name for its teacher does not say its base
-        refuse_own_code(None if name else description.get("name"), path)
-        refuse_own_code(reused_classifier.base_of(description), path)
+    if not (unsafe or trust) and name in (None, description.get("name")):  # a run's name for it does not say its base
+        if name is None:
+            refuse_own_code(description.get("name"), path, description.get("kwargs"))
+        base, args = reused_classifier.base_of(description)
+        refuse_own_code(base, path, args)
     name, kwargs = _agree_name(name, kwargs or {}, description, path, role)
     notes, classes = list(found.notes), description.get("classes")
     if libraries.is_library(name):
@@ -115,7 +121,9 @@ def _told(given: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in given.items() if v is not None}
 
 
-def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: bool = False) -> Network:
+def load_network(
+    path: str | Path, module: nn.Module | None = None, *, unsafe: bool = False, trust: bool = False
+) -> Network:
     """A network that dreamstill wrote (a run folder or its ``.safetensors``), ready to use, in eval mode.
 
     Args:
@@ -123,9 +131,10 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
         module: a network of the same kind for the weights; it is copied. Needed if the network was given in Python,
             so that no name says how to build it.
         unsafe: see :func:`dreamstill.networks.state_dicts.load_state`.
+        trust: import the code that the file names.
     """
     if module is None:
-        return resolve(None, path, unsafe=unsafe, role="network").eval()
+        return resolve(None, path, unsafe=unsafe, trust=trust, role="network").eval()
     state, description, *_ = read_state(checkpoint_file(Path(path)), unsafe=unsafe)
     facts = {key: description.get(key) for key in FACTS}
     if None in facts.values():
@@ -142,6 +151,8 @@ def load_network(path: str | Path, module: nn.Module | None = None, *, unsafe: b
 
 def _agree(given: dict[str, Any], description: dict[str, Any], path: Path | None, role: str) -> dict[str, Any]:
     facts: dict[str, Any] = {}
+    channels = given.get("channels") or description.get("channels") or 3
+    given = {k: [v] * channels if k in ("mean", "std") and isinstance(v, Real) else v for k, v in given.items()}
     for key in FACTS:
         ours, theirs = _plain(key, given.get(key)), _plain(key, description.get(key))
         if ours is not None and theirs is not None and not _equal(ours, theirs):
@@ -173,20 +184,6 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(abs(x - y) < 1e-4 for x, y in zip(a, b, strict=True))
     return a == b
-
-
-def refuse_own_code(name: Any, path: Path | None) -> None:
-    """A file must not choose which code is imported and called.
-
-    Raises:
-        InputError: ``name`` is a ``package.module:factory``.
-    """
-    if isinstance(name, str) and ":" in name and not libraries.is_library(name):
-        raise InputError(
-            f"{path} asks for {name}, and calling that executes code of the file's choice: if you trust it, pass "
-            "--unsafe-load, or name it yourself where the command has a place for it (--teacher, --student, --network, "
-            "--method)"
-        )
 
 
 def buildable(name: Any) -> bool:
@@ -267,7 +264,7 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
             raise InputError(f"{name} needs its base, and only a method makes it: load it from its run folder")
         base = _construct(kwargs["base"], kwargs.get("base_args", {}), facts)
         return reused_classifier.rebuilt(base, facts["num_classes"], kwargs)
-    if name in _WHOLE:
+    if name in WHOLE:
         raise InputError(f"{name} is a network stored whole in its file: give the file as the checkpoint")
     if ":" not in name:
         h, w = facts["image_size"]

@@ -38,8 +38,8 @@ class Network(nn.Module):
         num_classes: number of classes ``k``, at least 2.
         image_size: side, or ``(height, width)``, in pixels.
         channels: 1 or 3, or whatever the network's first layer takes.
-        mean: per channel, between 0 and 1; without mean and std images go into the module as they are.
-        std: per channel, above 0 and at most 1.
+        mean: per channel or one for all, between 0 and 1; without mean and std images go into the module as they are.
+        std: per channel or one for all, above 0 and at most 1.
         name: how the network can be built again: a built-in name or ``package.module:factory``.
         kwargs: the arguments it was built with.
         classes: their names in the order of the outputs, where they are known.
@@ -55,8 +55,8 @@ class Network(nn.Module):
         num_classes: int,
         image_size: int | tuple[int, int] | list[int],
         channels: int = 3,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
         name: str = "",
         kwargs: dict[str, Any] | None = None,
         classes: Sequence[str] | None = None,
@@ -114,7 +114,7 @@ class Network(nn.Module):
 
 
 def _normalisation(
-    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+    mean: Sequence[float] | float | None, std: Sequence[float] | float | None, channels: int
 ) -> tuple[list[float], list[float]]:
     """Mean and standard deviation (``c`` each) if they can be those of images in [0, 1].
 
@@ -124,8 +124,7 @@ def _normalisation(
     if (mean is None) != (std is None):
         given, lacking = ("mean", "std") if std is None else ("std", "mean")
         raise InputError(f"{given} is given and {lacking} is not: give both, or {lacking} as the training used it")
-    mean = [0.0] * channels if mean is None else [float(v) for v in mean]
-    std = [1.0] * channels if std is None else [float(v) for v in std]
+    mean, std = _spread(0.0 if mean is None else mean, channels), _spread(1.0 if std is None else std, channels)
     for label, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise InputError(
@@ -141,6 +140,11 @@ def _normalisation(
     if not all(v <= 1 for v in std):
         raise InputError(f"std is {std}: every value must be at most 1. {hint}")
     return mean, std
+
+
+def _spread(values: Sequence[float] | float, channels: int) -> list[float]:
+    """One value a channel, where one is given for all."""
+    return [float(values)] * channels if isinstance(values, int | float) else [float(v) for v in values]
 
 
 def _shortest(values: Tensor) -> list[float]:

@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from dreamstill.errors import InputError, user_error
 from dreamstill.networks.file_checks import not_finite
 from dreamstill.networks.network import Network, noise_images, plain_copy
+from dreamstill.networks.sizes import accepted_side
 
 Kind = Literal[
     "logits", "probabilities", "log_probabilities", "sigmoid", "tanh", "scaled_probabilities", "joined_probabilities"
@@ -145,7 +146,7 @@ def check_output(network: Network, role: str = "teacher") -> None:
     buffers = {name: b.nan_to_num() for name, b in copied.named_buffers() if b.is_floating_point()}
     for n in (2, 5):
         then = "Make it take any batch size" if n > 2 else "Give the channels and the image size it was trained on"
-        outputs = _fed(copied, noise_images(network, n).requires_grad_(), who, then)
+        outputs = _fed(copied, noise_images(network, n).requires_grad_(), who, then, n == 2)
         _check_shape(who, outputs, n, network)
         _refuse_kind(who, output_kind(outputs))
         if not bool(outputs.isfinite().all()):
@@ -207,8 +208,8 @@ def _mixing(copied: Network) -> str:
     return "its forward pass computes over the batch dimension, as batch norm without running statistics does"
 
 
-def _fed(copied: Network, images: Tensor, who: str, then: str) -> Tensor:
-    """Run the copy on images. Its errors become a message that ends in the sentence ``then``.
+def _fed(copied: Network, images: Tensor, who: str, then: str, first: bool = False) -> Tensor:
+    """Run the copy on images. Its errors become a message that ends in the sentence ``then``, or in the size it takes.
 
     Images that require a gradient keep it if the network's code takes that, so that the outputs know how they were
     computed.
@@ -226,8 +227,17 @@ def _fed(copied: Network, images: Tensor, who: str, then: str) -> Tensor:
         raise InputError(f"{who}: {error}") from error
     except Exception as error:  # whatever the user's forward() raises
         raise InputError(
-            f"{who} failed when fed {_shape(copied, len(images))}, with {user_error(error)}. {then}"
+            f"{who} failed when fed {_shape(copied, len(images))}, with {user_error(error)}. "
+            f"{_size_hint(copied) if first else then}"
         ) from error
+
+
+def _size_hint(copied: Network) -> str:
+    """What to do about images that a network does not take."""
+    side = accepted_side(copied)
+    if side is None:
+        return "give the channels and the image size it was trained on"
+    return f"it takes images of {side}x{side}, so give --image-size {side}"
 
 
 def _shape(network: Network, n: int) -> str:

@@ -187,11 +187,11 @@ def rebuilt(base: nn.Module, num_classes: int, kwargs: Mapping[str, Any]) -> Sha
         ) from error
 
 
-def base_of(description: Mapping[str, Any]) -> Any:
-    """The innermost network that a description names where one is built upon another; None where none is."""
-    found = None
+def base_of(description: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Name and arguments of the innermost network where one is built upon another; twice None where none is."""
+    found, args = None, None
     while isinstance(description, Mapping) and description.get("name") == NAME:
         kwargs = description.get("kwargs", {})
-        found = kwargs.get("base")
-        description = {"name": found, "kwargs": kwargs.get("base_args", {})}
-    return found
+        found, args = kwargs.get("base"), kwargs.get("base_args", {})
+        description = {"name": found, "kwargs": args}
+    return found, args

@@ -7,7 +7,7 @@ import json
 import struct
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined, UndefinedError
 from markupsafe import Markup
@@ -21,7 +21,7 @@ from dreamstill.runs.metrics_log import read_metrics
 from dreamstill.runs.summary import SUMMARY_SCHEMA
 
 # What the page's parts raise where a key is missing or has another type.
-_MISSHAPEN = (
+MISSHAPEN = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, struct.error,
     UndefinedError,
 )  # fmt: skip
@@ -38,6 +38,39 @@ def write_report(folder: Path) -> Path:
         InputError: one of the first three is missing or cannot be read, or is of another schema.
     """
     folder = Path(folder)
+    left = read_run_files(folder)
+    try:
+        text = render("report.html.j2", _page(left.summary, left.manifest, left.config, left.rows, folder))
+    except MISSHAPEN as error:  # a file that is not a run's own fails in as many ways as it has keys
+        raise misshapen(folder, error) from error
+    path = folder / "report.html"
+    atomic_write(path, text)
+    return path
+
+
+class Left(NamedTuple):
+    """What a finished run left in its folder."""
+
+    summary: dict[str, Any]
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    rows: charts.Rows
+
+
+def misshapen(folder: Path, error: Exception) -> InputError:
+    """What is said of files that no page can be made of."""
+    return InputError(
+        f"no report can be made of the files in {folder} ({type(error).__name__}: {first_line(error)}): "
+        "summary.json, manifest.json or a picture is not as a run leaves it"
+    )
+
+
+def read_run_files(folder: Path) -> Left:
+    """The files of a finished run that pages are made of.
+
+    Raises:
+        InputError: one is missing or cannot be read, or is of another schema.
+    """
     summary, manifest = _read_json(folder / "summary.json"), _read_json(folder / "manifest.json")
     files = {"summary.json": (summary, SUMMARY_SCHEMA), "manifest.json": (manifest, MANIFEST_SCHEMA)}
     for name, (content, schema) in files.items():
@@ -50,17 +83,7 @@ def write_report(folder: Path) -> Path:
         raise InputError(f"{folder} holds no config.yaml: give the folder of a finished run")
     metrics = folder / "metrics.csv"
     rows = read_metrics(metrics) if metrics.exists() else {}
-    config = read_config(folder / "config.yaml")
-    try:
-        text = _render(_page(summary, manifest, config, rows, folder))
-    except _MISSHAPEN as error:  # a file that is not a run's own fails in as many ways as it has keys
-        raise InputError(
-            f"no report can be made of the files in {folder} ({type(error).__name__}: {first_line(error)}): "
-            "summary.json, manifest.json or a picture is not as a run leaves it"
-        ) from error
-    path = folder / "report.html"
-    atomic_write(path, text)
-    return path
+    return Left(summary, manifest, read_config(folder / "config.yaml"), rows)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -88,9 +111,9 @@ def _page(
         "terms": charts.loss_terms(rows),
         "undrawn": plots.undrawn(),
         "task": summary.get("task", "classification"),
-        "compared": _picture(folder / "comparison.png"),
+        "compared": picture(folder / "comparison.png"),
         "iou": dense.class_table(summary),
-        "samples": _picture(folder / "samples.png"),
+        "samples": picture(folder / "samples.png"),
         "images_are": summary.get("images_are", "fresh"),
         "synthesised": charts.histogram(summary),
         "classes": charts.classes(summary),
@@ -100,7 +123,7 @@ def _page(
     }
 
 
-def _picture(path: Path) -> dict[str, Any] | None:
+def picture(path: Path) -> dict[str, Any] | None:
     """A sheet of images as a data URI with its size, so that nothing on the page jumps."""
     if not path.exists():
         return None
@@ -109,8 +132,9 @@ def _picture(path: Path) -> dict[str, Any] | None:
     return {"uri": "data:image/png;base64," + base64.b64encode(content).decode(), "width": width, "height": height}
 
 
-def _render(page: dict[str, Any]) -> str:
+def render(template: str, page: dict[str, Any]) -> str:
+    """A page of this package's templates, in one file."""
     here = files("dreamstill.report")
     css = Markup((here / "report.css").read_text(encoding="utf-8"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string((here / "report.html.j2").read_text(encoding="utf-8")).render(page, css=css)
+    return environment.from_string((here / template).read_text(encoding="utf-8")).render(page, css=css)

@@ -33,8 +33,8 @@ def learning_curves(rows: Rows, summary: dict[str, Any]) -> list[dict[str, Any]]
     """What was measured on real images while the run went on."""
     found = []
     names = {**_EVALUATED, **({} if "teacher" in summary else {"eval/accuracy": "Accuracy", "eval/miou": "Mean IoU"})}
-    for i, column in enumerate(sorted(c for c in _columns(rows) if c.startswith("eval/"))):
-        steps, values = _series(rows, column)
+    for i, column in enumerate(sorted(c for c in columns(rows) if c.startswith("eval/"))):
+        steps, values = series(rows, column)
         if not steps:
             continue
         level = summary.get("teacher", {}).get(column.removeprefix("eval/"))
@@ -50,10 +50,10 @@ def learning_curves(rows: Rows, summary: dict[str, Any]) -> list[dict[str, Any]]
 def loss_terms(rows: Rows) -> list[dict[str, Any]]:
     """One small chart for each term, sorted by the network that was trained on it; learning rates last."""
     found = []
-    columns = [c for c in _columns(rows) if "/" in c and not c.startswith("eval/")]
-    for i, column in enumerate(sorted(columns, key=lambda c: (c.startswith("lr/"), c.split("/")[0]))):
+    terms = [c for c in columns(rows) if "/" in c and not c.startswith("eval/")]
+    for i, column in enumerate(sorted(terms, key=lambda c: (c.startswith("lr/"), c.split("/")[0]))):
         group, term = column.split("/", 1)
-        steps, values = _series(rows, column)
+        steps, values = series(rows, column)
         if not steps:
             continue
         above, name = "learning rate" if group == "lr" else group, term.replace("_", " ")
@@ -171,12 +171,12 @@ def _worst(accuracies: list[float | None], confusion: list[list[int]] | None, na
     return rows
 
 
-def _columns(rows: Rows) -> list[str]:
+def columns(rows: Rows) -> list[str]:
     """In the order of the file, whatever row a column first appears in."""
     return list(dict.fromkeys(k for row in rows.values() for k in row))
 
 
-def _series(rows: Rows, column: str) -> tuple[list[int], list[float]]:
+def series(rows: Rows, column: str) -> tuple[list[int], list[float]]:
     """Where a column was recorded, and what; a value that is not finite cannot be drawn."""
     pairs = [(s, r[column]) for s, r in sorted(rows.items()) if column in r and math.isfinite(r[column])]
     return [s for s, _ in pairs], [v for _, v in pairs]

@@ -99,6 +99,47 @@ def curve(
 
 
 @_needs_matplotlib
+def curves(
+    key: str, lines: Sequence[tuple[int, Sequence[float], Sequence[float]]], *, title: str, percent: bool, xlabel: str
+) -> str:
+    """The same quantity of several runs.
+
+    Args:
+        key: prefix of the ids inside, unique on the page.
+        lines: of each run its number from 0, where the quantity was recorded, and what.
+        title: what a screen reader says.
+        percent: whether the values are shares of one.
+        xlabel: what the steps count.
+    """
+    import matplotlib
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(4.8, 2.7)
+        for i, steps, values in lines:
+            colour, dashes = look(i)
+            axes.plot(steps, values, color=f"#0500{colour:02d}", linewidth=1.8, linestyle=dashes)
+        values = [v for _, _, ys in lines for v in ys]
+        if not percent and min(values) > 0 and max(values) > 50 * min(values):
+            axes.set_yscale("log")
+            axes.minorticks_off()
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.margins(y=0.08)
+        if percent:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        axes.set_xlim(0, max(s for _, steps, _ in lines for s in steps) or 1)
+        axes.set_xlabel(xlabel, color=_INK)
+        drawn = _svg(figure, key, title, 1)
+    return re.sub(r"#0500(\d\d)", lambda m: f"var(--series-{int(m[1])})", drawn)
+
+
+def look(i: int) -> tuple[int, str]:
+    """The colour of the style sheet, from 1, and the dashes of a run's line, by its number from 0."""
+    return i % 4 + 1, ("solid", "dashed", "dotted")[i // 4 % 3]
+
+
+@_needs_matplotlib
 def bars(key: str, counts: Sequence[int], *, title: str) -> str:
     """A count for each of many classes, by their number."""
     import matplotlib

@@ -277,17 +277,17 @@ def settings(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]
     facts = [("Seed", manifest.get("seed")), ("Commit", manifest.get("commit"))]
     facts += [("Teacher's file", manifest.get("teacher_file")), ("Teacher's SHA-256", manifest.get("teacher_sha256"))]
     return {
-        "config": list(_flat(config)),
+        "config": list(flat(config)),
         "command": manifest.get("command", ""),
         "facts": [(name, str(value)) for name, value in facts if value is not None],
         "versions": [(k, str(v)) for k, v in manifest.get("versions", {}).items()],
     }
 
 
-def _flat(config: dict[str, Any], above: str = "") -> Any:
+def flat(config: dict[str, Any], above: str = "") -> Any:
     """Settings as pairs, nested ones by their dotted name."""
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{above}{key}.")
+            yield from flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value if isinstance(value, str) else json.dumps(value, default=str)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dreamstill import methods
 from dreamstill.engine import Hardware
-from dreamstill.errors import InputError
+from dreamstill.errors import InputError, did_you_mean
 from dreamstill.networks.network import Network
 from dreamstill.runs.budget import Trial
 from dreamstill.runs.requirements import offers
@@ -51,8 +51,9 @@ def check_own(settings: DistillSettings) -> None:
     for name in ("fast", *(spec["name"] for spec in (_SEGMENTATION, _COLLECTED, _NO_GENERATOR))):
         known |= {f.name for f in fields(methods.get(name))}
     if unknown := sorted(own - known):
+        hint = f"{did_you_mean(unknown[0], sorted(known))} ".lstrip()
         raise InputError(
-            f"none of the methods that auto may take has {', '.join(unknown)}: dreamstill methods fast lists the "
+            f"none of the methods that auto may take has {', '.join(unknown)}: {hint}dreamstill methods fast lists the "
             "settings of the one it takes for most teachers"
         )
 
@@ -103,12 +104,14 @@ def fast_settings(teacher: Network) -> dict[str, Any]:
     colour, for a grey image may be a digit or a letter.
     """
     side, colour = min(teacher.image_size), teacher.channels >= 3
-    large = side > 64 and all(s % 16 == 0 for s in teacher.image_size)
+    beyond = side > 64
+    large = beyond and all(s % 16 == 0 for s in teacher.image_size)
     return {
         "name": "fast",
         "size": "large" if large else "small",
-        "width": 16 if large or not colour else 32,
-        "nz": 256 if colour else 64,
+        "width": 16 if beyond or not colour else 32,
+        # The small form's first layer grows with the image: at 300x300 it would have 92 million weights.
+        "nz": 256 if colour and (large or not beyond) else 64,
         "crop": max(side // 8, 1) if colour else max(side // 16, 1),
         "flip": colour,
     }
@@ -137,6 +140,8 @@ def one_line(spec: Mapping[str, Any], steps: int, hardware: Hardware) -> str:
         said.append(f"batches of {spec['batch_size']}")
     if "width" in spec:
         said.append(f"generator width {spec['width']}")
+    if spec.get("size") == "large":
+        said.append("the generator for large images")
     if spec["name"] == "fast":
         said.append(f"{spec['student_steps']} student steps to a batch of new images")
     said.append(f"about {steps:,} student steps in all")

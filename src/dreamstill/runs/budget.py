@@ -21,8 +21,8 @@ from dreamstill.networks.cost import count
 from dreamstill.networks.network import copied
 from dreamstill.runs.duration import duration
 from dreamstill.runs.machine import peak_memory
+from dreamstill.runs.settings import FINISHING_SECONDS
 
-FINISHING_SECONDS = 12.0  # samples, export and report, measured on two cores
 LEAST_STEPS = 100  # of the student: with fewer there is no run worth planning
 _PRETEND = 10_000  # steps of the schedule the trial pretends to be in
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from dreamstill.data.bank import ImageBank
 from dreamstill.errors import InputError, first_line
 from dreamstill.files import SCRATCH, atomic_write
+from dreamstill.messages import say
 from dreamstill.networks.state_dicts import sha256
 from dreamstill.runs.checkpoint_index import Index, is_content, is_index, read_index, shard_name, write_index
 
@@ -80,10 +81,9 @@ class Checkpoints:
                 continue
             self._newest = index
             if damaged and not quiet:
-                print(
+                say(
                     f"{self.folder}: {'; '.join(damaged)}; going on from the checkpoint of iteration {index.step}, "
-                    "which is whole",
-                    flush=True,
+                    "which is whole"
                 )
             return state
         if damaged:

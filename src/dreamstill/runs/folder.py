@@ -57,6 +57,11 @@ class RunFolder:
         self._lock.close()
 
 
+def folder_for(out: str | None, stem: str) -> Path:
+    """The folder of a run: ``out`` if it is given, else a new one under ``runs``."""
+    return Path(out) if out else new_folder(Path("runs"), stem)
+
+
 def new_folder(base: Path, stem: str) -> Path:
     """``base/stem-001``, or the first number that is free."""
     return next(p for i in range(1, 10_000) if not os.path.lexists(p := base / f"{stem}-{i:03d}"))

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from dreamstill.data.collected import Collected, enough, load_collected
 from dreamstill.data.image_set import VOID, ImageSet
-from dreamstill.data.load import load_images, normalisation
+from dreamstill.data.load import load_images
 from dreamstill.data.storage import nearest
 from dreamstill.data.transfer_set import TransferSet, read_parquet
 from dreamstill.engine import Given, stream
 from dreamstill.errors import InputError
+from dreamstill.messages import say
 from dreamstill.methods import Method
 from dreamstill.networks.load import FACTS, check_trained, has_weights, resolve
 from dreamstill.networks.network import Network, copied, materialise
@@ -24,7 +25,7 @@ from dreamstill.networks.output_check import check_output
 from dreamstill.runs import requirements
 from dreamstill.runs.doubts import doubts
 from dreamstill.runs.manifest import Weights
-from dreamstill.runs.settings import DistillSettings, DoctorSettings, TrainSettings
+from dreamstill.runs.settings import DistillSettings, DoctorSettings
 from dreamstill.runs.weights import student_weights, teacher_weights
 from dreamstill.tasks import task_of
 from dreamstill.tasks.checks import (
@@ -33,7 +34,6 @@ from dreamstill.tasks.checks import (
     check_size,
     load_scored,
     loaded_size,
-    numbered,
     warn_of_overlap,
 )
 
@@ -78,9 +78,10 @@ def distillation_inputs(settings: DistillSettings, method: Method, teacher: Netw
             warn_of_overlap(trained, settings.data, test)
     if test is not None:
         check_size(student, (test.pixels.shape[2], test.pixels.shape[3]))
-    notes = (*teacher.notes, *student.notes, *doubts(teacher, test))
+    heavy = requirements.generator_note(method, teacher)
+    notes = (*teacher.notes, *student.notes, *doubts(teacher, test), *filter(None, [heavy]))
     for note in notes:
-        print(note, flush=True)
+        say(note)
     weights = teacher_weights(settings, teacher), student_weights(settings)
     return Inputs(given, test, collected, stored, *weights, notes=notes)
 
@@ -97,7 +98,7 @@ def check_used(settings: DistillSettings) -> None:
             "leave it out"
         )
     if settings.set_size is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
-        print(f"set_size is {settings.set_size} and changes nothing: there is neither --data nor --real", flush=True)
+        say(f"set_size is {settings.set_size} and changes nothing: there is neither --data nor --real")
 
 
 def told_facts(settings: DistillSettings | DoctorSettings) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def resolve_teacher(settings: DistillSettings) -> Network:
     def found() -> Network:
         return resolve(
             teacher, checkpoint, kwargs=settings.teacher_args, unsafe=settings.unsafe_load,
-            key=settings.checkpoint_key, prefix=settings.checkpoint_prefix, **facts,
+            trust=settings.trust_code, key=settings.checkpoint_key, prefix=settings.checkpoint_prefix, **facts,
         )  # fmt: skip
 
     network = found()
@@ -146,10 +147,14 @@ def resolve_student(settings: DistillSettings, teacher: Network) -> Network:
         materialise(network)
         return network
     if student is None and checkpoint is None:
-        raise InputError("no student: name one with --student, wrn_16_1 for instance")
+        raise InputError(
+            "no student: name one with --student, wrn_16_1 for instance, or give --student auto --target-params 300k"
+        )
     # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
     torch.manual_seed(stream(settings.seed, "student"))
-    network = resolve(student, checkpoint, kwargs=settings.student_args, role="student", **facts)
+    network = resolve(
+        student, checkpoint, kwargs=settings.student_args, trust=settings.trust_code, role="student", **facts
+    )
     network.classes = network.classes or teacher.classes
     return network
 
@@ -245,52 +250,3 @@ def check(method: Method, teacher: Network, student: Network) -> None:
         )
     method.check(theirs.name)
     check_batch(student, method.images_a_step)
-
-
-# ---------------------------------------------------------------- of supervised training
-
-
-def training_inputs(settings: TrainSettings) -> Inputs:
-    """Network and images of ``dreamstill train``."""
-    assert settings.data is not None
-    images = load_images(
-        settings.data, "train", root=settings.data_root, image_size=settings.set_size or settings.image_size,
-        channels=settings.channels, limit=settings.limit,
-    )  # fmt: skip
-    if images.labels is None:
-        raise InputError(f"{settings.data} has no labels: training needs a label column or class folders")
-    torch.manual_seed(settings.seed)
-    network = resolve_network(settings, images)
-    loaded_size(settings.set_size, network.image_size)
-    check_output(network, role="network")
-    check_set(images, network)
-    check_batch(network, settings.batch_size)
-    if settings.batch_size > len(images):
-        raise InputError(
-            f"batches of {settings.batch_size} cannot be made of {len(images)} images: give a smaller --batch-size"
-        )
-    test = load_scored(network, settings.data, settings.split, root=settings.data_root, set_size=settings.set_size)
-    warn_of_overlap(settings.data, settings.data, test)
-    given = Given(network, network, images.pixels, images.labels, task=task_of(network))
-    return Inputs(given, test, real_name=images.name)
-
-
-def resolve_network(settings: TrainSettings, images: ImageSet) -> Network:
-    """The network with the set's own facts."""
-    mean, std = normalisation(images)
-    size = settings.image_size if settings.set_size is not None else list(images.pixels.shape[2:])
-    facts: dict[str, Any] = {
-        "num_classes": len(images.classes), "image_size": size,
-        "channels": images.pixels.shape[1], "mean": mean, "std": std,
-    }  # fmt: skip
-    given = settings.network
-    if isinstance(given, Network):
-        return copied(given)
-    classes = None if numbered(images) else images.classes
-    if isinstance(given, nn.Module):
-        network = Network(copied(given), classes=classes, **facts)
-        materialise(network)
-        return network
-    network = resolve(given, None, kwargs=settings.network_args, role="network", **facts)
-    network.classes = classes
-    return network

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamstill.engine import Engine, check_finite
 from dreamstill.engine.ema import Ema
 from dreamstill.errors import Stopped
+from dreamstill.messages import say
 from dreamstill.methods import Method, Phase
 from dreamstill.runs.checkpoints import Checkpoints
+from dreamstill.runs.signals import GRACE, CutShort, Signals
 
 # Iterations of a phase, from its first, whose operations are counted: they are not all alike (generators re-drawn
 # every few steps, replay once there is a bank), and counting runs without compiled graphs.
 COUNTED = 10
+SAVING_SHARE = 0.1  # of slow iterations' time may go into checkpoints after each of them
 
 
 # After an iteration of the last phase: how many it shall have. Asked with the engine, the iterations done and planned.
@@ -92,7 +93,7 @@ def run(
 
     Raises:
         DivergedError: a loss term or a weight became NaN or infinite; the last checkpoint is good.
-        Stopped: a signal came; a checkpoint was written.
+        Stopped: a signal came; a checkpoint was written, or one is there of an earlier iteration.
     """
     phases = method.phases(engine.steps)
     total = sum(p.iterations for p in phases)
@@ -105,19 +106,18 @@ def run(
         if at.iterations:
             total += at.iterations - phases[-1].iterations
             phases[-1].iterations = at.iterations
-    with _Signals() as signals:
+    with Signals(breaks_off=engine.ranks == 1) as signals:
         watch = _Watch(engine, ema, checkpoints, log, cadence, signals, evaluate, at, total)
         first = 0
         for phase in phases:
             i = max(at.iteration - first, 0)
             while i < phase.iterations:
                 engine.begin(first + i, i / phase.iterations, phase.schedules)
-                if i < (counted := min(1 if phase.alike else COUNTED, phase.iterations)):
-                    each = _counted(engine, phase.step) / counted
-                    at.flops_each = each + (at.flops_each if i else 0.0)
-                    at.flops += each * phase.iterations
-                else:
-                    phase.step(engine)
+                try:
+                    with signals.iteration():
+                        _iterate(engine, phase, i, at)
+                except CutShort:
+                    raise watch.cut_short(first + i + 1) from None
                 ema.update(method.deliver())
                 i += 1
                 if pace is not None and phase is phases[-1] and i < phase.iterations:
@@ -127,12 +127,22 @@ def run(
     return Outcome(ema, watch.total, watch.seconds(), at.flops, at.evaluation_seconds)
 
 
+def _iterate(engine: Engine, phase: Phase, i: int, at: Progress) -> None:
+    """One iteration, and its operations where they are counted."""
+    if i < (counted := min(1 if phase.alike else COUNTED, phase.iterations)):
+        each = _counted(engine, phase.step) / counted
+        at.flops_each = each + (at.flops_each if i else 0.0)
+        at.flops += each * phase.iterations
+    else:
+        phase.step(engine)
+
+
 def _restored(engine: Engine, checkpoints: Checkpoints, ema: Ema) -> Progress:
     """Put the last checkpoint back, if there is one, and say how far it is."""
     state = checkpoints.load(engine.banks, quiet=engine.rank > 0)
     if state is None:
         if engine.rank == 0:
-            print(f"{checkpoints.folder} holds no checkpoint yet: the run starts from its first iteration", flush=True)
+            say(f"{checkpoints.folder} holds no checkpoint yet: the run starts from its first iteration")
         return Progress()
     engine.load(state["engine"])
     ema.network.load_state_dict(state["ema"])
@@ -150,7 +160,7 @@ class _Watch:
     checkpoints: Checkpoints
     log: Log
     cadence: Cadence
-    signals: _Signals
+    signals: Signals
     evaluate: Callable[[Ema], dict[str, float]] | None
     at: Progress
     total: int
@@ -161,6 +171,9 @@ class _Watch:
         times = self.cadence.evaluations
         self.evaluations = {round(self.total * (i + 1) / times) for i in range(times)}
         self.last: dict[str, float] = {}
+        self.ended = time.monotonic()  # when the last iteration did, what follows it included
+        self.saving = 0.0  # seconds that the last checkpoint took
+        self.kept = self.at.iteration  # that of the last checkpoint
 
     def change(self, phase: Phase, iterations: int) -> None:
         """Give the last phase another number of iterations."""
@@ -198,7 +211,7 @@ class _Watch:
             self.at.seconds = self.seconds()
         # Steps are alike on all ranks; of clocks and signals the others are asked, which waits: not each time.
         ask = self.engine.ranks == 1 or iteration % self.every == 0
-        due = self._due_by_steps() or (ask and self.engine.any_rank(self._late(now)))
+        due = self._due_by_steps() or (ask and self.engine.any_rank(self._late(now) or self._slow(now)))
         stop = ask and self.engine.any_rank(self.signals.caught is not None)
         if due or stop or finished:
             self._check()
@@ -208,6 +221,15 @@ class _Watch:
                 f"stopped by {self.signals.caught or 'another process'} after {iteration} of {self.total} iterations: "
                 "a checkpoint is written, --resume goes on from it"
             )
+        self.ended = time.monotonic()
+
+    def cut_short(self, iteration: int) -> Stopped:
+        """What is said when an iteration was broken off."""
+        kept = f"the checkpoint of iteration {self.kept} is there, and --resume goes on from it"
+        return Stopped(
+            f"stopped by {self.signals.caught} within iteration {iteration} of {self.total}, which would have taken "
+            f"longer: {kept if self.kept else 'there is no checkpoint yet, and --resume begins anew'}"
+        )
 
     def _due_by_steps(self) -> bool:
         every = self.cadence.checkpoint_steps
@@ -215,6 +237,11 @@ class _Watch:
 
     def _late(self, now: float) -> bool:
         return self.cadence.checkpoint_steps == 0 and now - self.saved > self.cadence.checkpoint_seconds
+
+    def _slow(self, now: float) -> bool:
+        """Whether iterations take so long that each needs a checkpoint: a signal will not wait for the next one."""
+        took = now - self.ended
+        return self.cadence.checkpoint_steps == 0 and took > GRACE and self.saving <= SAVING_SHARE * took
 
     def _check(self) -> None:
         """Never write a checkpoint over a good one before weights and losses were seen to be finite."""
@@ -224,6 +251,7 @@ class _Watch:
         check_finite(self.engine.modules, self.at.iteration)
 
     def _save(self) -> None:
+        began = time.monotonic()
         self.at.ema_updates, self.at.seconds = self.ema.updates, self.seconds()
         if self.engine.rank == 0:
             state = {
@@ -233,7 +261,8 @@ class _Watch:
             }
             self.checkpoints.save(self.at.iteration, state, self.engine.banks)
         self.engine.barrier()
-        self.saved = time.monotonic()
+        self.saved, self.kept = time.monotonic(), self.at.iteration
+        self.saving = self.saved - began
 
 
 def _counted(engine: Engine, step: Callable[[Engine], None]) -> float:
@@ -241,26 +270,3 @@ def _counted(engine: Engine, step: Callable[[Engine], None]) -> float:
     with engine.eagerly(), FlopCounterMode(display=False) as counter:
         step(engine)
     return float(counter.get_total_flops())
-
-
-class _Signals:
-    """SIGTERM and Ctrl-C set a flag, and the loop stops at the end of the iteration."""
-
-    def __init__(self) -> None:
-        self.caught: str | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._catch)
-            except ValueError:  # not in the main thread: whoever runs us handles signals
-                pass
-        return self
-
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
-        self.caught = signal.Signals(number).name
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)

@@ -17,8 +17,11 @@ from rich.table import Column
 from dreamstill import extras
 from dreamstill.errors import InputError, first_line
 from dreamstill.files import atomic_write
+from dreamstill.messages import say
+from dreamstill.runs.duration import duration
 
 Row = dict[str, float]
+_SILENCE = 60.0  # seconds without a line, at most, where iterations allow it
 
 
 class Tracker:
@@ -40,12 +43,17 @@ class Tracker:
         self._boards = folder is not None and not extras.missing("tracking")
         self._board_from = 0
         self._bar = None if quiet or folder is None else _bar(total, title)
-        self._shown, self._said = -1.0, 0
+        self._shown, self._said, self._spoke = -1.0, 0, time.monotonic()
+        self._began: tuple[int, float] | None = None  # iterations done when the first one seen ended, and when that was
+        self._score = ""
         self._quiet = quiet or folder is None
 
     def log(self, step: int, values: Row) -> None:
         """Record values at a step; several calls at one step make one row."""
         self.rows.setdefault(step, {}).update(values)
+        for name in ("accuracy", "miou"):
+            if f"eval/{name}" in values:
+                self._score = f"{name.replace('miou', 'mean IoU')} {values[f'eval/{name}']:.1%}"
         if self.folder is not None:
             if not self.folder.is_dir():  # writing would make it again, without its settings
                 raise InputError(f"{self.folder} was removed while the run went on: start the run again")
@@ -54,16 +62,27 @@ class Tracker:
                 self._to_board(step, values)
 
     def progress(self, done: int, values: Row) -> None:
-        """Move the bar; where there is no terminal, say a line every tenth of the run."""
+        """Move the bar; where there is no terminal, say a line every tenth of the run, and every minute."""
         if self._quiet:
             return
+        now = time.monotonic()
+        self._began = self._began or (done, now)
         if self._bar is not None:
-            if (now := time.monotonic()) - self._shown > 0.2 or done == self.total:
+            if now - self._shown > 0.2 or done == self.total:
                 self._shown = now
-                self._bar.update(self._bar.task_ids[0], completed=done, terms=_terms(values))
-        elif (tenth := done * 10 // self.total) > self._said:
-            self._said = tenth
-            print(f"{self.title}: {done} of {self.total}  {_terms(values)}", flush=True)
+                shown = f"{self._score}  {_terms(values)}".lstrip()
+                self._bar.update(self._bar.task_ids[0], completed=done, terms=shown)
+        elif (tenth := done * 10 // self.total) > self._said or now - self._spoke > _SILENCE:
+            self._said, self._spoke = tenth, now
+            facts = [f"{done} of {self.total}", self._left(done, now), self._score]
+            say(f"{self.title}: {', '.join(filter(None, facts))}  {_terms(values)}")
+
+    def _left(self, done: int, now: float) -> str:
+        """How long the rest takes at the speed so far."""
+        first, since = self._began or (done, now)
+        if done == first or done >= self.total:
+            return ""
+        return f"{duration((now - since) / (done - first) * (self.total - done))} left"
 
     def cut(self, step: int) -> None:
         """Drop what was recorded after a step: a resumed run records it again."""

@@ -12,7 +12,7 @@ from dreamstill.data.image_set import KNOWN
 from dreamstill.engine import Engine, Hardware
 from dreamstill.methods import Method
 from dreamstill.networks.network import Network
-from dreamstill.runs.folder import new_folder
+from dreamstill.runs.folder import folder_for
 from dreamstill.runs.inputs import Inputs
 from dreamstill.runs.loop import Outcome
 from dreamstill.runs.settings import Compile, DistillSettings, RunSettings, method_spec
@@ -65,8 +65,12 @@ def plan_run(
     steps: int,
     began: float,
     ends: float | None = None,
+    out: Path | None = None,
 ) -> Plan:
-    """Resolve what is left to resolve: the networks' names and facts, the hardware, the paths and the folder."""
+    """Resolve what is left to resolve: the networks' names and facts, the hardware, the paths and the folder.
+
+    ``out``: the folder that was said; if another process has taken that since, it is the next one.
+    """
     teacher, student = inputs.given.teacher, inputs.given.student
     resolved: RunSettings
     if isinstance(settings, DistillSettings):
@@ -83,7 +87,8 @@ def plan_run(
         name = "train"
     compile: Compile = "on" if hardware.compile else "off"
     resolved = replace(resolved, device=hardware.device, precision=hardware.precision, compile=compile)
-    out = Path(settings.out) if settings.out else new_folder(Path("runs"), name)
+    if out is None or (settings.out is None and out.exists()):
+        out = folder_for(settings.out, name)
     return Plan(with_absolute_paths(resolved), method, inputs, hardware, steps, out, began, ends)
 
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from dreamstill.errors import InputError
 from dreamstill.networks.export_onnx import export_onnx
-from dreamstill.networks.load import refuse_own_code
 from dreamstill.networks.network import Network, noise_images
 from dreamstill.networks.onnx_session import onnx_answers
 from dreamstill.networks.parity import Answers, agreement
 from dreamstill.networks.pixels import to_float, to_uint8
 from dreamstill.networks.reused_classifier import base_of
 from dreamstill.networks.timing import milliseconds
+from dreamstill.networks.trust import refuse_own_code
 from dreamstill.runs.config_file import read_run
 from dreamstill.runs.inputs import resolve_teacher
 from dreamstill.runs.random_numbers import kept_threads
@@ -42,10 +42,13 @@ class Quantised:
     read: Callable[[Path], Answers]
     images: int
     unsafe_load: bool = False
+    trust_code: bool = False
 
     def carry_out(self, path: Path) -> dict[str, Any]:
         """Write the file at ``path``; returns its figures."""
-        pixels, source = run_images(self.folder, 2 * self.images, unsafe_load=self.unsafe_load)
+        pixels, source = run_images(
+            self.folder, 2 * self.images, unsafe_load=self.unsafe_load, trust_code=self.trust_code
+        )
         if len(pixels) < 2:
             raise InputError(f"{self.folder} has {len(pixels)} synthetic images: calibration needs some")
         calibration, held_out = pixels.tensor_split(2)
@@ -90,7 +93,7 @@ class Quantised:
 
 
 def compared_cost(
-    folder: Path, student: Network, int8: Path, read: Callable[[Path], Answers], unsafe: bool
+    folder: Path, student: Network, int8: Path, read: Callable[[Path], Answers], unsafe: bool, trust: bool
 ) -> dict[str, Any]:
     """Size and latency (one image, one thread) of teacher, student and the student in 8 bits on this machine."""
     image = noise_images(student, 1).clamp(0, 1)
@@ -99,7 +102,7 @@ def compared_cost(
         torch.set_num_threads(1)
         networks: dict[str, Network] = {"student": student}
         try:
-            networks["teacher"] = _teacher(folder, unsafe)
+            networks["teacher"] = _teacher(folder, unsafe, trust)
         except InputError as error:
             found["teacher_left_out"] = str(error)
         for name, network in networks.items():
@@ -123,10 +126,11 @@ def _ask(answers: Answers, pixels: Tensor) -> Tensor:
     return torch.cat([answers(to_float(batch)) for batch in pixels.split(_BATCH)])
 
 
-def _teacher(folder: Path, unsafe: bool) -> Network:
+def _teacher(folder: Path, unsafe: bool, trust: bool) -> Network:
     settings = read_run(folder / "config.yaml")
     assert isinstance(settings, DistillSettings)
-    if not unsafe:
-        for name in (settings.teacher, base_of({"name": settings.teacher, "kwargs": settings.teacher_args or {}})):
-            refuse_own_code(name, folder / "config.yaml")
-    return resolve_teacher(replace(settings, unsafe_load=unsafe)).eval()
+    if not (unsafe or trust):
+        args = settings.teacher_args or {}
+        for name, kwargs in ((settings.teacher, args), base_of({"name": settings.teacher, "kwargs": args})):
+            refuse_own_code(name, folder / "config.yaml", kwargs)
+    return resolve_teacher(replace(settings, unsafe_load=unsafe, trust_code=trust)).eval()

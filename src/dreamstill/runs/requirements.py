@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from dreamstill import methods
 from dreamstill.errors import InputError
 from dreamstill.networks.gan import doublings
-from dreamstill.networks.generators import SMALLEST, nearest_sides
+from dreamstill.networks.generators import SMALLEST, Generator, LargeGenerator, nearest_sides
 from dreamstill.networks.network import Network, noise_images, plain_copy
 from dreamstill.networks.probes import bn_layers, last_linear, running_bn
 from dreamstill.tasks import task_of
@@ -119,5 +120,45 @@ def fitting(offered: frozenset[str], network: Network, broken: bool) -> list[dic
         # What a network offers whose forward pass fails says nothing of the methods.
         lacking = [] if broken else _lacking(methods.get(name), offered, network, task)
         why = "usable logits (see problems)" if broken else "; ".join(lacking)
-        found.append({"name": name, "fits": not why, "why": f"needs {why}" if why else ""})
+        note = "" if why else generator_note(methods.get(name), network)
+        found.append({"name": name, "fits": not why, "why": f"needs {why}" if why else "", "note": note})
     return found
+
+
+# ---------------------------------------------------------------- generators of large images
+
+_HEAVY = 30_000_000  # parameters of a generator that are worth a word
+_SMALLER = {"size": "large", "width": 16}
+
+
+def generator_note(method: Any, network: Network) -> str:
+    """A sentence where a method's generator is very large for this teacher's images; else nothing."""
+    count = _generator_size(method, network)
+    if count < _HEAVY or not (smaller := smaller_generator(method, network)):
+        return ""
+    height, width = network.image_size
+    return f"its generator has {count / 1e6:.0f} M parameters for images of {height}x{width}: {smaller}"
+
+
+def smaller_generator(method: Any, network: Network) -> str:
+    """The settings of a much smaller generator, as half a sentence; nothing where the method's is small already."""
+    known = {f.name for f in fields(method)}
+    changes = {k: v for k, v in _SMALLER.items() if k in known and getattr(method, k) != v}
+    if changes.get("size") and any(side % 16 for side in network.image_size):
+        del changes["size"]
+    count, smaller = _generator_size(method, network), _generator_size(method, network, **changes)
+    if not changes or smaller > count / 2:
+        return ""
+    options = " ".join(f"--method.{k} {v}" for k, v in changes.items())
+    return f"{options} makes one of {smaller / 1e6:.2g} M"
+
+
+def _generator_size(method: Any, network: Network, **changes: Any) -> int:
+    """Parameters of the generator that a method with these settings makes; 0 of a method that makes none."""
+    known = {f.name for f in fields(method)}
+    if not {"nz", "width"} <= known or any(side % SMALLEST for side in network.image_size):
+        return 0
+    kind = LargeGenerator if changes.get("size", getattr(method, "size", "small")) == "large" else Generator
+    with torch.device("meta"):  # shapes alone
+        made = kind(network, method.nz, changes.get("width", method.width))
+    return sum(p.numel() for p in made.parameters())

@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from dreamstill.data.image_set import ImageSet
 from dreamstill.engine import Given, Hardware, choose
 from dreamstill.engine.hardware import conv_speed, fastest_threads
+from dreamstill.messages import say
 from dreamstill.methods import Method
-from dreamstill.runs import auto, budget
+from dreamstill.runs import auto, budget, memory
 from dreamstill.runs.certificate import LEAST, SHARE
+from dreamstill.runs.folder import folder_for
 from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
 from dreamstill.runs.preset import with_preset
 from dreamstill.runs.run import CURVE_IMAGES
-from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_method, method_spec
+from dreamstill.runs.settings import DEFAULT_STEPS, FINISHING_SECONDS, DistillSettings, build_method, method_spec
+from dreamstill.runs.student_auto import with_found_student
 
 # Student steps. On Fashion-MNIST fast came to 63 % with 600 and to 81 % with 2,000 (benchmarks/records/auto-trials).
 FEW, USEFUL = 600, 2_000
+_LARGE = 96  # pixels a side, from which memory is estimated before a run
 _REACHED = 0.5  # of a convolution's speed: what whole runs reach, about
 
 
@@ -35,6 +40,7 @@ class Resolved:
     steps: int
     ends: float | None = None  # on time.monotonic's clock, when training shall end; None without a budget of minutes
     estimate: str = ""  # of a dry run
+    out: Path | None = None  # of the run, as it was said
 
 
 def resolve_run(settings: DistillSettings, began: float) -> Resolved:
@@ -42,22 +48,39 @@ def resolve_run(settings: DistillSettings, began: float) -> Resolved:
     named = with_preset(settings.method, settings.preset)
     if not auto.is_auto(settings):
         method = build_method(named)
-        inputs = distillation_inputs(settings, method)
+        out = _announced(settings, method_spec(method)["name"])
+        teacher = resolve_teacher(settings)
+        settings = with_found_student(settings, teacher)
+        inputs = distillation_inputs(settings, method, teacher)
         settings, hardware = _hardware(settings, method, inputs.given)
-        return _measured(settings, method, inputs, hardware, began)
+        return replace(_measured(settings, method, inputs, hardware, began), out=out)
     auto.check_own(settings)
+    if settings.out is not None:
+        _announced(settings, "")
     teacher = resolve_teacher(settings)
+    settings = with_found_student(settings, teacher)
     spec, why = auto.choose_method(teacher, settings)
     if settings.minutes is None and settings.steps is None:
         settings = replace(settings, minutes=auto.MINUTES)
+    out = _announced(settings, spec["name"]) if settings.out is None else None
     ours = spec["name"] == "fast" and settings.minutes is not None and "student_steps" not in spec
     method = build_method({**spec, "student_steps": auto.TRIAL_STEPS} if ours else spec)
     inputs = distillation_inputs(settings, method, teacher)
     settings, hardware = _hardware(settings, method, inputs.given)
     found = _measured(settings, method, inputs, hardware, began, in_ratio=ours)
     if not settings.quiet:
-        print(f"auto: {auto.one_line(method_spec(found.method), found.steps, found.hardware)} ({why})", flush=True)
-    return found
+        say(f"auto: {auto.one_line(method_spec(found.method), found.steps, found.hardware)} ({why})")
+    return replace(found, out=out)
+
+
+def _announced(settings: DistillSettings, method: str) -> Path | None:
+    """Where the run is written, said before anything that takes long; None where nothing is."""
+    if settings.dry_run:
+        return None
+    out = folder_for(settings.out, method)
+    if not settings.quiet:
+        say(f"the run is written to {out}")
+    return out
 
 
 def _reached() -> float:
@@ -85,8 +108,14 @@ def _measured(
 ) -> Resolved:
     """The steps that a budget of minutes allows, by a trial; as they were given without one."""
     minutes = settings.minutes
+    needed = _memory(settings, method, inputs.given, hardware)
+    if settings.dry_run and needed is not None and not needed.fits:
+        estimate = f"memory       {memory.describe(needed, method, inputs.given)}\nnothing was measured"
+        return Resolved(settings, method, inputs, hardware, settings.steps or DEFAULT_STEPS, None, estimate)
     if minutes is None and not settings.dry_run:
         return Resolved(settings, method, inputs, hardware, settings.steps or DEFAULT_STEPS)
+    if not settings.quiet:
+        say("measuring how long an iteration takes, for some seconds")
     trial = budget.measure(
         lambda: build_method(method), inputs.given, hardware, settings.seed,
         watch=lambda placed: _evaluation_seconds(inputs.test, settings.evaluations, placed),
@@ -98,7 +127,7 @@ def _measured(
             spec, trial = auto.in_ratio(method_spec(method), trial, minutes)
             method = build_method(spec)
         # What comes after training: samples, export, report, and the certificate.
-        finishing = budget.FINISHING_SECONDS + max(SHARE * minutes * 60, LEAST / reached)
+        finishing = FINISHING_SECONDS + max(SHARE * minutes * 60, LEAST / reached)
         steps = budget.steps_for(minutes * 60 - trial.watching - finishing - spent, trial, method)
         ends = began + minutes * 60 - finishing - trial.scoring
         _say_if_few(steps, minutes, trial, method)
@@ -106,15 +135,24 @@ def _measured(
     return Resolved(settings, method, inputs, hardware, steps, ends, estimate)
 
 
+def _memory(settings: DistillSettings, method: Method, given: Given, hardware: Hardware) -> memory.Estimate | None:
+    """What an iteration needs, for a dry run and for large images; said where that is not there."""
+    if not settings.dry_run and max(given.teacher.image_size) < _LARGE:
+        return None
+    found = memory.estimate(method, given, hardware)
+    if found is not None and not found.fits and not settings.dry_run:
+        say(f"warning: memory: {memory.describe(found, method, given)}", warning=True)
+    return found
+
+
 def _say_if_few(steps: int, minutes: float, trial: budget.Trial, method: Method) -> None:
     """Say before the run, and not after it, that a budget is too small to be useful, and which one would do."""
     if steps >= FEW:
         return
-    would_do = math.ceil((trial.total(method, USEFUL) + trial.watching + budget.FINISHING_SECONDS) / 60 * 1.1)
-    print(
+    would_do = math.ceil((trial.total(method, USEFUL) + trial.watching + FINISHING_SECONDS) / 60 * 1.1)
+    say(
         f"{minutes:g} minutes are about {steps} student steps here, too few for a student that copies its teacher: "
-        f"--minutes {would_do} would give {USEFUL:,}",
-        flush=True,
+        f"--minutes {would_do} would give {USEFUL:,}"
     )
 
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from dreamstill.engine import launch
 from dreamstill.errors import InputError
-from dreamstill.networks.load import refuse_own_code
 from dreamstill.networks.network import sides
 from dreamstill.networks.reused_classifier import base_of
+from dreamstill.networks.trust import refuse_own_code
 from dreamstill.runs.config_file import WATCHING, read_run, settings_sum
 from dreamstill.runs.manifest import read_manifest
 from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings, build_method, method_spec
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dreamstill.runs.plan import Plan
 
 # These say how a run is watched or where it goes, not what it computes: they may differ when it is resumed.
-FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load"} | WATCHING
+FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load", "trust_code"} | WATCHING
 
 Settings = TypeVar("Settings", bound=RunSettings)
 
@@ -135,6 +135,7 @@ def _matches(key: str, now: Any, saved: Any) -> bool:
     if key in ("image_size", "set_size") and saved is not None:
         return sides(key, now) == sides(key, saved)
     if key in ("mean", "std") and saved is not None:  # written down as float32 has them
+        now = [now] * len(saved) if isinstance(now, int | float) else now
         return len(now) == len(saved) and all(isclose(a, b, rel_tol=1e-6) for a, b in zip(now, saved, strict=True))
     if isinstance(now, str) and isinstance(saved, str) and now != "auto":
         return now == saved or Path(now).resolve() == Path(saved)
@@ -146,13 +147,14 @@ def _refuse_own_code(saved: RunSettings, now: RunSettings, path: Path) -> None:
     if isinstance(saved, TrainSettings) or isinstance(now, TrainSettings):
         _refuse_own_network("network", saved, now, path)
         return
-    if now.unsafe_load:
+    if now.unsafe_load or now.trust_code:
         return
     for role in ("teacher", "student"):
         _refuse_own_network(role, saved, now, path)
-    name = method_spec(saved.method)["name"]
+    spec = method_spec(saved.method)
+    name = spec.pop("name")
     if name != method_spec(now.method)["name"]:
-        refuse_own_code(name, path)
+        refuse_own_code(name, path, spec)
 
 
 def _refuse_own_network(role: str, saved: RunSettings, now: RunSettings, path: Path) -> None:
@@ -160,9 +162,10 @@ def _refuse_own_network(role: str, saved: RunSettings, now: RunSettings, path: P
     if isinstance(getattr(now, role), nn.Module):
         return
     if getattr(now, role) != name:
-        refuse_own_code(name, path)
+        refuse_own_code(name, path, args)
     if getattr(now, f"{role}_args") != args:
-        refuse_own_code(base_of({"name": name, "kwargs": args or {}}), path)
+        base, base_args = base_of({"name": name, "kwargs": args or {}})
+        refuse_own_code(base, path, base_args)
 
 
 def same_inputs(plan: Plan) -> None:

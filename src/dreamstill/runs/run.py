@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +14,13 @@ from dreamstill.data.storage import nearest
 from dreamstill.engine import Engine
 from dreamstill.engine.ema import Ema
 from dreamstill.files import write_json
+from dreamstill.messages import say
 from dreamstill.methods import Method, check_contract
 from dreamstill.networks.network import Network
+from dreamstill.networks.trust import is_code, signed
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.config_file import settings_sum, write_config
+from dreamstill.runs.duration import duration
 from dreamstill.runs.folder import RunFolder
 from dreamstill.runs.loop import Cadence, Outcome, run
 from dreamstill.runs.machine import machine, reset_peak_memory
@@ -57,6 +61,10 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
         ready = time.monotonic()
         outcome = _train(plan, engine)
         trained = time.monotonic()
+        if engine.rank == 0 and not plan.settings.quiet:
+            parts = ["samples", "certificate"] if plan.compare else ["scores"]
+            parts += ["student.onnx"] if isinstance(plan.settings, DistillSettings) and plan.settings.onnx else []
+            say(f"trained in {duration(trained - ready)}; now come {', '.join(parts)} and report")
         images = _images(plan, engine, outcome) if plan.compare else None
         finished = Finished(plan, engine, outcome, images, ready - plan.began, trained)
         if engine.rank == 0:
@@ -85,7 +93,7 @@ def _begin(plan: Plan) -> None:
     if inputs.collected is not None:
         about["collected_sha256"] = inputs.collected.sha256
         for note in inputs.collected.notes:
-            print(note, flush=True)
+            say(note)
         write_json(plan.out / "collected.json", inputs.collected.account(plan.method.ranking))
     if inputs.student_weights.sha256 is not None:
         about |= {"student_file": inputs.student_weights.file, "student_sha256": inputs.student_weights.sha256}
@@ -93,9 +101,25 @@ def _begin(plan: Plan) -> None:
         about["transfer_sha256"] = inputs.stored.sha256
     if inputs.given.real_pixels is not None:
         about["real_sha256"] = inputs.real_sha256
+    if (own := signed(*_trusted(plan))) is not None:
+        about["own"] = own
     about["settings_sha256"] = settings_sum(plan.settings)
     write_json(plan.out / "manifest.json", about)
     write_config(plan.out / "config.yaml", plan.settings)
+
+
+def _trusted(plan: Plan) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """The code that the user named for this run, and the pickled teacher that they gave it."""
+    settings, given = plan.settings, plan.inputs.given
+    named = [(n.name, n.kwargs) for n in (given.teacher, given.student)]
+    if isinstance(settings, DistillSettings):
+        named.append((settings.teacher, settings.teacher_args or {}))
+    if plan.method_spec is not None:
+        spec = dict(plan.method_spec)
+        named.append((spec.pop("name"), spec))
+    unsafe = isinstance(settings, DistillSettings) and settings.unsafe_load
+    files = [plan.inputs.teacher_weights.sha256] if unsafe else []
+    return [(name, kwargs) for name, kwargs in named if is_code(name)], [sha for sha in files if sha]
 
 
 def _train(plan: Plan, engine: Engine) -> Outcome:

@@ -6,20 +6,31 @@ there. A setting that ``config.yaml`` does not keep is in ``unsaved``.
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from dreamstill.errors import InputError
-from dreamstill.ranges import Below1, Count, Positive, Range, Share, Weight, Whole, as_words, check_ranges, types_of
+from dreamstill.errors import InputError, did_you_mean, one_sentence
+from dreamstill.ranges import (
+    Below1,
+    Count,
+    Positive,
+    Range,
+    Share,
+    Weight,
+    Whole,
+    as_words,
+    check_ranges,
+    check_types,
+    types_of,
+)
 
 Precision = Literal["auto", "32", "bf16", "64"]
 Compile = Literal["auto", "on", "off"]
 ClassWeights = Literal["none", "median", "root"]
 ExportFormat = Literal["onnx", "onnx-int8", "pt2", "pt2-int8", "openvino"]
 
+FINISHING_SECONDS = 12.0  # samples, export and report, measured on two cores
 DEFAULT_STEPS = 5_000  # of a distillation by a named method that is given neither steps nor minutes
 
 
@@ -29,7 +40,10 @@ class DistillSettings:
 
     command: ClassVar[str] = "distill"
     # Where and how it runs; and trust in a file is not handed on to whoever repeats the run.
-    unsaved: ClassVar[tuple[str, ...]] = ("minutes", "preset", "out", "resume", "dry_run", "unsafe_load", "quiet")
+    unsaved: ClassVar[tuple[str, ...]] = (
+        "minutes", "preset", "out", "resume", "dry_run", "unsafe_load", "quiet", "trust_code", "target_params",
+        "target_flops", "target_latency",
+    )  # fmt: skip
 
     teacher: Any = None
     student: Any = None
@@ -42,8 +56,8 @@ class DistillSettings:
     num_classes: int | None = None
     image_size: int | list[int] | None = None
     channels: int | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: list[float] | float | None = None
+    std: list[float] | float | None = None
     steps: Count | None = None
     minutes: Positive | None = None
     seed: Whole = 0
@@ -69,17 +83,27 @@ class DistillSettings:
     quiet: bool = False
     checkpoint_key: str | None = None
     checkpoint_prefix: str | None = None
+    trust_code: bool = False
+    target_params: float | str | None = None
+    target_flops: float | str | None = None
+    target_latency: float | str | None = None
 
     def check(self) -> None:
-        """Make sure that every number is in its range, and that there is one budget.
+        """Make sure that every setting is of its type and in its range, and that there is one budget, and time for it.
 
         Raises:
-            InputError: one is not, or there are two.
+            InputError: one is not, or there are two, or it is spent before the training.
         """
+        check_types(self)
         check_seed(self.seed)
         check_ranges(self)
         if self.steps is not None and self.minutes is not None:
             raise InputError("both --steps and --minutes were given: choose one budget")
+        if self.minutes is not None and self.minutes * 60 <= FINISHING_SECONDS:
+            raise InputError(
+                f"--minutes {self.minutes:g} is {self.minutes * 60:.2g} s, and what comes after training takes about "
+                f"{FINISHING_SECONDS:g} s: give at least 1, or --steps"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +154,7 @@ class TrainSettings:
             raise InputError("no network: name one, as dreamstill train wrn_16_2, or package.module:factory")
         if self.data is None:
             raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
+        check_types(self)
         check_seed(self.seed)
         check_ranges(self)
         if self.channels not in (None, 1, 3):
@@ -153,11 +178,13 @@ class EvaluateSettings:
     data_root: str | None = None
     split: str = "test"
     set_size: int | list[int] | None = None
-    teacher: str | None = None
+    teacher: Any = None
     teacher_checkpoint: str | None = None
     limit: int | None = None
     unsafe_load: bool = False
     student: Any = None
+    images: str | None = None
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +197,7 @@ class ExportSettings:
     images: Count = 256
     student: Any = None
     unsafe_load: bool = False
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +210,8 @@ class DoctorSettings:
     num_classes: int | None = None
     image_size: int | list[int] | None = None
     channels: int | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: list[float] | float | None = None
+    std: list[float] | float | None = None
     unsafe_load: bool = False
     json: bool = False
     checkpoint_key: str | None = None
@@ -238,7 +266,10 @@ def build_method(method: Any) -> Any:
     known = [f.name for f in fields(cls)]
     unknown = sorted(set(spec) - set(known))
     if unknown:
-        raise InputError(f"the method {cls.__name__} has no {', '.join(unknown)}: it has {', '.join(known)}")
+        hint = did_you_mean(unknown[0], known) or f"it has {', '.join(known)};"
+        raise InputError(
+            f"the method {cls.__name__} has no {', '.join(unknown)}: {hint} dreamstill methods NAME explains them"
+        )
     parser = ArgumentParser(exit_on_error=False)
     # Not add_class_arguments: it reads the types of the class and its bases with the names of one module, and takes
     # anything where it finds that a name is missing.
@@ -261,32 +292,3 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed}: give a whole number from 0 to 2^63 - 1")
-
-
-def one_sentence(message: str, prefix: str = "") -> str:
-    """A parser's error, several lines with types and traces, as one sentence that names option, type and value.
-
-    Args:
-        message: the parser's.
-        prefix: of the option on the command line, as ``method.``.
-    """
-    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    key = re.search(r'Parser key "([^"]+)"', message)
-    kinds = [_kind(e) for e in re.findall(r"Expected (?:an? )?(<class '\w+'>|typing\.Literal\[.*?\])", message)]
-    given = re.search(r"(?:Given|Got) value: (.*)", message)
-    if key and (wanted := list(dict.fromkeys(kind for kind in kinds if kind))):
-        got = f", got {given[1]!r}" if given else ""
-        return f"--{prefix}{key[1]} expects {' or '.join(wanted)}{got}"
-    if key and len(lines) > 1:
-        return f"--{prefix}{key[1]}: {' '.join(lines[1:])}"
-    return " ".join(lines)
-
-
-def _kind(text: str) -> str:
-    """A type in words; nothing for None, which is what is there when nothing is given."""
-    if text.startswith("typing.Literal"):
-        choices = [str(c) for c in ast.literal_eval(text.removeprefix("typing.Literal"))]
-        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": ""}
-    names |= {"list": "a list, as [0.5,0.5,0.5]", "dict": "a mapping, as {width: 0.5}", "str": "a text"}
-    return names.get(text.split("'")[1], text)

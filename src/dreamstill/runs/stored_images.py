@@ -16,14 +16,17 @@ from dreamstill.runs.restored import restored
 _MOST_READ = 10_000
 
 
-def run_images(folder: Path, n: int, seed: int = 0, unsafe_load: bool = False) -> tuple[Tensor, str]:
+def run_images(
+    folder: Path, n: int, seed: int = 0, unsafe_load: bool = False, trust_code: bool = False
+) -> tuple[Tensor, str]:
     """``n`` synthetic images (uint8 ``n c h w``), or as many as were stored, and where they are from.
 
     Args:
         folder: of the run.
         n: how many are wanted.
         seed: of which are taken, or of their noise.
-        unsafe_load: import the code that the run names, if they must be made.
+        unsafe_load: load pickles too, if they must be made.
+        trust_code: import the code that the run names, if they must be made.
 
     Raises:
         InputError: what is stored cannot be read, or the run cannot be taken up again.
@@ -33,7 +36,7 @@ def run_images(folder: Path, n: int, seed: int = 0, unsafe_load: bool = False) -
             pixels = _read(path)
             chosen = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:n]
             return pixels[chosen], name
-    engine, method, *_ = restored(folder, seed, unsafe_load)
+    engine, method, *_ = restored(folder, seed, unsafe_load, trust_code)
     return to_uint8(method.synthesise(engine, n))[:n].cpu(), "made by the run's method"
 
 

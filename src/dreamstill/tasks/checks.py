@@ -11,6 +11,7 @@ import torch
 from dreamstill.data.image_set import VOID, WHOLE, ImageSet
 from dreamstill.data.load import load_images
 from dreamstill.errors import InputError, first_line
+from dreamstill.messages import say
 from dreamstill.networks.network import Network, plain_copy, sides
 from dreamstill.networks.probes import single_valued_bn
 from dreamstill.tasks import metrics, task_of
@@ -70,10 +71,9 @@ def load_scored(
 def warn_of_overlap(trained: str, scored: str, test: ImageSet | None) -> None:
     """Say so where a set is scored on the very images that are trained on, because its source has no splits."""
     if test is not None and test.split == WHOLE and Path(trained).resolve() == Path(scored).resolve():
-        print(
+        say(
             f"{scored} has no splits: what is trained on it is scored on the same images, and the scores say nothing "
-            "of others; for a test set put its images into folders train and test",
-            flush=True,
+            "of others; for a test set put its images into folders train and test"
         )
 
 
@@ -139,13 +139,12 @@ def in_order(images: ImageSet, network: Network) -> ImageSet:
         return images
     if not set(theirs) <= set(ours):
         own, other = next((a, b) for a, b in zip((*ours, "none"), (*theirs, "none"), strict=False) if a != b)
-        print(
+        say(
             f"{images.name} and {network.name} name their classes differently, {other} and {own} first: the labels are "
-            "taken as the numbers of the network's outputs",
-            flush=True,
+            "taken as the numbers of the network's outputs"
         )
         return images
-    print(f"the classes of {images.name} are put into the order of {network.name}, by their names", flush=True)
+    say(f"the classes of {images.name} are put into the order of {network.name}, by their names")
     place = torch.tensor([ours.index(name) for name in theirs])
     return replace(images, labels=place[images.labels], classes=ours)
 

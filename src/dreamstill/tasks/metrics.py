@@ -75,6 +75,43 @@ def within_class_spread(features: Tensor, classes: Tensor) -> float | None:
     return float(torch.stack(found).mean()) if found else None
 
 
+def against(logits: Tensor, other: Tensor) -> dict[str, Any]:
+    """How far a network (logits ``n k``) gives another one's answers on images without labels.
+
+    Returns:
+        What :func:`agreement_by_class` returns; ``ece``: the calibration error of the first one's confidence where the
+        second one's class counts as right; ``kl``: the mean divergence of its probabilities from the second one's.
+    """
+    if logits.shape != other.shape:
+        raise InputError(f"teacher and student have {other.shape[1]} and {logits.shape[1]} classes: expected the same")
+    told = other.argmax(1)
+    divergence = F.kl_div(logits.log_softmax(1), other.log_softmax(1), log_target=True, reduction="batchmean")
+    return {
+        **agreement_by_class(logits.argmax(1), told, logits.shape[1]),
+        "ece": calibration_error(logits, told),
+        "kl": float(divergence),
+    }
+
+
+def agreement_by_class(mine: Tensor, theirs: Tensor, k: int) -> dict[str, Any]:
+    """Share on which two networks predict the same of ``k`` classes (int64 ``n`` each), overall and by class.
+
+    Returns:
+        ``agreement``; ``interval``: Wilson's for 95 %; ``per_class``: a row for each class of the second network, with
+        ``agreement`` None where it saw nothing of it.
+    """
+    n, same = len(mine), mine == theirs
+    counts, agreed = torch.bincount(theirs, minlength=k), torch.bincount(theirs[same], minlength=k)
+    rows = [
+        {"class": i, "count": c, "share": c / n, "agreement": a / c if c else None}
+        for i, (c, a) in enumerate(zip(counts.tolist(), agreed.tolist(), strict=True))
+    ]
+    share, z = float(same.double().mean()), 1.96
+    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    interval = [(middle + sign * spread) / (1 + z * z / n) for sign in (-1, 1)]
+    return {"agreement": share, "interval": interval, "per_class": rows}
+
+
 def class_shares(predicted: Tensor, k: int) -> Tensor:
     """Share of each of ``k`` classes among predictions (int64 ``n``): float64 ``k``, which sum to 1."""
     return torch.bincount(predicted, minlength=k).double() / max(len(predicted), 1)

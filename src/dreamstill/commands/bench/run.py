@@ -16,6 +16,7 @@ from dreamstill.commands.bench.summaries import write_tables
 from dreamstill.commands.distill import run_distillation
 from dreamstill.errors import InputError
 from dreamstill.files import write_json
+from dreamstill.messages import say
 from dreamstill.runs.config_file import read_run
 from dreamstill.runs.metrics_log import read_metrics
 from dreamstill.runs.resume import differing
@@ -61,7 +62,7 @@ def run_bench(
             _run(plan, row, seed, data_root, quiet)
     text = write_tables(plans)
     if not quiet:
-        print(text)
+        say(text)
     return text
 
 
@@ -91,7 +92,7 @@ def _run_in_parallel(todo: Sequence[tuple[Table, Row, int]], data_root: str | No
         done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.PIPE, text=True)
         name = f"{plan.key} {row.name}".strip() + f", seed {seed}"
         if not quiet:
-            print(f"{name}: {'failed' if done.returncode else 'done'}", flush=True)
+            say(f"{name}: {'failed' if done.returncode else 'done'}")
         return f"{name}: {done.stderr.strip()[-300:]}" if done.returncode else None
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -109,7 +110,7 @@ def _run(plan: Table, row: Row, seed: int, data_root: str | None, quiet: bool) -
     record = plan.record(row, seed)
     out = plan.root / "runs" / "bench" / plan.path.stem / record.stem
     if not quiet:
-        print(f"\n{row.name}, seed {seed}", flush=True)
+        say(f"\n{row.name}, seed {seed}")
     resume = (out / "config.yaml").exists()
     settings = DistillSettings(**written, data_root=data_root, out=str(out), resume=resume, quiet=quiet)
     if not (out / "report.html").exists():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 
+from dreamstill import messages
 from dreamstill.commands.profiling.faster import TOLERANCE, sentence
 from dreamstill.report.numbers import listing, percent
 from dreamstill.runs.duration import duration
@@ -15,21 +16,13 @@ from dreamstill.runs.duration import duration
 
 def show(found: dict[str, Any], out: Path) -> None:
     """A table of parts for each phase, its time and its floor, and with several phases those of the whole run."""
-    console = Console()
-    for note in found["notes"]:
-        console.print(note)
+    said: list[RenderableType] = list(found["notes"])
     several = len(found["phases"]) > 1
     for phase in found["phases"]:
         title = f"{found['recipe']}, phase {phase['name']}" if several else found["recipe"]
-        console.print(_parts(title, [p for p in found["parts"] if p["phase"] == phase["name"]]))
-        for line in _times(phase):
-            console.print(line)
-    if several:
-        for line in _run(found):
-            console.print(line)
-    for line in _growth(found, several):
-        console.print(line)
-    console.print(f"{out / 'profile.html'}")
+        said += [_parts(title, [p for p in found["parts"] if p["phase"] == phase["name"]]), *_times(phase)]
+    said += _run(found) if several else []
+    messages.show(*said, *_growth(found, several), f"{out / 'profile.html'}")
 
 
 def _parts(title: str, parts: list[dict[str, Any]]) -> Table:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from dreamstill.data.collected import Ranking
 from dreamstill.data.storage import rows
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
+from dreamstill.messages import say
 from dreamstill.networks.pixels import to_float
 
 
@@ -76,8 +75,8 @@ def _check_collected(given: int, labels: Tensor, k: int, batch: int) -> None:
             f"{batch}: collect more, raise keep, or lower min_confidence or the batches"
         )
     if absent := k - len(labels.unique()):
-        warnings.warn(
-            f"the teacher takes none of the {n} collected images for {absent} of its {k} classes: the GAN learns "
-            "nothing of what these look like",
-            stacklevel=4,
+        say(
+            f"warning: the teacher takes none of the {n} collected images for {absent} of its {k} classes: the GAN "
+            "learns nothing of what these look like",
+            warning=True,
         )

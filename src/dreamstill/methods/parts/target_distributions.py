@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 from dreamstill.engine import Engine
 from dreamstill.errors import InputError
 from dreamstill.losses.soft_targets import entropy
+from dreamstill.messages import say
 from dreamstill.methods.parts.soft_targets import (
     classifier,
     concentrations,
@@ -180,14 +180,14 @@ def warn_of_poor_targets(engine: Engine, targets: Targets, batch: int, sigma: fl
     drawn = torch.cat([targets.draw(engine, batch, first) for first in range(0, n, batch)])
     share, most, nats = shares(drawn), math.log(k), float(entropy(drawn))
     if nats > 0.98 * most:
-        warnings.warn(
-            f"the soft targets' mean entropy is {nats:.3f} of at most {most:.3f} nats, so they hardly differ: "
+        say(
+            f"warning: the soft targets' mean entropy is {nats:.3f} of at most {most:.3f} nats, so they hardly differ: "
             f"raise sigma ({sigma}) or lower tau ({tau})",
-            stacklevel=2,
+            warning=True,
         )
     if float(share.min()) < 0.3 / k or float(share.max()) > 2.5 / k:
-        warnings.warn(
-            f"the soft targets' classes are drawn unevenly, from {float(share.min()):.1%} to "
+        say(
+            f"warning: the soft targets' classes are drawn unevenly, from {float(share.min()):.1%} to "
             f"{float(share.max()):.1%} where {1 / k:.1%} would be even: set centre on, or another entry",
-            stacklevel=2,
+            warning=True,
         )
