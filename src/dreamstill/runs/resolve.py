@@ -1,4 +1,4 @@
-"""What a distillation leaves open, decided once: method and settings, hardware, threads, steps and when to end."""
+"""Decide once what a distillation leaves open: method and settings, hardware, threads, steps and when to end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dreamstill.runs.inputs import Inputs, distillation_inputs, resolve_teacher
 from dreamstill.runs.run import CURVE_IMAGES
 from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_method, method_spec
 
-# Student steps. On Fashion-MNIST fast came to 63 % with 600 and to 81 % with 2,000 (benchmarks/records/auto-trials).
+# Student steps. On Fashion-MNIST fast reached 63 % with 600 and 81 % with 2,000 (benchmarks/records/auto-trials).
 FEW, USEFUL = 600, 2_000
-_REACHED = 0.5  # of a convolution's speed: what whole runs reach, about
+_REACHED = 0.5  # of a convolution's speed is about what whole runs reach
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Resolved:
     inputs: Inputs
     hardware: Hardware
     steps: int
-    ends: float | None = None  # on time.monotonic's clock, when training shall end; None without a budget of minutes
+    ends: float | None = None  # when training should end, by time.monotonic; None without a budget of minutes
     estimate: str = ""  # of a dry run
 
 
 def resolve_run(settings: DistillSettings, began: float) -> Resolved:
-    """Decide all that is open; ``began``: when the command did."""
+    """Decide everything that is open. ``began``: when the command began."""
     if not auto.is_auto(settings):
         method = build_method(settings.method)
         inputs = distillation_inputs(settings, method)
@@ -59,12 +59,12 @@ def resolve_run(settings: DistillSettings, began: float) -> Resolved:
 
 
 def _reached() -> float:
-    """FLOP/s that a run reaches on this CPU, about."""
+    """About the FLOP/s that a run reaches on this CPU."""
     return _REACHED * conv_speed(torch.float32)
 
 
 def _hardware(settings: DistillSettings, method: Method, given: Given) -> tuple[DistillSettings, Hardware]:
-    """Device, precision and compilation; and the threads, which are tried where time is what counts."""
+    """Device, precision and compilation, and the threads, which are tried if the budget is a time."""
     steps, minutes = settings.steps, settings.minutes
     if settings.threads is None and minutes is not None and settings.device in ("auto", "cpu"):
         settings = replace(settings, threads=fastest_threads())
@@ -81,7 +81,7 @@ def _hardware(settings: DistillSettings, method: Method, given: Given) -> tuple[
 def _measured(
     settings: DistillSettings, method: Method, inputs: Inputs, hardware: Hardware, began: float, in_ratio: bool = False
 ) -> Resolved:
-    """The steps that a budget of minutes allows, by a trial; as they were given without one."""
+    """The steps that a budget of minutes allows, found by a trial. Without such a budget, the steps that were given."""
     minutes = settings.minutes
     if minutes is None and not settings.dry_run:
         return Resolved(settings, method, inputs, hardware, settings.steps or DEFAULT_STEPS)
@@ -105,7 +105,7 @@ def _measured(
 
 
 def _say_if_few(steps: int, minutes: float, trial: budget.Trial, method: Method) -> None:
-    """Say before the run, and not after it, that a budget is too small to be useful, and which one would do."""
+    """Say before the run that a budget is too small to be useful, and which one would be enough."""
     if steps >= FEW:
         return
     would_do = math.ceil((trial.total(method, USEFUL) + trial.watching + budget.FINISHING_SECONDS) / 60 * 1.1)
@@ -117,7 +117,7 @@ def _say_if_few(steps: int, minutes: float, trial: budget.Trial, method: Method)
 
 
 def _evaluation_seconds(test: ImageSet | None, evaluations: int, given: Given) -> tuple[float, float]:
-    """Seconds of all scorings of a run, and of the last one, which is of all images and of both networks."""
+    """Seconds of all evaluations of a run, and of the last one, which covers all images and both networks."""
     if test is None:
         return 0.0, 0.0
     some = test.pixels[: min(256, given.task.looked_at)]
