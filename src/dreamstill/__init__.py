@@ -1,7 +1,7 @@
 """dreamstill: data-free knowledge distillation. A trained network in, a small student out, no data.
 
-``dreamstill.methods()`` lists the methods. The package of methods has the same name, so the package itself answers the
-call. ``dreamstill.methods.get("ddad")`` and ``dreamstill.methods()`` both work, whatever was imported before.
+``dreamstill.methods()`` lists the methods. The package of methods has the same name, so it is the package that answers
+the call: ``dreamstill.methods.get("ddad")`` and ``dreamstill.methods()`` both hold, whatever was imported before.
 """
 
 from types import ModuleType
@@ -51,7 +51,7 @@ def load_teacher(path: str, module: "nn.Module | None" = None) -> "Network":
 
     Args:
         path: the folder or file.
-        module: the network for the weights, if it was given in Python and has no name to build it from.
+        module: the network to put the weights into, when it was given in Python and has no name to build it from.
     """
     from dreamstill.networks.load import load_network
 

@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.get("resume"):
             from dreamstill.runs.resume import refuse_others
 
-            # Parsed again without defaults: what is left was typed or is in a recipe.
+            # Parsed again without defaults: what is left was typed, or stands in a recipe.
             typed = build_parser(argv[0]).parse_args(words, defaults=False)[parsed.command]
             kind = DistillSettings if parsed.command == DistillSettings.command else TrainSettings
             refuse_others(kind(**arguments), [name for name in typed.as_dict() if name in arguments])

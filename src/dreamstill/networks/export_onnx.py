@@ -53,7 +53,7 @@ def export_onnx(network: Network, path: Path | str) -> dict[str, Any]:
         except Exception as error:
             raise InputError(
                 f"{network.name} could not be exported to ONNX ({_reason(error)}): its forward pass must be traceable "
-                "and fit into one file of 2 GB. Go on without the ONNX file with --onnx false"
+                "and fit one file of 2 GB; go on without the ONNX file (--onnx false)"
             ) from error
         difference = _difference(copied, data)
     if not difference <= _TOLERANCE:  # not ">": NaN must fail too
@@ -117,7 +117,7 @@ def _difference(network: Network, data: bytes) -> float:
     except Exception as error:
         raise InputError(
             f"the exported {network.name} does not run in onnxruntime ({_reason(error)}): its forward pass must take "
-            "any batch size. No file was written"
+            "any batch size; no file was written"
         ) from error
     return worst / max(largest, 1e-12)
 
@@ -127,7 +127,7 @@ def _larger(so_far: float, values: Tensor) -> float:
 
 
 def _reason(error: Exception) -> str:
-    """First line of the innermost error: the exporter wraps it in pages of advice."""
+    """First line of what lies at the bottom: the exporter wraps the reason in pages of advice."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return first_line(error)

@@ -68,12 +68,12 @@ def resolve(
         mean: per channel, in [0, 1] units.
         std: per channel, in [0, 1] units.
         unsafe: see :func:`dreamstill.networks.state_dicts.read_state`.
-        role: what errors call the network.
+        role: how the network is called in errors.
         key: which of several networks in the file.
         prefix: which of several networks in the state dict, by what their keys begin with.
     """
     if name is not None and ":" not in name and name not in (reused_classifier.NAME, *_WHOLE):
-        builtin.find(name)  # first: a typo must not be reported as a missing image size
+        builtin.find(name)  # before what is missing: of a slip of the pen nobody needs to know the image size
     path = None if checkpoint is None else checkpoint_file(Path(checkpoint))
     given = {"num_classes": num_classes, "image_size": image_size, "channels": channels, "mean": mean, "std": std}
     kind = None if path is None or not path.is_file() else file_kind(path)
@@ -268,7 +268,7 @@ def _construct(name: str, kwargs: dict[str, Any], facts: dict[str, Any]) -> nn.M
         base = _construct(kwargs["base"], kwargs.get("base_args", {}), facts)
         return reused_classifier.rebuilt(base, facts["num_classes"], kwargs)
     if name in _WHOLE:
-        raise InputError(f"{name} is a network stored whole in its file: give the file as the checkpoint")
+        raise InputError(f"{name} is a network that lies whole in its file: give the file as the checkpoint")
     if ":" not in name:
         h, w = facts["image_size"]
         try:

@@ -144,7 +144,7 @@ def check_output(network: Network, role: str = "teacher") -> None:
         )
     buffers = {name: b.nan_to_num() for name, b in copied.named_buffers() if b.is_floating_point()}
     for n in (2, 5):
-        then = "Make it take any batch size" if n > 2 else "Give the channels and the image size it was trained on"
+        then = "make it take any batch size" if n > 2 else "give the channels and the image size it was trained on"
         outputs = _fed(copied, noise_images(network, n).requires_grad_(), who, then)
         _check_shape(who, outputs, n, network)
         _refuse_kind(who, output_kind(outputs))
@@ -166,13 +166,13 @@ def check_output(network: Network, role: str = "teacher") -> None:
 def _check_function(copied: Network, who: str) -> None:
     """Refuse outputs that depend on anything but the image."""
     images = probing_images(copied)
-    outputs = _fed(copied, images.requires_grad_(), who, "Check the checkpoint's weights")
+    outputs = _fed(copied, images.requires_grad_(), who, "check the checkpoint's weights")
     _refuse_kind(who, output_kind(outputs))
     images, outputs = images.detach(), outputs.detach()
     if not bool(outputs.isfinite().all()):  # this may happen far from its mean and std
         return
     largest = float(outputs.abs().max())
-    difference = float((_fed(copied, images, who, "Check its code") - outputs).abs().max())
+    difference = float((_fed(copied, images, who, "check its code") - outputs).abs().max())
     if difference > 1e-5 * largest:
         on = [name for name, layer in copied.module.named_modules() if isinstance(layer, _DropoutNd) and layer.training]
         what = f"{', '.join(on[:3])} stay on" if on else "something random stays on, or is kept from call to call"
@@ -183,7 +183,7 @@ def _check_function(copied: Network, who: str) -> None:
         )
     spread = float((outputs - outputs.mean(0)).abs().max())
     for i in (1, len(images) - 1):
-        alone = _fed(copied, images[i : i + 1], who, "Batch norm needs running statistics, and code any batch size")
+        alone = _fed(copied, images[i : i + 1], who, "batch norm needs running statistics, and code any batch size")
         difference = float((alone[0] - outputs[i]).abs().max()) if alone.shape[1:] == outputs.shape[1:] else math.inf
         if difference > 1e-4 * largest + 1e-3 * spread:
             raise InputError(
@@ -208,7 +208,7 @@ def _mixing(copied: Network) -> str:
 
 
 def _fed(copied: Network, images: Tensor, who: str, then: str) -> Tensor:
-    """Run the copy on images. Its errors become a message that ends in the sentence ``then``.
+    """What the copy returns for images; its errors as a sentence that ends in ``then``.
 
     Images that require a gradient keep it if the network's code takes that, so that the outputs know how they were
     computed.
@@ -226,7 +226,7 @@ def _fed(copied: Network, images: Tensor, who: str, then: str) -> Tensor:
         raise InputError(f"{who}: {error}") from error
     except Exception as error:  # whatever the user's forward() raises
         raise InputError(
-            f"{who} failed when fed {_shape(copied, len(images))}, with {user_error(error)}. {then}"
+            f"{who} failed when fed {_shape(copied, len(images))}, with {user_error(error)}: {then}"
         ) from error
 
 

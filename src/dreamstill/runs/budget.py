@@ -23,8 +23,8 @@ from dreamstill.runs.duration import duration
 from dreamstill.runs.machine import peak_memory
 
 FINISHING_SECONDS = 12.0  # samples, export and report, measured on two cores
-LEAST_STEPS = 100  # student steps; a run with fewer is not worth planning
-_PRETEND = 10_000  # steps of the schedule that the trial pretends to be in
+LEAST_STEPS = 100  # of the student: with fewer there is no run worth planning
+_PRETEND = 10_000  # steps of the schedule the trial pretends to be in
 
 
 T = TypeVar("T")

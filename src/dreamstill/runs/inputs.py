@@ -147,7 +147,7 @@ def resolve_student(settings: DistillSettings, teacher: Network) -> Network:
         return network
     if student is None and checkpoint is None:
         raise InputError("no student: name one with --student, wrn_16_1 for instance")
-    # Not the seed alone: a teacher trained here with the same seed would have started from the student's weights.
+    # Not the seed alone: a teacher that was trained here with the same one would have begun at the student's weights.
     torch.manual_seed(stream(settings.seed, "student"))
     network = resolve(student, checkpoint, kwargs=settings.student_args, role="student", **facts)
     network.classes = network.classes or teacher.classes
@@ -267,7 +267,7 @@ def training_inputs(settings: TrainSettings) -> Inputs:
     check_batch(network, settings.batch_size)
     if settings.batch_size > len(images):
         raise InputError(
-            f"{len(images)} images are too few for batches of {settings.batch_size}: give a smaller --batch-size"
+            f"batches of {settings.batch_size} cannot be made of {len(images)} images: give a smaller --batch-size"
         )
     test = load_scored(network, settings.data, settings.split, root=settings.data_root, set_size=settings.set_size)
     warn_of_overlap(settings.data, settings.data, test)
@@ -276,7 +276,7 @@ def training_inputs(settings: TrainSettings) -> Inputs:
 
 
 def resolve_network(settings: TrainSettings, images: ImageSet) -> Network:
-    """The network, with facts from the set."""
+    """The network with the set's own facts."""
     mean, std = normalisation(images)
     size = settings.image_size if settings.set_size is not None else list(images.pixels.shape[2:])
     facts: dict[str, Any] = {

@@ -254,7 +254,7 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self._before[number] = signal.signal(number, self._catch)
-            except ValueError:  # not in the main thread: the caller handles signals
+            except ValueError:  # not in the main thread: whoever runs us handles signals
                 pass
         return self
 

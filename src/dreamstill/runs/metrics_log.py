@@ -54,7 +54,7 @@ class Tracker:
                 self._to_board(step, values)
 
     def progress(self, done: int, values: Row) -> None:
-        """Move the bar, or without a terminal print a line every tenth of the run."""
+        """Move the bar; where there is no terminal, say a line every tenth of the run."""
         if self._quiet:
             return
         if self._bar is not None:

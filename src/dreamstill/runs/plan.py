@@ -66,7 +66,7 @@ def plan_run(
     began: float,
     ends: float | None = None,
 ) -> Plan:
-    """Resolve the rest: the networks' names and facts, the hardware, the paths and the folder."""
+    """Resolve what is left to resolve: the networks' names and facts, the hardware, the paths and the folder."""
     teacher, student = inputs.given.teacher, inputs.given.student
     resolved: RunSettings
     if isinstance(settings, DistillSettings):

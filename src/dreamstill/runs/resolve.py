@@ -20,7 +20,7 @@ from dreamstill.runs.settings import DEFAULT_STEPS, DistillSettings, build_metho
 
 # Student steps. On Fashion-MNIST fast reached 63 % with 600 and 81 % with 2,000 (benchmarks/records/auto-trials).
 FEW, USEFUL = 600, 2_000
-_REACHED = 0.5  # of a convolution's speed is about what whole runs reach
+_REACHED = 0.5  # of a convolution's speed: what whole runs reach, about
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Resolved:
 
 
 def resolve_run(settings: DistillSettings, began: float) -> Resolved:
-    """Decide everything that is open. ``began``: when the command began."""
+    """Decide all that is open; ``began``: when the command did."""
     if not auto.is_auto(settings):
         method = build_method(settings.method)
         inputs = distillation_inputs(settings, method)

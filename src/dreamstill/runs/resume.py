@@ -21,7 +21,7 @@ from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings
 if TYPE_CHECKING:
     from dreamstill.runs.plan import Plan
 
-# These say how a run is watched or where it goes, not what it computes, so they may differ in a resumed run.
+# These say how a run is watched or where it goes, not what it computes: they may differ when it is resumed.
 FREE = {"out", "resume", "quiet", "dry_run", "unsafe_load"} | WATCHING
 
 Settings = TypeVar("Settings", bound=RunSettings)

@@ -19,7 +19,7 @@ Precision = Literal["auto", "32", "bf16", "64"]
 Compile = Literal["auto", "on", "off"]
 ClassWeights = Literal["none", "median", "root"]
 
-DEFAULT_STEPS = 5_000  # of a distillation by a named method without steps or minutes
+DEFAULT_STEPS = 5_000  # of a distillation by a named method that is given neither steps nor minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class DistillSettings:
     """Of ``dreamstill distill``."""
 
     command: ClassVar[str] = "distill"
-    # Where and how it runs. Trust in a file is not passed on to whoever repeats the run.
+    # Where and how it runs; and trust in a file is not handed on to whoever repeats the run.
     unsaved: ClassVar[tuple[str, ...]] = ("minutes", "out", "resume", "dry_run", "unsafe_load", "quiet")
 
     teacher: Any = None
