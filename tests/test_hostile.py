@@ -214,7 +214,7 @@ def bomb(indent=""):
         ("seed: 2001-99-99\n", "cannot be read"),
         ("teacher: " + "x" * 5_000_000, "more than 1,000,000 bytes"),
         ('out: "\\ud800"\n', "invalid Unicode"),
-        ("x: *nobody\n", "no YAML"),
+        ("x: *nobody\n", "not YAML"),
         ("- 1\n", "no settings"),
     ],
 )  # fmt: skip

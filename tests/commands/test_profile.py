@@ -418,7 +418,7 @@ def test_auto_weighs_the_work_of_the_whole_run(tmp_path, monkeypatch):
         (b"\xff\xfe\x00\x01", "is not a text"),
         (b"\x89PNG\r\n\x1a\n\x00", "is not a text"),
         (b"a\x00b", "is not a text"),
-        (b"a: [1\nb: 2\n", "is no YAML in line 2"),
+        (b"a: [1\nb: 2\n", "is not YAML in line 2"),
         (b"1: 2\nteacher_checkpint: x\n", "has 1, teacher_checkpint, which"),
         (None, "cannot be read"),
     ],

@@ -243,7 +243,7 @@ def test_real_images_without_labels(tmp_path, capsys):
         str(tmp_path / "out"),
     ]
     said = refused([*words, "--method.loss", "labels"], capsys)
-    assert "bare.parquet has no labels, which loss: labels learns from" in said
+    assert "bare.parquet has no labels, and loss labels needs them" in said
     assert not (tmp_path / "out").exists()
     assert main(words) == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["steps"] == 2

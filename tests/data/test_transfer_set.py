@@ -304,5 +304,5 @@ def test_a_run_without_its_manifest_is_one_sentence(damage, runs, tmp_path):
     shutil.copytree(runs / "noise", tmp_path / "run")
     manifest = tmp_path / "run" / "manifest.json"
     manifest.unlink() if damage is None else manifest.write_text(damage)
-    with pytest.raises(InputError, match=r"manifest.json cannot be used.*whole run folder"):
+    with pytest.raises(InputError, match=r"manifest.json cannot be used.*complete run folder"):
         dreamstill.synthesize(str(tmp_path / "run"), n=3)

@@ -60,7 +60,7 @@ def test_several_fixed_phases():
 
 def test_a_run_without_a_fixed_phase_is_too_short_by_its_iterations():
     with pytest.raises(
-        InputError, match=r"leaves 1\.0 s for training, and an iteration takes 0.5 s: that is too short"
+        InputError, match=r"leaves 1\.0 s for training, and an iteration takes 0.5 s. That is too short"
     ):
         budget.steps_for(1.0, trial(distil=0.5), DDAD())
     # A short phase of weighing before is none of the reason.
@@ -96,7 +96,7 @@ def test_what_a_dry_run_says_is_what_was_measured():
     measured.seconds = {p.name: 0.5 for p in method.phases(7200)}
     said = budget.describe(measured, method, 7200)
     seconds = measured.total(method, 7200) + 60 + budget.FINISHING_SECONDS
-    assert f"about {duration(seconds)}, of it 1 min 0 s evaluation" in said
+    assert f"about {duration(seconds)}, including 1 min 0 s of evaluation" in said
     assert "memory       about 3 GiB" in said
     assert "disk         about 165 MiB" in said  # three checkpoints, the bank, and 5 MB beside
     assert duration(7384) == "2 h 3 min"

@@ -56,7 +56,7 @@ def test_mean_and_std_batch_norms_and_the_order_of_labels_are_doubted():
     for module in fresh.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-    assert any("of a fresh network: were its weights loaded?" in text for text in doubts(fresh))
+    assert any("of a fresh network. Were its weights loaded?" in text for text in doubts(fresh))
     network = spread_network()
     assert "labels in another order" in doubts(network, labelled(network, lambda y: (y + 1) % 4))[0]
     noise = torch.randint(0, 4, (200,), generator=torch.Generator().manual_seed(1))

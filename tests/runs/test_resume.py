@@ -202,7 +202,7 @@ def test_how_often_checkpoints_are_made_may_change(tmp_path):
 def test_a_run_of_the_other_command_is_named(tmp_path, capsys):
     out = stopped_training(tmp_path / "a")
     assert cli.main(["distill", "--resume", "--out", str(out), "--quiet"]) == 2
-    assert "is of a run of dreamstill train: go on with it by dreamstill train --resume" in capsys.readouterr().err
+    assert "belongs to a run of dreamstill train: resume it with dreamstill train --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 @pytest.mark.parametrize("name", ["student.safetensors", "metrics.csv", "checkpoint", "report.html"])
 def test_a_folder_of_somebodys_files_is_not_written_over(name, tmp_path):
     (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match=f"holds no run, and a run would write over its {name}: choose another"):
+    with pytest.raises(InputError, match=f"holds no run, and a run would overwrite its {name}: choose another"):
         RunFolder(tmp_path, resume=False)
     (tmp_path / name).rename(tmp_path / "notes")
     (tmp_path / "manifest.json").write_text("{}")  # of a run killed before it began
@@ -470,5 +470,5 @@ def test_without_git_there_is_no_commit(monkeypatch):
                                   "transfer.parquet", "images.safetensors", "tensorboard"])  # fmt: skip
 def test_whatever_a_run_writes_is_not_written_over(name, tmp_path):
     (tmp_path / name).touch()
-    with pytest.raises(InputError, match=f"would write over its {name}"):
+    with pytest.raises(InputError, match=f"would overwrite its {name}"):
         RunFolder(tmp_path, resume=False)

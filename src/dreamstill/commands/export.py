@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dreamstill.errors import InputError
 from dreamstill.files import write_json
+from dreamstill.messages import say
 from dreamstill.networks.export_int8 import write_int8
 from dreamstill.networks.export_int8_program import int8_program_answers, write_int8_program
 from dreamstill.networks.export_onnx import export_onnx
@@ -95,7 +96,7 @@ def run_export(settings: ExportSettings) -> dict[str, Any]:
         for file in files:
             os.replace(file, out.parent / file.name)
     write_json(out.with_name(out.name + ".json"), record)
-    print(said(out, record), flush=True)
+    say(said(out, record))
     return record
 
 

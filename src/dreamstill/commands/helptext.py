@@ -21,7 +21,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "student": (
             "student", "student_checkpoint", "student_args", "target_params", "target_flops", "target_latency",
         ),
-        "method": ("method",),
+        "method": ("method", "preset"),
         "budget": ("minutes", "steps", "dry_run"),
         "data": ("data", "split", "set_size", "data_root", "collected", "transfer", "real"),
         "output": ("out", "resume", "onnx", "quiet"),

@@ -109,7 +109,7 @@ class Generator(nn.Module):
             deviation are used.
         nz: length of the noise vector.
         width: channels of the last hidden map (``ngf``); the earlier ones have twice as many.
-        condition: ``none``; ``concat`` (one-hot label beside the noise); ``multiply`` (the noise times an embedding
+        condition: ``none``; ``concat`` (a one-hot label after the noise); ``multiply`` (the noise times an embedding
             of the label); ``ccbn`` (class-conditional batch norms in place of all plain ones, the last one included).
         head: how the images end. ``standardised``: a last batch norm gives every channel the teacher's mean and
             standard deviation, which is right if they are those of its training images. ``tanh``: a tanh from black to

@@ -167,13 +167,13 @@ def check_output(network: Network, role: str = "teacher") -> None:
 def _check_function(copied: Network, who: str) -> None:
     """Refuse outputs that depend on anything but the image."""
     images = probing_images(copied)
-    outputs = _fed(copied, images.requires_grad_(), who, "Check the checkpoint's weights")
+    outputs = _fed(copied, images.requires_grad_(), who, "check the checkpoint's weights")
     _refuse_kind(who, output_kind(outputs))
     images, outputs = images.detach(), outputs.detach()
     if not bool(outputs.isfinite().all()):  # this may happen far from its mean and std
         return
     largest = float(outputs.abs().max())
-    difference = float((_fed(copied, images, who, "Check its code") - outputs).abs().max())
+    difference = float((_fed(copied, images, who, "check its code") - outputs).abs().max())
     if difference > 1e-5 * largest:
         on = [name for name, layer in copied.module.named_modules() if isinstance(layer, _DropoutNd) and layer.training]
         what = f"{', '.join(on[:3])} stay on" if on else "something random stays on, or is kept from call to call"
@@ -184,7 +184,7 @@ def _check_function(copied: Network, who: str) -> None:
         )
     spread = float((outputs - outputs.mean(0)).abs().max())
     for i in (1, len(images) - 1):
-        alone = _fed(copied, images[i : i + 1], who, "Batch norm needs running statistics, and code any batch size")
+        alone = _fed(copied, images[i : i + 1], who, "batch norm needs running statistics, and code any batch size")
         difference = float((alone[0] - outputs[i]).abs().max()) if alone.shape[1:] == outputs.shape[1:] else math.inf
         if difference > 1e-4 * largest + 1e-3 * spread:
             raise InputError(

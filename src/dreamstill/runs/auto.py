@@ -1,8 +1,8 @@
-"""``--method auto``: the method and its settings, by the teacher, the images that are given and the budget.
+"""``--method auto``: choose the method and its settings by the teacher, the given images and the budget.
 
-What the rules give is plain settings of one method, which is what ``config.yaml`` keeps: nothing about a run is
-automatic any more when it is repeated or resumed. Trials (``benchmarks/auto_trials.py``) stand behind the defaults of
-``fast``; none has been made of the shares of the time below.
+The rules give plain settings of one method, and ``config.yaml`` keeps these. So a run that is repeated or resumed
+chooses nothing again. Trials (``benchmarks/auto_trials.py``) support the defaults of ``fast``; the shares of time below
+have not been tried.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dreamstill.runs.settings import DistillSettings, method_spec
 from dreamstill.tasks import task_of
 
 MINUTES = 10.0  # the budget where none is given
-# Of the time after the first batches: what goes into making images.
+# The share of the time, after the first batches, for making images.
 SYNTHESIS_SHARE = 0.4
-# Of the time: what at most goes into images before the student begins.
+# The largest share of the time for images before the student begins.
 WARMUP_SHARE = 0.05
-TRIAL_STEPS = 4  # student steps to a batch of images while the costs of both are measured
+TRIAL_STEPS = 4  # student steps per batch of images while the costs of both are measured
 
 
 class Choice(NamedTuple):
@@ -36,15 +36,15 @@ class Choice(NamedTuple):
 
 
 def is_auto(settings: DistillSettings) -> bool:
-    """Whether the choice is left to dreamstill."""
+    """Whether the user leaves the choice to dreamstill."""
     return bool(method_spec(settings.method)["name"] == "auto")
 
 
 def check_own(settings: DistillSettings) -> None:
-    """Make sure, before anything is loaded, that what the user set is a setting of some method that may be taken.
+    """Make sure, before anything is loaded, that the user's settings belong to a method that may be chosen.
 
     Raises:
-        InputError: it is of none.
+        InputError: a setting belongs to none of them.
     """
     own = set(method_spec(settings.method)) - {"name"}
     known: set[str] = set()
@@ -68,9 +68,9 @@ def choose_method(teacher: Network, settings: DistillSettings) -> Choice:
 def _choose(teacher: Network, collected: bool) -> Choice:
     offered = offers(teacher)
     if task_of(teacher).name == "segmentation":
-        return Choice(_SEGMENTATION, "the teacher gives maps, for which DDAD is the method")
+        return Choice(_SEGMENTATION, "the teacher is for segmentation, for which DDAD is the method")
     if collected and {"linear_head", "doublings", "input_gradient"} <= offered:
-        return Choice(_COLLECTED, "collected images are given, and HiDFD is the method that learns from some")
+        return Choice(_COLLECTED, "collected images are given, and HiDFD is the method that learns from them")
     if "sides" not in offered:
         return Choice(_NO_GENERATOR, "no generator makes images of these sides, so the images themselves are optimised")
     spec = fast_settings(teacher)
@@ -81,8 +81,8 @@ def _choose(teacher: Network, collected: bool) -> Choice:
     return Choice(spec, "the teacher's batch norms remember its data")
 
 
-# After the best rows of each: suites camvid, cifar-cpu (four discriminator steps) and cpu (warped; with fewer images
-# of fewer iterations here). These very settings were not run on other teachers.
+# Taken from the best rows of the suites camvid, cifar-cpu (four discriminator steps) and cpu (warped; with fewer images
+# and iterations here). Exactly these settings were not run on other teachers.
 _SEGMENTATION: dict[str, Any] = {
     "name": "ddad", "alpha": 30.0, "batch_size": 16, "student_steps": 1, "nz": 128, "width": 16, "head": "tanh",
     "lr_g": 2e-3, "lr_s": 0.3, "schedule": "cosine",
@@ -98,10 +98,10 @@ _NO_GENERATOR: dict[str, Any] = {
 
 
 def fast_settings(teacher: Network) -> dict[str, Any]:
-    """Settings of :class:`dreamstill.methods.fast.Fast` for a teacher of images.
+    """Settings of :class:`dreamstill.methods.fast.Fast` for a classifier of images.
 
-    Small generators for grey images and wide ones for colour; crops in proportion to the side; mirrored only in
-    colour, for a grey image may be a digit or a letter.
+    Generators are small for grey images and wide for colour. Crops are in proportion to the side. Only colour images
+    are mirrored, because a grey one may be a digit or a letter.
     """
     side, colour = min(teacher.image_size), teacher.channels >= 3
     beyond = side > 64
@@ -118,10 +118,10 @@ def fast_settings(teacher: Network) -> dict[str, Any]:
 
 
 def in_ratio(spec: Mapping[str, Any], trial: Trial, minutes: float) -> tuple[dict[str, Any], Trial]:
-    """The settings with as many student steps to a batch of images as the costs of both ask for, and their trial.
+    """Set the student steps per batch of images by the costs of both; return the settings and their trial.
 
     Args:
-        spec: of a method whose ``student_steps``, if the user gave none, are :data:`TRIAL_STEPS`.
+        spec: of a method whose ``student_steps`` are :data:`TRIAL_STEPS` if the user gave none.
         trial: of these settings.
         minutes: of the whole run.
     """

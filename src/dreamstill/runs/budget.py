@@ -1,4 +1,4 @@
-"""What a run will cost, from a short trial of its steps: for ``--minutes`` and ``--dry-run``."""
+"""The cost of a run, estimated from a short trial of its steps, for ``--minutes`` and ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ T = TypeVar("T")
 
 @dataclass
 class Trial:
-    """Measured on copies; the run itself is untouched.
+    """The measured costs of a run. They are measured on copies, so the run itself is untouched.
 
     Attributes:
         seconds: of one iteration, by phase.
         first: seconds of the first iteration of each phase, compilation included, all phases together.
-        memory: bytes, the most this process held.
+        memory: the most bytes that this process held.
         checkpoint: bytes of one checkpoint without the banks' images.
         bank: bytes of the banks, logits and labels included, when full.
         watching: seconds of all evaluations of a run, the last included.
-        scoring: seconds of the last, which comes after training.
+        scoring: seconds of the last evaluation, which comes after training.
         student: seconds of a student step, images and teacher not counted.
     """
 
@@ -60,7 +60,7 @@ class Trial:
 
 
 def work(method: Method, given: Given) -> float:
-    """FLOPs of a student step, about: the teacher's forward pass and the student's forward and backward."""
+    """About the FLOPs of a student step: the teacher's forward pass and the student's forward and backward."""
     teacher, student = (count(n, n.channels, n.image_size).flops for n in (given.teacher, given.student))
     return float(method.images_a_step * (teacher + 3 * student))
 
@@ -73,10 +73,10 @@ def measure(
     patience: float = 6.0,
     watch: Callable[[Given], tuple[float, float]] = lambda _: (0.0, 0.0),
 ) -> Trial:
-    """Run each phase's step for up to ``patience`` seconds in all, or once where that takes twice as long.
+    """Run each phase's step for up to ``patience`` seconds in all, or once if that takes twice as long.
 
-    ``watch``: seconds of all evaluations of a run and of the last, found with the networks where the engine has placed
-    them.
+    ``watch``: measures the seconds of all evaluations of a run and of the last one, with the networks where the engine
+    has placed them.
     """
     own = replace(given, teacher=copied(given.teacher), student=copied(given.student))
     engine = Engine(
@@ -133,20 +133,20 @@ class _Watched:
             torch.cuda.synchronize(self.engine.device)
 
     def mean(self) -> float:
-        """Seconds of a step, the first left out where there are more; 0 where there was none."""
+        """Mean seconds of a step, without the first if there are more; 0 if there was none."""
         return statistics.mean(self.times[1:] or self.times or [0.0])
 
 
 def agreed(value: T, hardware: Hardware) -> T:
-    """The first process's value, on all of them: each has a clock of its own, and all must run and plan alike."""
+    """The first process's value, on all processes. Each has a clock of its own, but all must make the same plan."""
     return launch(hardware.device, hardware.precision).broadcast(value)
 
 
 def steps_for(seconds: float, trial: Trial, method: Method) -> int:
-    """The most student steps that fit into ``seconds``, beside the phases that take as long whatever the steps are.
+    """The most student steps that fit into ``seconds``, together with the phases of fixed length.
 
     Raises:
-        InputError: not even a hundred do.
+        InputError: not even a hundred fit.
     """
     fits, too_many = 0, 1
     while trial.total(method, too_many) <= seconds:
@@ -163,39 +163,39 @@ def steps_for(seconds: float, trial: Trial, method: Method) -> int:
 
 
 def _too_short(seconds: float, trial: Trial, method: Method) -> str:
-    """Why a budget does not do: for each phase that no number of steps shortens, its time and what would shorten it."""
+    """Why a budget is too short: for each phase of fixed length its time, and the settings that would shorten it."""
     leaves = f"the budget leaves {duration(max(seconds, 0.0))} for training"
     needed = trial.total(method, LEAST_STEPS)
     fixed = [p for p in fixed_phases(method) if p.iterations * trial.seconds[p.name] > needed / 10]
     if not fixed:
         each = max(trial.seconds.values())
         return (
-            f"{leaves}, and an iteration takes {each:.2g} s: that is too short for a run; give more --minutes, or "
+            f"{leaves}, and an iteration takes {each:.2g} s. That is too short for a run: give more --minutes, or "
             "--steps"
         )
     takes, lower = [], []
     for phase in fixed:
         each = trial.seconds[phase.name]
         takes.append(
-            f"the phase {phase.name} takes about {duration(phase.iterations * each)} of that however few the steps "
+            f"the phase {phase.name} takes about {duration(phase.iterations * each)} of that, however few the steps "
             f"({phase.iterations} iterations of {each:.2g} s)"
         )
         lower += [name for name in shortening(method, phase) if name not in lower]
     ways = f", or a lower {' or '.join(lower)} of the method" if lower else ""
     return (
-        f"{leaves}, and {LEAST_STEPS} student steps need {duration(needed)}: {' and '.join(takes)}; give more "
+        f"{leaves}, and {LEAST_STEPS} student steps need {duration(needed)}: {' and '.join(takes)}. Give more "
         f"--minutes{ways}"
     )
 
 
 def fixed_phases(method: Method) -> list[Phase]:
-    """The phases before the student's that have as many iterations in a short run as in a longer one."""
+    """The phases before the student's that have the same number of iterations in a short run and a longer one."""
     longer = {p.name: p.iterations for p in method.phases(2 * LEAST_STEPS)}
     return [p for p in method.phases(LEAST_STEPS) if longer.get(p.name) == p.iterations]
 
 
 def shortening(method: Method, phase: Phase) -> list[str]:
-    """The method's settings of which a lower one gives the phase fewer iterations."""
+    """The method's settings that shorten the phase when lowered."""
     found = []
     for field in fields(method):  # type: ignore[arg-type]  # every method is a dataclass
         value = getattr(method, field.name)
@@ -215,8 +215,8 @@ def describe(trial: Trial, method: Method, steps: int) -> str:
         each = trial.seconds[phase.name]
         lines.append(f"phase        {phase.name}: {phase.iterations} iterations of {each * 1e3:.3g} ms")
     total = trial.total(method, steps) + trial.watching + FINISHING_SECONDS
-    lines.append(f"time         about {duration(total)}, of it {duration(trial.watching)} evaluation")
+    lines.append(f"time         about {duration(total)}, including {duration(trial.watching)} of evaluation")
     lines.append(f"memory       about {trial.memory / 2**30:.2g} GiB")
-    # The last two checkpoints are kept, and a third is written before the oldest goes.
+    # The last two checkpoints are kept, and a third is written before the oldest is removed.
     lines.append(f"disk         about {(3 * trial.checkpoint + trial.bank + 5_000_000) / 2**20:.3g} MiB")
     return "\n".join(lines)

@@ -1,9 +1,8 @@
-"""How far a student copies its teacher, found without data, on images that the student never learned from.
+"""How well a student copies its teacher, measured without data, on images that the student never learned from.
 
-No such image is like the data for certain. So there are several sources, and each counts by how much it looks like the
-teacher's data to the teacher: how near its batch-norm statistics come to the running ones, how sure the teacher is of
-the images, and how evenly they fill its classes. Of the images that the student learned from only mixes and warped
-ones are tried.
+No such image is certain to resemble the data. So there are several sources. Each counts by how much it looks like the
+teacher's data to the teacher: how near its batch-norm statistics are to the running ones, how confident the teacher is,
+and how evenly the images fill its classes. The images that the student learned from are used only mixed or warped.
 """
 
 from __future__ import annotations
@@ -31,40 +30,40 @@ from dreamstill.runs import probe_images
 from dreamstill.runs.plan import Finished
 from dreamstill.tasks import metrics
 
-IMAGES = 400  # of a source, where their cost allows
+IMAGES = 400  # per source, if their cost allows
 FEWEST = 64
 BATCH = 100  # images whose batch-norm statistics are compared at a time
-SHARE = 0.02  # of the run's operations: what the certificate may take
+SHARE = 0.02  # of the run's operations may go into the certificate
 LEAST = 5e11  # operations that it may take after any run: seconds on a processor
 JUDGED = 10  # images that a class must have before its agreement is given as the worst
-SEEN = 0.005  # of the images: a class with a smaller share is none that the teacher sees
-STEEPNESS = 4.0  # of a source's weight in the distance of its statistics
-FARTHEST = 10.0  # nats that a channel's statistics may differ by: a dead channel's would outweigh all others
+SEEN = 0.005  # of the images: a class with a smaller share counts as not seen by the teacher
+STEEPNESS = 4.0  # of a source's weight as a function of the distance of its statistics
+FARTHEST = 10.0  # nats, the largest difference that counts: a dead channel would outweigh all others
 
 
 @dataclass(frozen=True)
 class Source:
-    """What two networks say of the images of one kind, all on the CPU."""
+    """What two networks say about images of one kind, all on the CPU."""
 
     name: str
     teacher: Tensor  # logits ``n k``
-    student: Tensor  # likewise
-    distance: float | None  # of the batch-norm statistics, nats a channel; None without batch norm
+    student: Tensor  # logits ``n k``
+    distance: float | None  # of the batch-norm statistics, nats per channel; None without batch norm
 
     @property
     def weight(self) -> float:
-        """How much it looks like the teacher's data, 0 to 1."""
+        """How much the source looks like the teacher's data, 0 to 1."""
         nearness = 1.0 if self.distance is None else math.exp(-STEEPNESS * self.distance)
         return nearness * self.confidence * metrics.evenness(self.shares)
 
     @property
     def confidence(self) -> float:
-        """The teacher's, on average."""
+        """The teacher's mean confidence."""
         return float(self.teacher.softmax(1).amax(1).mean())
 
     @property
     def shares(self) -> Tensor:
-        """Of the teacher's classes (``k``)."""
+        """Shares of the classes that the teacher gives (``k``)."""
         return metrics.class_shares(self.teacher.argmax(1), self.teacher.shape[1])
 
     @property
@@ -74,7 +73,7 @@ class Source:
 
     @property
     def hits(self) -> Tensor:
-        """Share of the images that are of each class to both networks (``k``)."""
+        """Share of the images to which both networks give each class (``k``)."""
         k, same = self.teacher.shape[1], self.student.argmax(1) == self.teacher.argmax(1)
         return torch.bincount(self.teacher.argmax(1)[same], minlength=k).double() / len(same)
 
@@ -96,13 +95,14 @@ class Source:
 
 
 def summarise(sources: list[Source]) -> dict[str, Any]:
-    """The figures over all sources, each counted by its weight; alike where none has any.
+    """The figures over all sources, each counted by its weight, or equally if all weights are 0.
 
     Returns:
-        ``agreement``: the mean over the teacher's classes of the share of their images that the student gives the same
-        class; ``worst_class`` of those with enough images, or None; ``ece``: of the student's confidence, the teacher's
-        class taken for the truth; ``coverage``: classes that the teacher sees, those of them that the student never
-        gives, its most frequent answer with its share, and the teacher's share of the same class; ``sources``.
+        ``agreement``: the share of a class's images to which the student gives that class, too, averaged over the
+        teacher's classes. ``worst_class``: among those with enough images, or None. ``ece``: of the student's
+        confidence, with the teacher's class as the truth. ``coverage``: how many classes the teacher sees, which of
+        them the student never gives, the student's most frequent answer with its share, and the teacher's share of the
+        same class. ``sources``: one entry each.
     """
     given = torch.tensor([s.weight for s in sources], dtype=torch.float64)
     weights = given / given.sum() if float(given.sum()) > 0 else torch.full_like(given, 1 / len(sources))
@@ -130,9 +130,9 @@ def summarise(sources: list[Source]) -> dict[str, Any]:
 
 
 def certify(done: Finished) -> dict[str, Any]:
-    """The certificate of a finished distillation; nothing for a network that gives maps, for which there is none.
+    """The certificate of a finished distillation. Segmentation has none, so nothing is returned.
 
-    Its draws are its own, so that a run's other results are the same with it and without it.
+    It has random draws of its own, so a run's other results are the same with it and without it.
     """
     plan, engine = done.plan, done.engine
     if engine.task.name != "classification" or done.images is None:
@@ -155,7 +155,7 @@ def certify(done: Finished) -> dict[str, Any]:
     sources = [_source(name, probe, done.network, x) for name, x in images.items() if x is not None]
     found = summarise(sources)
     found["left_out"] = [name for name, x in images.items() if x is None and name != "collected"]
-    # How much the run's own images differ from each other, beside the data: near 0 where a generator makes one image.
+    # How much the run's own images differ from each other, relative to the data: near 0 if a generator makes one image.
     found["variation"] = float((own.std(0) / teacher.std).mean())
     kind, normal = output_kind(sources[0].teacher), normalisation_check(teacher)
     found["teacher"] = {"output": kind, "normalisation": {key: normal[key] for key in ("verdict", "why")}}
@@ -163,7 +163,7 @@ def certify(done: Finished) -> dict[str, Any]:
 
 
 def _affordable(teacher: Network, student: Network, operations: float) -> tuple[int, bool]:
-    """How many images a source may have, and whether some may be optimised."""
+    """How many images each source may have, and whether a source of optimised ones is affordable."""
     t, s = (count(network, network.channels, network.image_size).flops for network in (teacher, student))
     looking = 7 * (t + s)
     optimising = 3 * t * probe_images.OPTIMISER_STEPS // 2  # of half as many images

@@ -1,4 +1,4 @@
-"""What belongs to a checkpoint: the names of its files and the SHA-256 of each, in JSON with a sum of its own."""
+"""The index of a checkpoint: the names of its files and the SHA-256 of each, in JSON with a checksum of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dreamstill.files import write_json
 CHECKPOINT_SCHEMA = 2
 _FILE = re.compile(r"state-\d+\.pt|bank-[^/\\]+-\d+-\d+\.safetensors")
 _INDEX = re.compile(r"index-\d+\.json")
-_FIRST_SCHEMA = {"schema", "step", "state", "banks"}  # of versions that kept no sums
+_FIRST_SCHEMA = {"schema", "step", "state", "banks"}  # of versions without checksums
 
 Shards = dict[str, list[tuple[int, int]]]
 
@@ -25,22 +25,22 @@ class Index:
 
     step: int
     shards: Shards = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # empty of a run before its first checkpoint
-    summed: bool = True  # whether the sums were kept with the files
+    files: dict[str, str] = field(default_factory=dict)  # empty before a run's first checkpoint
+    summed: bool = True  # whether the index records checksums
 
     @property
     def state(self) -> str:
-        """The name of the file of all that is no bank's image."""
+        """The name of the file with everything but the banks' images."""
         return f"state-{self.step}.pt"
 
     @property
     def name(self) -> str:
-        """The name of its own file."""
+        """The name of the index's own file."""
         return f"index-{self.step}.json"
 
 
 def shard_name(bank: str, start: int, stop: int) -> str:
-    """The file of a bank's images from one number up to another."""
+    """The name of the file with a bank's images from one number up to another."""
     return f"bank-{bank}-{start}-{stop}.safetensors"
 
 
@@ -55,7 +55,7 @@ def is_index(name: str) -> bool:
 
 
 def write_index(path: Path, index: Index) -> None:
-    """Write an index, with the sum that :func:`read_index` compares."""
+    """Write an index, with the checksum that :func:`read_index` compares."""
     state = index.state if index.files else None
     content: dict[str, Any] = {"schema": CHECKPOINT_SCHEMA, "step": index.step, "state": state}
     content |= {"banks": index.shards, "files": index.files}
@@ -63,11 +63,11 @@ def write_index(path: Path, index: Index) -> None:
 
 
 def read_index(path: Path) -> Index:
-    """Read what :func:`write_index`, or an earlier version, wrote.
+    """Read an index that :func:`write_index`, or an earlier version, wrote.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is damaged, or names files that are no checkpoint's.
+        ValueError: it is damaged, or names files that cannot belong to a checkpoint.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):

@@ -2,9 +2,9 @@
 
 ``checkpoint/`` holds ``state-N.pt`` (tensors and plain values: readable with ``weights_only=True``), the banks'
 images as shards that are written once, and ``index-N.json``, which names the files that belong together and their
-sums. It is written last, so a kill at any moment leaves the checkpoint before it whole; and that one is kept until the
-next but one, for a file that is damaged later. ``latest.json`` is a copy of the newest index. Before the first
-checkpoint it says that there is none yet, so states without an index are known to have lost theirs.
+checksums. The index is written last, so a kill at any moment leaves the previous checkpoint intact. That one is kept
+too, in case a file is damaged later. ``latest.json`` is a copy of the newest index. Before the first checkpoint it says
+that there is none yet, so a state without an index must have lost its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LATEST = "latest.json"
 class Checkpoints:
     """Writes and reads ``checkpoint/`` of a run folder. ``rank`` 0 writes.
 
-    A bank's shards are append-only: each holds the images added since the checkpoint before, and is dropped once
+    A bank's shards are append-only. Each holds the images added since the previous checkpoint, and is dropped once
     the ring has overwritten all of them.
     """
 
@@ -42,7 +42,7 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any], banks: dict[str, ImageBank]) -> None:
         """Write a checkpoint of ``state`` and what was added to the banks."""
         try:
-            self.folder.mkdir(exist_ok=True)  # not what it lies in: a run folder that was removed must not come back
+            self.folder.mkdir(exist_ok=True)  # not its parents: a run folder that was removed must not come back
         except OSError as error:
             raise InputError(
                 f"no checkpoint can be written to {self.folder} ({error.strerror}): was the run folder removed or "
@@ -63,14 +63,14 @@ class Checkpoints:
         self._sweep(index, before)
 
     def load(self, banks: dict[str, ImageBank], quiet: bool = False) -> dict[str, Any] | None:
-        """The last state that is whole, with the banks' images put back; None if there is no checkpoint yet.
+        """The last intact state, with the banks' images restored; None if there is no checkpoint yet.
 
         Args:
-            banks: to put the images into.
-            quiet: say nothing of damaged files that another checkpoint stands in for.
+            banks: they receive the images.
+            quiet: say nothing about damaged files if another checkpoint can replace them.
 
         Raises:
-            InputError: there are files of checkpoints, and of none all that belong together are whole.
+            InputError: there are files of checkpoints, but no checkpoint is intact.
         """
         found, damaged = self._indices()
         for index in found:
@@ -88,13 +88,13 @@ class Checkpoints:
             return state
         if damaged:
             raise InputError(
-                f"the checkpoint in {self.folder} cannot be read ({'; '.join(damaged)}): put the files back from a "
+                f"the checkpoint in {self.folder} cannot be read ({'; '.join(damaged)}). Put the files back from a "
                 "copy, or start again in a new --out"
             )
         return None
 
     def _indices(self) -> tuple[list[Index], list[str]]:
-        """The checkpoints there are, newest first, and what is wrong with their indices."""
+        """The checkpoints in the folder, newest first, and what is wrong with their indices."""
         names = sorted(p.name for p in self.folder.iterdir()) if self.folder.is_dir() else []
         found: dict[int, Index] = {}
         damaged: list[str] = []
@@ -111,7 +111,7 @@ class Checkpoints:
         return [found[step] for step in sorted(found, reverse=True)], damaged
 
     def _restored(self, index: Index, banks: dict[str, ImageBank]) -> Any:
-        """A checkpoint's state, after all of its files were compared with their sums."""
+        """A checkpoint's state. All of its files are compared with their checksums first."""
         for name, expected in index.files.items():
             if not (self.folder / name).is_file():
                 raise ValueError(f"{name} is missing")
@@ -149,7 +149,7 @@ class Checkpoints:
         index.files[name] = hashlib.sha256(content).hexdigest()
 
     def _sweep(self, *kept: Index) -> None:
-        """Remove what the two newest indices do not name: only now is it safe."""
+        """Remove files that the two newest indices do not name. Only now is that safe."""
         keep = {name for index in kept for name in (index.name, *index.files)}
         for file in self.folder.iterdir():
             ours = is_content(file.name) or SCRATCH.fullmatch(file.name) or is_index(file.name)

@@ -1,4 +1,4 @@
-"""``config.yaml`` and other YAML of settings: written resolved, read strictly."""
+"""``config.yaml`` and other YAML files of settings: written with everything resolved, read strictly."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dreamstill.files import atomic_write
 from dreamstill.runs.settings import DistillSettings, RunSettings, TrainSettings
 
 CONFIG_SCHEMA = 1
-# Where files lie: their content is compared, and a folder may move.
+# Settings that say where files are. Their content is compared instead, because a folder may move.
 PLACES = {"teacher_checkpoint", "student_checkpoint", "data_root", "transfer", "data", "real", "collected"}
-# Of a file: its bytes, the values in it with all aliases written out, and how deep they lie.
+# The largest file: its bytes, the values in it with all aliases expanded, and their depth.
 _MOST_BYTES, _MOST_VALUES, _DEEPEST = 1_000_000, 20_000, 50
 WATCHING = {"checkpoint_seconds", "checkpoint_steps"}  # how a run is watched, not what it computes
 
 
 def write_config(path: Path, settings: RunSettings) -> None:
-    """Write the resolved settings of a command as YAML that ``dreamstill COMMAND --config`` takes again."""
+    """Write the resolved settings of a command as YAML that ``dreamstill COMMAND --config`` accepts."""
     names = [f.name for f in fields(settings) if f.name not in settings.unsaved]
     saved = {name: getattr(settings, name) for name in names}
     text = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True, default_flow_style=False)
@@ -31,14 +31,14 @@ def write_config(path: Path, settings: RunSettings) -> None:
 
 
 def settings_sum(settings: RunSettings) -> str:
-    """SHA-256 over what a run's settings say that it computes: not where files lie, nor how it is watched."""
+    """SHA-256 of the settings that decide what a run computes, not where files are or how it is watched."""
     names = {f.name for f in fields(settings)} - {*settings.unsaved, *PLACES, *WATCHING}
     content = {name: getattr(settings, name) for name in sorted(names)}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_run(path: Path) -> RunSettings:
-    """The settings that :func:`write_config` wrote; what an earlier version did not know has its default."""
+    """The settings that :func:`write_config` wrote. Those that an earlier version did not know get their defaults."""
     content = read_config(path)
     kind = TrainSettings if "network" in content else DistillSettings
     return kind(**{f.name: content[f.name] for f in fields(kind) if f.name in content})
@@ -46,19 +46,19 @@ def read_run(path: Path) -> RunSettings:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read what :func:`write_config` wrote."""
-    return read_settings(path, "the settings", "they are needed to go on with the run")
+    return read_settings(path, "the settings", "the run needs them to go on")
 
 
 def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
-    """A mapping out of a YAML file.
+    """Read a mapping from a YAML file.
 
     Args:
         path: of the file.
-        what: it is called in errors, as "the recipe".
-        hint: what to do about a file that is none, as the end of a sentence.
+        what: the file's name in errors, as "the recipe".
+        hint: what to do about a wrong file, as the end of a sentence.
 
     Raises:
-        InputError: it cannot be read, is no YAML, or holds no settings.
+        InputError: the file cannot be read, is not YAML, or holds no settings.
     """
     try:
         with path.open("rb") as file:
@@ -76,24 +76,24 @@ def read_settings(path: Path, what: str, hint: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         said = getattr(error, "problem", error)
-        raise InputError(f"{what} {path} cannot be read, it is no YAML{where} ({said}): {hint}") from error
-    except (ValueError, RecursionError, AttributeError) as error:  # a date of no day, a number of too many digits, ...
+        raise InputError(f"{what} {path} cannot be read, it is not YAML{where} ({said}): {hint}") from error
+    except (ValueError, RecursionError, AttributeError) as error:  # an impossible date, a number that is too long, ...
         raise InputError(f"{what} {path} cannot be read ({first_line(error)}): {hint}") from error
     if not isinstance(content, dict):
-        kind = "is empty" if content is None else f"holds a {type(content).__name__} and no settings by their names"
+        kind = "is empty" if content is None else f"holds a {type(content).__name__} and no settings by name"
         raise InputError(f"{what} {path} {kind}: {hint}")
     return content
 
 
 def _check_extent(text: str) -> None:
-    """Make sure that a YAML text is small and shallow when its aliases are written out, before it is built.
+    """Make sure that a YAML text is small and shallow with its aliases expanded, before it is built.
 
     Raises:
-        ValueError: it is not, or something in it holds itself.
-        yaml.YAMLError: it is no YAML.
+        ValueError: it is too large or too deep, or something in it contains itself.
+        yaml.YAMLError: it is not YAML.
     """
-    sizes: dict[str, tuple[int, int]] = {}  # of what has an anchor: values in it, and how deep they lie
-    inside: list[tuple[str | None, int, int]] = []  # what is open: its anchor, and the same two numbers so far
+    sizes: dict[str, tuple[int, int]] = {}  # of everything with an anchor: the values in it, and their depth
+    inside: list[tuple[str | None, int, int]] = []  # open collections: their anchor, and the same two numbers so far
     for event in yaml.parse(text, yaml.SafeLoader):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionStartEvent):

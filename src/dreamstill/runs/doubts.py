@@ -1,4 +1,4 @@
-"""What looks wrong about a teacher although it can be learnt from: said before the run, and kept in its summary."""
+"""What looks wrong about a usable teacher. It is said before the run and kept in its summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOOKED_AT = 512  # of the labelled images, evenly chosen: enough to tell a teac
 
 
 def doubts(teacher: Network, test: ImageSet | None = None) -> list[str]:
-    """One sentence each on mean and std, on batch norms that saw no image, and on answers near chance.
+    """Warnings about mean and std, about batch norms that saw no image, and about answers near chance.
 
     Args:
         teacher: left as it is.
@@ -24,11 +24,11 @@ def doubts(teacher: Network, test: ImageSet | None = None) -> list[str]:
     found = []
     check = normalisation_check(teacher)
     if check["verdict"] == "implausible":
-        found.append(f"warning: the teacher's mean and std are implausible: {check['why']}: check --mean and --std")
+        found.append(f"warning: the teacher's mean and std are implausible: {check['why']}. Check --mean and --std")
     if fresh := fresh_batch_norm(teacher):
         found.append(
-            f"warning: the batch norms of the teacher ({fresh}) have the mean 0 and variance 1 of a fresh network: "
-            "were its weights loaded?"
+            f"warning: the batch norms of the teacher ({fresh}) have the mean 0 and variance 1 of a fresh network. "
+            "Were its weights loaded?"
         )
     if test is not None and test.labels is not None and task_of(teacher).name == "classification":
         n = min(len(test), _LOOKED_AT)

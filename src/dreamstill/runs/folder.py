@@ -1,4 +1,4 @@
-"""The folder of a run: a new one, and the lock on it."""
+"""The folder of a run: make a new one, and lock it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamstill.errors import InputError
 from dreamstill.files import SCRATCH
 
-# What a run writes: a folder that holds some of it without a run's settings is somebody's.
+# What a run writes. A folder that holds such files without a run's settings belongs to the user.
 _OURS = {
     "checkpoint", "metrics.csv", "tensorboard", "student.safetensors", "student.onnx", "model.safetensors",
     "samples.png", "comparison.png", "summary.json", "report.html", "transfer.parquet", "images.safetensors",
@@ -31,10 +31,10 @@ class RunFolder:
         if resume and not has_run:
             raise InputError(f"{path} holds no run to resume: leave out --resume, or name the folder with --out")
         if has_run and not resume:
-            raise InputError(f"{path} already holds a run: choose another --out, or go on with it by --resume")
+            raise InputError(f"{path} already holds a run: choose another --out, or go on with it with --resume")
         if not resume and path.is_dir() and (taken := sorted(p.name for p in path.iterdir() if p.name in _OURS)):
             raise InputError(
-                f"{path} holds no run, and a run would write over its {', '.join(taken)}: choose another --out"
+                f"{path} holds no run, and a run would overwrite its {', '.join(taken)}: choose another --out"
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -47,13 +47,13 @@ class RunFolder:
             raise InputError(
                 f"{path} is being written by another process: wait for it, or choose another --out"
             ) from error
-        for left_over in path.iterdir():  # of a process that was killed while it wrote
+        for left_over in path.iterdir():  # from a process that was killed while it wrote
             if SCRATCH.fullmatch(left_over.name) and left_over.is_file():
                 left_over.unlink()
 
     def close(self) -> None:
-        """Let go of the lock."""
-        (self.path / ".lock").unlink(missing_ok=True)  # before it is released: afterwards it may be another's
+        """Release the lock."""
+        (self.path / ".lock").unlink(missing_ok=True)  # before the release: afterwards it may belong to another run
         self._lock.close()
 
 

@@ -1,4 +1,4 @@
-"""What the user gave, as networks and images, checked before anything is written."""
+"""The user's networks and images, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ from dreamstill.tasks.checks import (
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a run works on."""
+    """Everything that a run works on."""
 
     given: Given  # what the engine may see
     test: ImageSet | None = None  # what the student is scored on
-    collected: Collected | None = None  # images somebody gathered, where the method needs some
-    stored: TransferSet | None = None  # images somebody made before, where the method learns from those
+    collected: Collected | None = None  # collected images, if the method needs them
+    stored: TransferSet | None = None  # a transfer set made before, if the method learns from one
     teacher_weights: Weights = field(default_factory=Weights)
     student_weights: Weights = field(default_factory=Weights)
-    notes: tuple[str, ...] = ()  # one sentence each on what was taken over, and on what looks wrong
-    real_name: str = ""  # of the set of real images, where supervised training loaded one
+    notes: tuple[str, ...] = ()  # sentences on choices made in loading, and on what looks wrong
+    real_name: str = ""  # of the set of real images, if supervised training loaded one
 
     @property
     def real_sha256(self) -> str | None:
-        """Hex digest of the real images and labels that are learnt from; None where there are none."""
+        """Hex digest of the real images and labels to learn from; None if there are none."""
         if self.given.real_pixels is None or self.given.real_labels is None:
             return None
         digest = hashlib.sha256()
@@ -67,7 +67,7 @@ class Inputs:
 
 
 def distillation_inputs(settings: DistillSettings, method: Method, teacher: Network | None = None) -> Inputs:
-    """Networks and images of ``dreamstill distill``; the teacher, where it was resolved before."""
+    """Networks and images of ``dreamstill distill``. ``teacher``: the network, if it was resolved before."""
     teacher = teacher or resolve_teacher(settings)
     student = resolve_student(settings, teacher)
     check(method, teacher, student)
@@ -87,27 +87,27 @@ def distillation_inputs(settings: DistillSettings, method: Method, teacher: Netw
 
 
 def check_used(settings: DistillSettings) -> None:
-    """Nothing that was given may go unused without a word."""
+    """Refuse arguments that nothing would use."""
     images = {"data": settings.data, "real": settings.real, "collected": settings.collected}
     given = {name for name, source in images.items() if source is not None}
     if settings.split != "test" and "data" not in given:
-        raise InputError(f"--split is {settings.split} and nothing uses it: give --data too, or leave it out")
+        raise InputError(f"--split {settings.split} has no effect without --data: give --data too, or leave it out")
     if settings.data_root is not None and not given:
         raise InputError(
-            f"--data-root is {settings.data_root} and nothing uses it: give --data, --real or --collected too, or "
-            "leave it out"
+            f"--data-root {settings.data_root} has no effect here: give --data, --real or --collected too, or leave it "
+            "out"
         )
     if settings.set_size is not None and not given & {"data", "real"}:  # recipes have it for whoever has the set
         say(f"set_size is {settings.set_size} and changes nothing: there is neither --data nor --real")
 
 
 def told_facts(settings: DistillSettings | DoctorSettings) -> dict[str, Any]:
-    """What the user says of the teacher's images, by the names that networks have for it."""
+    """What the user says about the teacher's images, by the names that networks use."""
     return {name: getattr(settings, name) for name in FACTS}
 
 
 def resolve_teacher(settings: DistillSettings) -> Network:
-    """The teacher as a network of its own, whatever it was given as."""
+    """The teacher as a separate network, in whatever form it was given."""
     teacher, checkpoint = settings.teacher, settings.teacher_checkpoint
     if isinstance(teacher, Network):
         return copied(teacher).cpu()  # the engine places it
@@ -136,7 +136,7 @@ def resolve_teacher(settings: DistillSettings) -> Network:
 
 
 def resolve_student(settings: DistillSettings, teacher: Network) -> Network:
-    """The student; what it is not told it takes from the teacher."""
+    """The student. It takes from the teacher what the user does not say."""
     student, checkpoint = settings.student, settings.student_checkpoint
     if isinstance(student, Network):
         return copied(student).cpu()
@@ -165,14 +165,14 @@ def test_set(settings: DistillSettings, teacher: Network) -> ImageSet | None:
         return None
     test = load_scored(teacher, settings.data, settings.split, root=settings.data_root, set_size=settings.set_size)
     if test.labels is None:
-        raise InputError(f"{settings.data} has no labels: --data is for scoring and needs them")
+        raise InputError(f"{settings.data} has no labels: --data needs a labelled set, because it is for scoring")
     return test
 
 
 def gather_images(
     settings: DistillSettings, method: Method, teacher: Network, student: Network
 ) -> tuple[Given, Collected | None, TransferSet | None]:
-    """All that the engine may see, and the accounts of collected images and of a stored set where there are some."""
+    """Everything that the engine may see, and the collected images and the stored set, if there are any."""
     pixels, labels = _real_images(settings, method, teacher)
     given = Given(teacher, student, pixels, labels, task=task_of(teacher))
     collected, stored = _collected_images(settings, method, teacher), _transfer_set(settings, method, teacher)
@@ -197,14 +197,14 @@ def _real_images(settings: DistillSettings, method: Method, teacher: Network) ->
     if real.labels is not None:
         return real.pixels, real.labels
     if method.reads_labels:
-        raise InputError(f"{settings.real} has no labels, which loss: labels learns from: give a labelled set, or kd")
+        raise InputError(f"{settings.real} has no labels, and loss labels needs them: give a labelled set, or loss kd")
     if task_of(teacher).name == "segmentation":
         return real.pixels, torch.full((len(real), *real.pixels.shape[2:]), VOID, dtype=torch.uint8)
     return real.pixels, torch.zeros(len(real), dtype=torch.int64)
 
 
 def _collected_images(settings: DistillSettings, method: Method, teacher: Network) -> Collected | None:
-    """The images that somebody gathered, for methods that need them, after counting what of them can be read."""
+    """The collected images, for methods that need them; too few readable ones are refused."""
     source = settings.collected
     name = type(method).__name__
     if "collected" not in method.needs:
@@ -236,7 +236,7 @@ def _transfer_set(settings: DistillSettings, method: Method, teacher: Network) -
 
 
 def check(method: Method, teacher: Network, student: Network) -> None:
-    """Everything that can be known before the first step is written."""
+    """Check everything that can be checked before the first step."""
     check_output(teacher)
     check_output(student, role="student")
     lacking = requirements.missing(method, teacher)
@@ -245,8 +245,8 @@ def check(method: Method, teacher: Network, student: Network) -> None:
     theirs, mine = task_of(teacher), task_of(student)
     if theirs.name != mine.name:
         raise InputError(
-            f"the teacher {teacher.name} gives {theirs.output} and the student {student.name} {mine.output}: give a "
-            f"student for {theirs.name}"
+            f"the teacher {teacher.name} gives {theirs.output} and the student {student.name} gives {mine.output}: "
+            f"give a student for {theirs.name}"
         )
     method.check(theirs.name)
     check_batch(student, method.images_a_step)

@@ -1,4 +1,4 @@
-"""The loop: phases and steps, averaging, logging, checkpoints. Short, and the same for every method."""
+"""The loop: phases and steps, averaging, logging, checkpoints. It is short, and the same for every method."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from dreamstill.methods import Method, Phase
 from dreamstill.runs.checkpoints import Checkpoints
 from dreamstill.runs.signals import GRACE, CutShort, Signals
 
-# Iterations of a phase, from its first, whose operations are counted: they are not all alike (generators re-drawn
-# every few steps, replay once there is a bank), and counting runs without compiled graphs.
+# How many of a phase's first iterations have their operations counted. One is not enough, because iterations differ
+# (generators are drawn anew every few steps, replay needs a bank first). Counting runs without compiled graphs.
 COUNTED = 10
 SAVING_SHARE = 0.1  # of slow iterations' time may go into checkpoints after each of them
 
 
-# After an iteration of the last phase: how many it shall have. Asked with the engine, the iterations done and planned.
+# Called after an iteration of the last phase with the engine and the iterations done and planned; gives a new plan.
 Pace = Callable[[Engine, int, int], int]
 
 
 class Log(Protocol):
-    """Where the loop reports to; see :class:`dreamstill.runs.metrics_log.Tracker`."""
+    """The receiver of the loop's reports; see :class:`dreamstill.runs.metrics_log.Tracker`."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record values at a step."""
 
     def progress(self, done: int, values: dict[str, float]) -> None:
-        """Show how far the run is."""
+        """Show the progress of the run."""
 
     def cut(self, step: int) -> None:
         """Drop what was recorded after a step."""
@@ -45,17 +45,17 @@ class Log(Protocol):
 
 @dataclass
 class Cadence:
-    """How often the loop does what is not training."""
+    """How often the loop does other things than training."""
 
     log: int = 0  # iterations between two readings of the losses; 0: a hundredth of the run, at least 1
     checkpoint_seconds: float = 60.0
     checkpoint_steps: int = 0  # iterations between checkpoints, in place of seconds
-    evaluations: int = 0  # how often over the run ``evaluate`` is called
+    evaluations: int = 0  # how often a run calls ``evaluate``
 
 
 @dataclass
 class Outcome:
-    """What the loop hands back."""
+    """What the loop returns."""
 
     ema: Ema
     iterations: int
@@ -66,15 +66,15 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """Counters that a resumed run goes on with."""
+    """Counters with which a resumed run goes on."""
 
     iteration: int = 0
     seconds: float = 0.0
     evaluation_seconds: float = 0.0
     flops: float = 0.0
-    flops_each: float = 0.0  # of an iteration of the phase, as far as they were counted
+    flops_each: float = 0.0  # per iteration of the phase, as far as they were counted
     ema_updates: int = 0
-    iterations: int = 0  # of the last phase, where they were changed on the way; else 0
+    iterations: int = 0  # of the last phase if they were changed during the run, else 0
 
 
 def run(
@@ -97,7 +97,7 @@ def run(
     """
     phases = method.phases(engine.steps)
     total = sum(p.iterations for p in phases)
-    # The last phase is the student's: images made before it, however long that took, are no part of its schedule.
+    # The last phase is the student's. Making images before it, however long it takes, is not part of its schedule.
     ema = Ema(method.deliver(), phases[-1].iterations)
     at = Progress()
     if resume:
@@ -138,7 +138,7 @@ def _iterate(engine: Engine, phase: Phase, i: int, at: Progress) -> None:
 
 
 def _restored(engine: Engine, checkpoints: Checkpoints, ema: Ema) -> Progress:
-    """Put the last checkpoint back, if there is one, and say how far it is."""
+    """Restore the last checkpoint, if there is one, and return its progress."""
     state = checkpoints.load(engine.banks, quiet=engine.rank > 0)
     if state is None:
         if engine.rank == 0:
@@ -153,7 +153,7 @@ def _restored(engine: Engine, checkpoints: Checkpoints, ema: Ema) -> Progress:
 
 @dataclass
 class _Watch:
-    """What happens after an iteration: readings, scores, checkpoints, and the end when a signal came."""
+    """What happens after an iteration: readings, scores, checkpoints, and the end after a signal."""
 
     engine: Engine
     ema: Ema
@@ -189,11 +189,11 @@ class _Watch:
         self.log.lengthen(self.total)
 
     def seconds(self) -> float:
-        """Of the run so far, those before it was resumed included."""
+        """Seconds of the run so far, including those before it was resumed."""
         return time.monotonic() - self.started
 
     def after(self, iteration: int) -> None:
-        """Do what is due after an iteration; the first is 1.
+        """Do what is due after an iteration, of which the first is number 1.
 
         Raises:
             DivergedError: a loss term or a weight is NaN or infinite.
@@ -209,7 +209,7 @@ class _Watch:
             self.log.log(iteration, self.evaluate(self.ema))
             self.at.evaluation_seconds += time.monotonic() - now
             self.at.seconds = self.seconds()
-        # Steps are alike on all ranks; of clocks and signals the others are asked, which waits: not each time.
+        # Steps are the same on all ranks. Clocks and signals are not: asking the others waits, so not each time.
         ask = self.engine.ranks == 1 or iteration % self.every == 0
         due = self._due_by_steps() or (ask and self.engine.any_rank(self._late(now) or self._slow(now)))
         stop = ask and self.engine.any_rank(self.signals.caught is not None)
@@ -218,8 +218,8 @@ class _Watch:
             self._save()
         if stop and not finished:
             raise Stopped(
-                f"stopped by {self.signals.caught or 'another process'} after {iteration} of {self.total} iterations: "
-                "a checkpoint is written, --resume goes on from it"
+                f"stopped by {self.signals.caught or 'another process'} after {iteration} of {self.total} iterations. "
+                "A checkpoint is written, and --resume goes on from it"
             )
         self.ended = time.monotonic()
 
@@ -244,8 +244,8 @@ class _Watch:
         return self.cadence.checkpoint_steps == 0 and took > GRACE and self.saving <= SAVING_SHARE * took
 
     def _check(self) -> None:
-        """Never write a checkpoint over a good one before weights and losses were seen to be finite."""
-        if values := self.engine.read():  # first: a loss that is not says more of the cause
+        """Make sure that weights and losses are finite before a checkpoint is written."""
+        if values := self.engine.read():  # losses first: one that is not finite says more about the cause
             self.last.update(values)
             self.log.log(self.at.iteration, {"seconds": self.at.seconds, **values})
         check_finite(self.engine.modules, self.at.iteration)

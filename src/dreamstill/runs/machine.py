@@ -1,4 +1,4 @@
-"""The machine a run is on, and the memory it takes there."""
+"""The machine that a run is on, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def reset_peak_memory() -> None:
-    """Count :func:`peak_memory` from now on, where the system can: one process may carry out several runs."""
+    """Count :func:`peak_memory` from now on, if the system can: one process may carry out several runs."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -24,7 +24,7 @@ def reset_peak_memory() -> None:
 def peak_memory() -> int:
     """Most memory this process held since :func:`reset_peak_memory`, in bytes.
 
-    The GPU's if one is in use, else resident memory (where the peak cannot be reset: since the process began).
+    The GPU's if one is in use, else resident memory. If the peak cannot be reset, it counts from the process's start.
     """
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
@@ -51,7 +51,7 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """Linux tells it in a file; elsewhere whatever platform knows."""
+    """The CPU's name: from a file on Linux, elsewhere whatever ``platform`` knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""``manifest.json``: what somebody needs to know to make the same run again."""
+"""``manifest.json``: the facts needed to repeat a run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ MANIFEST_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a network's first weights come from, if not from the seed."""
+    """The source of a network's first weights, if it is not the seed."""
 
     file: str | None = None
-    sha256: str | None = None  # of the file, or of the tensors where there is none
+    sha256: str | None = None  # of the file, or of the tensors if there is no file
     fingerprint: str | None = None  # of the tensors, whatever file holds them
     outside: tuple[str, ...] = ()  # information that was used in making them
 
 
 def manifest(outside: list[str], teacher: Weights, seed: int, machine: dict[str, Any]) -> dict[str, Any]:
-    """What somebody needs to know to make the same run again."""
+    """The facts needed to repeat a run."""
     packages = ("dreamstill", "torch", "lightning", "numpy", "safetensors")
     return {
         "schema": MANIFEST_SCHEMA,
@@ -47,7 +47,7 @@ def manifest(outside: list[str], teacher: Weights, seed: int, machine: dict[str,
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What :func:`manifest` said of a run.
+    """The manifest in a run folder.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -60,11 +60,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         why = "it holds no outside_information, which every run writes"
     except (OSError, ValueError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
-    raise InputError(f"{path} cannot be used ({why}): give a whole run folder, as dreamstill left it")
+    raise InputError(f"{path} cannot be used ({why}). Give a complete run folder, as dreamstill left it")
 
 
 def _commit() -> str | None:
-    """The commit of the source this runs from, marked when files differ from it; None for an installed copy."""
+    """The commit of the source that this runs from, marked if files differ from it; None for an installed copy."""
     here = Path(__file__).parents[1]  # the whole package
     git = ["git", "-C", str(here)]
     try:

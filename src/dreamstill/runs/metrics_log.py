@@ -1,4 +1,4 @@
-"""Where a run's numbers go while it runs: ``metrics.csv``, TensorBoard and the terminal."""
+"""Record a run's numbers while it runs, in ``metrics.csv``, TensorBoard and the terminal."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SILENCE = 60.0  # seconds without a line, at most, where iterations allow it
 
 
 class Tracker:
-    """Collects values by step, keeps ``metrics.csv`` true, and shows how far the run is.
+    """Collects values by step, keeps ``metrics.csv`` up to date, and shows the progress of the run.
 
     Args:
         folder: the run folder; None keeps nothing (the other ranks, and trials).
         total: iterations of the run.
-        title: what is shown beside the bar.
+        title: the text next to the progress bar.
         quiet: show nothing.
     """
 
@@ -103,7 +103,7 @@ class Tracker:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            with contextlib.suppress(OSError):  # the folder is gone or the disk is full: what ended the run said so
+            with contextlib.suppress(OSError):  # the folder is gone or the disk is full; an earlier error said so
                 self._board.close()
 
     def _to_board(self, step: int, values: Row) -> None:
@@ -111,14 +111,14 @@ class Tracker:
             from torch.utils.tensorboard import SummaryWriter
 
             assert self.folder is not None
-            # What an interrupted run wrote after its last checkpoint is hidden from the curves.
+            # Hide from the curves what an interrupted run wrote after its last checkpoint.
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._board_from or None)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
 
 def read_metrics(path: Path) -> dict[int, Row]:
-    """``metrics.csv`` by step; values that were not recorded at a step are absent.
+    """``metrics.csv`` by step. Values that were not recorded at a step are absent.
 
     Raises:
         InputError: it is damaged.
@@ -129,7 +129,7 @@ def read_metrics(path: Path) -> dict[int, Row]:
         return {int(r["step"]): {k: float(v) for k, v in r.items() if k != "step" and v} for r in rows}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {first_line(error)}): put it back from a copy, or remove "
+            f"{path} cannot be read ({type(error).__name__}: {first_line(error)}). Put it back from a copy, or remove "
             "it, and the curves begin anew"
         ) from error
 
@@ -153,7 +153,7 @@ def _terms(values: Row) -> str:
 def _bar(total: int, title: str) -> Progress | None:
     if not sys.stderr.isatty():
         return None
-    # The losses take what room is left, so that the bar is there at 80 columns too.
+    # The losses take the room that is left, so that the bar still fits into 80 columns.
     rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True)), BarColumn(bar_width=20),

@@ -1,4 +1,4 @@
-"""Keep a budget of minutes: the last phase is cut or lengthened while it runs, by the speed that is seen."""
+"""Keep to a budget of minutes: shorten or lengthen the last phase while it runs, by the measured speed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import time
 
 from dreamstill.engine import Engine
 
-# Iterations that are not looked at: their operations are counted, which takes longer.
+# The first iterations are not measured: they are slower, because their operations are counted.
 _SLOW = 10
-_EARLY = 0.05  # of the time: after that they count all the same
-# A plan is left alone that is as near as this to what the speed so far would give.
+_EARLY = 0.05  # of the time; after that they are measured all the same
+# A plan stays as it is if it is as near as this to what the measured speed would give.
 _NEAR = 0.02
 
 
 class Pace:
-    """How many iterations the last phase shall have, asked after each of them.
+    """How many iterations the last phase should have. The loop asks after each of them.
 
-    The speed is that of the iterations since the last look, and there are looks at every twentieth of the time. So a
-    machine that turns out slower or faster than the trial still ends in time, and its schedules end with it.
+    The speed is measured at every twentieth of the time, over the iterations since the last measurement. So a run that
+    is slower or faster than the trial still ends in time, and its schedules end with it.
 
     Args:
         seconds: from now to the end of the last phase.
@@ -26,11 +26,11 @@ class Pace:
     def __init__(self, seconds: float) -> None:
         self.began, self.seconds = time.monotonic(), seconds
         self._first = 0.0  # when the first iteration of the phase was done
-        self._seen = self.began, 0  # when the last look was, and the iterations done by then
+        self._seen = self.began, 0  # the time of the last measurement, and the iterations done by then
         self._looks = 0
 
     def __call__(self, engine: Engine, done: int, planned: int) -> int:
-        """The number of iterations, given those that are done and planned; more than are done."""
+        """The number of iterations, always more than ``done``, from those done and planned so far."""
         if engine.ranks > 1 and done % max(1, planned // 100):
             return planned  # asking the other ranks waits for them
         now = time.monotonic()
@@ -40,7 +40,7 @@ class Pace:
             return planned
         since, before = self._seen
         look = int(20 * (now - self.began) / self.seconds)
-        # Clocks differ from rank to rank, and all must plan alike: the first one's decides.
+        # Clocks differ from rank to rank, but all must make the same plan: the first rank's clock decides.
         due = engine.first_rank(look > self._looks and done > before)
         if not due:
             return planned

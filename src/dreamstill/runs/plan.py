@@ -30,8 +30,8 @@ class Plan:
     hardware: Hardware
     steps: int
     out: Path
-    began: float  # when the command did
-    ends: float | None = None  # when training shall, on the clock of time.monotonic
+    began: float  # when the command began
+    ends: float | None = None  # when training should end, on the clock of time.monotonic
 
     @property
     def compare(self) -> bool:
@@ -40,17 +40,17 @@ class Plan:
 
     @property
     def file(self) -> str:
-        """What the delivered network's file is called."""
+        """The name of the delivered network's file."""
         return "student.safetensors" if self.compare else "model.safetensors"
 
     @property
     def method_spec(self) -> dict[str, Any] | None:
-        """The method's name and hyper-parameters; None for supervised training, which is no method."""
+        """The method's name and hyper-parameters; None for supervised training, which is not a method."""
         return method_spec(self.settings.method) if isinstance(self.settings, DistillSettings) else None
 
     @property
     def outside(self) -> list[str]:
-        """Outside information used: the student's first weights, and the method's own word, exact where it can be."""
+        """Outside information used: in the student's first weights, and by the method, as exactly as it is known."""
         first, inputs = list(self.inputs.student_weights.outside), self.inputs
         if inputs.stored is not None:
             return first + inputs.stored.outside
@@ -93,7 +93,7 @@ def plan_run(
 
 
 def with_absolute_paths(settings: Settings) -> Settings:
-    """Settings with paths that hold from any folder; a set's own name stays."""
+    """Settings whose paths are valid from any folder. The name of a set stays as it is."""
     named = (None, "digits", *KNOWN)
     found: dict[str, Any] = {}
     for key in ("teacher_checkpoint", "student_checkpoint", "data_root", "transfer", "data", "real", "collected"):
@@ -101,7 +101,7 @@ def with_absolute_paths(settings: Settings) -> Settings:
         a_set = key in ("data", "real", "collected")
         if value and not (a_set and (value in named or not Path(value).exists())):
             found[key] = str(Path(value).resolve())
-    for key in ("teacher", "student", "network"):  # ./file.py:factory, for whoever goes on from another folder
+    for key in ("teacher", "student", "network"):  # ./file.py:factory, to be resumed from another folder
         name = getattr(settings, key, None)
         file, colon, factory = name.rpartition(":") if isinstance(name, str) else ("", "", "")
         if colon and file.endswith(".py"):
@@ -111,16 +111,16 @@ def with_absolute_paths(settings: Settings) -> Settings:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run at its end, in the hands of what writes its results."""
+    """A finished run, whose results are about to be written."""
 
     plan: Plan
     engine: Engine
     outcome: Outcome
-    images: Tensor | None  # what the student learnt from last, as the method gives it (``n c h w``)
+    images: Tensor | None  # images that the student learned from last, as the method gives them (``n c h w``)
     setup: float  # seconds before the first step
     trained: float  # when the last step was done
 
     @property
     def network(self) -> Network:
-        """What is delivered."""
+        """The delivered network."""
         return self.outcome.ema.network

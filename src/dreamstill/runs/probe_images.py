@@ -1,4 +1,4 @@
-"""Images that a student never learned from, made without data: what its copy of the teacher is tried on."""
+"""Images that a student never learned from, made without data, to test how well it copies its teacher."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dreamstill.networks.generators import SMALLEST, Generator
 from dreamstill.networks.network import Network
 from dreamstill.networks.probes import Probe
 
-GENERATORS = 10  # untrained ones, which differ from each other more than one's images do
-OPTIMISER_STEPS = 40  # of the pixels: with them the batch norms' statistics come near those of real images
+GENERATORS = 10  # untrained ones; they differ from each other more than the images of one do
+OPTIMISER_STEPS = 40  # for the pixels; they bring the batch norms' statistics near those of real images
 
 
 def noise_around(teacher: Network, draws: Draws, n: int) -> Tensor:
-    """White noise of the teacher's own mean and standard deviation (``n c h w``)."""
+    """White noise with the teacher's own mean and standard deviation (``n c h w``)."""
     return draws.noise(n, teacher.channels, *teacher.image_size) * teacher.std + teacher.mean
 
 
 def blotches(teacher: Network, draws: Draws, n: int) -> Tensor:
-    """Smooth noise (``n c h w``): three sizes of blotches, down to single pixels, with the teacher's mean and std."""
+    """Smooth noise (``n c h w``) with the teacher's mean and std: blotches of three sizes, down to single pixels."""
     height, width = teacher.image_size
     images = torch.zeros((), device=draws.device)
     for factor, share in ((1, 0.3), (4, 0.6), (8, 0.75)):
@@ -36,7 +36,7 @@ def blotches(teacher: Network, draws: Draws, n: int) -> Tensor:
 
 @torch.no_grad()
 def of_untrained_generators(teacher: Network, draws: Draws, n: int) -> Tensor | None:
-    """Images of several generators with fresh weights (``n c h w``); None where none makes images of these sides."""
+    """Images of several generators with fresh weights (``n c h w``); None if none can make images of these sides."""
     if any(side % SMALLEST for side in teacher.image_size):
         return None
     made = []
@@ -48,7 +48,7 @@ def of_untrained_generators(teacher: Network, draws: Draws, n: int) -> Tensor | 
 
 
 def mixed(images: Tensor, draws: Draws) -> Tensor:
-    """Each image (``n c h w``) with a share of 15 to 45 % of another."""
+    """Each image (``n c h w``) mixed with 15 to 45 % of another."""
     n = len(images)
     other = images[draws.integers(n, n)]
     share = (0.15 + 0.3 * draws.uniform(n, 1)).view(n, 1, 1, 1)
@@ -61,9 +61,9 @@ def warped(images: Tensor, draws: Draws) -> Tensor:
 
 
 def optimised(probe: Probe, draws: Draws, n: int, steps: int = OPTIMISER_STEPS) -> Tensor:
-    """Blotches whose pixels were optimised (``n c h w``): as sure to the teacher, and as like its data, as they get.
+    """Blotches whose pixels are optimised (``n c h w``) until the teacher is confident and its batch norms match.
 
-    Classes are drawn evenly; where the teacher has batch norms, the batch's statistics are drawn to the running ones.
+    Classes are drawn evenly. If the teacher has batch norms, the batch's statistics are drawn to the running ones.
     """
     teacher = probe.network
     labels = draws.integers(teacher.num_classes, n)

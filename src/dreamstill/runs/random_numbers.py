@@ -1,4 +1,4 @@
-"""What is global in torch and the caller's: a run uses it as its own and puts it back."""
+"""torch's global state belongs to the caller: a run uses it and restores it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def kept_random_streams() -> Iterator[None]:
             yield
         finally:
             if not began and torch.cuda.is_initialized():
-                torch.manual_seed(first)  # where a CUDA device's stream, not used before, would have begun
+                torch.manual_seed(first)  # the state in which an unused CUDA stream would have begun
 
 
 @contextlib.contextmanager

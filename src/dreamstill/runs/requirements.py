@@ -1,4 +1,4 @@
-"""Which methods can learn from a teacher: what each needs of it, and what it offers."""
+"""Which methods can learn from a teacher: what each method needs, and what the teacher offers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dreamstill.networks.network import Network, noise_images, plain_copy
 from dreamstill.networks.probes import bn_layers, last_linear, running_bn
 from dreamstill.tasks import task_of
 
-_NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs that data fulfils, not the teacher
+_NOT_THE_TEACHERS = {"real", "collected", "transfer"}  # needs for data, which no teacher can meet
 
 
 def offers(network: Network) -> frozenset[str]:
-    """What of a method's ``needs`` a network fulfils.
+    """Which of the methods' ``needs`` a network meets.
 
-    ``bn``: batch-norm layers with running statistics run. ``sides``: those of its images are multiples of 4, as a
-    generator makes them. ``doublings``: they are what a GAN makes that doubles small maps. ``input_gradient``: a
-    backward pass brings the images a finite gradient that is not zero. ``linear_head``: its last ``nn.Linear`` has
-    ``num_classes`` outputs, runs, and what it returns is what the network returns. A network whose forward pass fails
-    offers neither of the latter two.
+    ``bn``: it runs batch-norm layers with running statistics. ``sides``: its images' sides are multiples of 4, as a
+    generator makes them. ``doublings``: a GAN that doubles small maps can make these sides. ``input_gradient``: a
+    backward pass gives the images a finite gradient that is not zero. ``linear_head``: its last ``nn.Linear`` has
+    ``num_classes`` outputs, runs, and its output is the network's. A network whose forward pass fails offers neither of
+    the last two.
     """
     found = {"bn"} if running_bn(network) else set()
     if all(side % SMALLEST == 0 for side in network.image_size):
@@ -49,7 +49,7 @@ def offers(network: Network) -> frozenset[str]:
         # Weighted at random: a plain sum over classes would have no gradient behind a softmax.
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
         (gradient,) = torch.autograd.grad((logits * weights).sum(), images)
-    except Exception:  # whatever the forward pass raises, check_output is what reports it
+    except Exception:  # whatever the forward pass raises, check_output reports it
         return frozenset(found)
     if bool(gradient.isfinite().all()) and bool(gradient.any()):
         found.add("input_gradient")
@@ -61,7 +61,7 @@ def _same(output: Tensor, logits: Tensor, num_classes: int) -> bool:
 
 
 def missing(method: Any, network: Network) -> list[str]:
-    """What the method needs and the teacher lacks, each as half a sentence with what to do; empty when it fits.
+    """What the method needs and the teacher lacks, each as half a sentence with what to do; empty if nothing is.
 
     Args:
         method: its class, or an object whose settings may make it need less (``needed``).
@@ -82,16 +82,16 @@ def _lacking(method: Any, offered: frozenset[str], network: Network, task: str) 
     instead = []
     for name in _ordered():
         cls = methods.get(name)
-        if task not in cls.tasks:  # what does not fit anyway is no advice
+        if task not in cls.tasks:  # never advise a method for another task
             continue
-        # A control is a yardstick and no advice; nor is a method that needs data, to who has none.
+        # Do not advise a control, which is a yardstick, or a method that needs data.
         if cls is not method_cls and not cls.control and cls.needs <= offered:
             instead.append(name)
         elif (lacks := cls.needs - offered) and lacks <= set(cls.spares):
             instead.append(f"{name} with {' and '.join(cls.spares[need] for need in sorted(lacks))}")
     take = f"take {' or '.join(instead[:3])}" if instead else "no other method fits it either"
     if task not in method_cls.tasks:
-        shape = {"classification": "one row of logits an image", "segmentation": "a map of logits an image"}
+        shape = {"classification": "one row of logits per image", "segmentation": "a map of logits per image"}
         every = [name for name in _ordered() if task in methods.get(name).tasks]
         expected = " or ".join(shape[t] for t in sorted(method_cls.tasks))
         return [f"{expected} (this teacher gives {shape[task]}; {', '.join(every)} can learn from {task} networks)"]
@@ -114,10 +114,10 @@ def _lacking(method: Any, offered: frozenset[str], network: Network, task: str) 
 
 
 def fitting(offered: frozenset[str], network: Network, broken: bool) -> list[dict[str, Any]]:
-    """Of every method and control whether it fits what the network offers, and if not why; none fits a broken one."""
+    """Whether each method and control can learn from the network, and if not why. None can from a broken one."""
     found, task = [], "" if broken else task_of(network).name
     for name in _ordered():
-        # What a network offers whose forward pass fails says nothing of the methods.
+        # What a network offers says nothing about the methods if its forward pass fails.
         lacking = [] if broken else _lacking(methods.get(name), offered, network, task)
         why = "usable logits (see problems)" if broken else "; ".join(lacking)
         note = "" if why else generator_note(methods.get(name), network)

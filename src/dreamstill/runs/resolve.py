@@ -1,4 +1,4 @@
-"""What a distillation leaves open, decided once: method and settings, hardware, threads, steps and when to end."""
+"""Decide once what a distillation leaves open: method and settings, hardware, threads, steps and when to end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dreamstill.runs.run import CURVE_IMAGES
 from dreamstill.runs.settings import DEFAULT_STEPS, FINISHING_SECONDS, DistillSettings, build_method, method_spec
 from dreamstill.runs.student_auto import with_found_student
 
-# Student steps. On Fashion-MNIST fast came to 63 % with 600 and to 81 % with 2,000 (benchmarks/records/auto-trials).
+# Student steps. On Fashion-MNIST fast reached 63 % with 600 and 81 % with 2,000 (benchmarks/records/auto-trials).
 FEW, USEFUL = 600, 2_000
 _LARGE = 96  # pixels a side, from which memory is estimated before a run
 _REACHED = 0.5  # of a convolution's speed: what whole runs reach, about
@@ -38,7 +38,7 @@ class Resolved:
     inputs: Inputs
     hardware: Hardware
     steps: int
-    ends: float | None = None  # on time.monotonic's clock, when training shall end; None without a budget of minutes
+    ends: float | None = None  # when training should end, by time.monotonic; None without a budget of minutes
     estimate: str = ""  # of a dry run
     out: Path | None = None  # of the run, as it was said
 
@@ -84,12 +84,12 @@ def _announced(settings: DistillSettings, method: str) -> Path | None:
 
 
 def _reached() -> float:
-    """FLOP/s that a run reaches on this CPU, about."""
+    """About the FLOP/s that a run reaches on this CPU."""
     return _REACHED * conv_speed(torch.float32)
 
 
 def _hardware(settings: DistillSettings, method: Method, given: Given) -> tuple[DistillSettings, Hardware]:
-    """Device, precision and compilation; and the threads, which are tried where time is what counts."""
+    """Device, precision and compilation, and the threads, which are tried if the budget is a time."""
     steps, minutes = settings.steps, settings.minutes
     if settings.threads is None and minutes is not None and settings.device in ("auto", "cpu"):
         settings = replace(settings, threads=fastest_threads())
@@ -106,7 +106,7 @@ def _hardware(settings: DistillSettings, method: Method, given: Given) -> tuple[
 def _measured(
     settings: DistillSettings, method: Method, inputs: Inputs, hardware: Hardware, began: float, in_ratio: bool = False
 ) -> Resolved:
-    """The steps that a budget of minutes allows, by a trial; as they were given without one."""
+    """The steps that a budget of minutes allows, found by a trial. Without such a budget, the steps that were given."""
     minutes = settings.minutes
     needed = _memory(settings, method, inputs.given, hardware)
     if settings.dry_run and needed is not None and not needed.fits:
@@ -146,7 +146,7 @@ def _memory(settings: DistillSettings, method: Method, given: Given, hardware: H
 
 
 def _say_if_few(steps: int, minutes: float, trial: budget.Trial, method: Method) -> None:
-    """Say before the run, and not after it, that a budget is too small to be useful, and which one would do."""
+    """Say before the run that a budget is too small to be useful, and which one would be enough."""
     if steps >= FEW:
         return
     would_do = math.ceil((trial.total(method, USEFUL) + trial.watching + FINISHING_SECONDS) / 60 * 1.1)
@@ -157,7 +157,7 @@ def _say_if_few(steps: int, minutes: float, trial: budget.Trial, method: Method)
 
 
 def _evaluation_seconds(test: ImageSet | None, evaluations: int, given: Given) -> tuple[float, float]:
-    """Seconds of all scorings of a run, and of the last one, which is of all images and of both networks."""
+    """Seconds of all evaluations of a run, and of the last one, which covers all images and both networks."""
     if test is None:
         return 0.0, 0.0
     some = test.pixels[: min(256, given.task.looked_at)]

@@ -1,4 +1,4 @@
-"""Going on with a stopped run: its own settings, and a refusal of everything that is not as it was."""
+"""Resume a stopped run: take its own settings, and refuse everything that differs from them."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def started_again(settings: RunSettings) -> bool:
 
 
 def resumed(settings: Settings) -> Settings:
-    """The settings of the run in ``out``, after making sure that nothing else was asked for now.
+    """The settings of the run in ``out``, after making sure that the user asks for nothing else now.
 
-    What a function is called with does not tell a default from the same value given on purpose, so only other values
-    are compared here; the command line, which can tell, calls :func:`refuse_others` with all that was typed.
+    A function cannot tell a default from the same value given on purpose, so only other values are compared here. The
+    command line can tell, and calls :func:`refuse_others` with all that was typed.
 
     Raises:
-        InputError: no run there, it is finished, an argument contradicts it, or it names code to import.
+        InputError: there is no run, it is finished, an argument contradicts it, or it names code to import.
     """
     said = [f.name for f in fields(settings) if getattr(settings, f.name) != f.default]
     if not settings.resume and isinstance(settings, DistillSettings):
@@ -63,47 +63,47 @@ def _saved(settings: Settings, path: Path) -> Settings:
     saved = read_run(path)
     if not isinstance(saved, type(settings)):
         raise InputError(
-            f"{path} is of a run of dreamstill {saved.command}: go on with it by dreamstill {saved.command} --resume"
+            f"{path} belongs to a run of dreamstill {saved.command}: resume it with dreamstill {saved.command} --resume"
         )
     return saved
 
 
 def refuse_others(settings: RunSettings, said: Collection[str]) -> None:
-    """Make sure that there is a run to go on with and that it has every setting that is given.
+    """Make sure that there is a run to resume, and that it has every setting that is given.
 
     Args:
         settings: with ``out``, and what else the user gave now.
-        said: names of those that the user gave.
+        said: names of the settings that the user gave.
 
     Raises:
-        InputError: no run there, it is finished, or a setting contradicts it.
+        InputError: there is no run, it is finished, or a setting contradicts it.
     """
     if settings.out is None:
         raise InputError("--resume needs --out: the folder of the run to go on with")
     out = Path(settings.out)
     if (out / "report.html").exists():
         raise InputError(
-            f"the run in {out} is finished: start a new one from its student with --student-checkpoint {out}"
+            f"the run in {out} is finished: start a new run from its student with --student-checkpoint {out}"
         )
     if not (out / "config.yaml").exists():
         raise InputError(f"{out} holds no run to resume: leave out --resume, or name the folder with --out")
     saved = _saved(settings, out / "config.yaml")
     if isinstance(saved, DistillSettings) and (minutes := getattr(settings, "minutes", None)) is not None:
         raise InputError(
-            f"--minutes {minutes:g} was given and the run in {out} goes on to the {saved.steps} steps that were fixed "
+            f"--minutes {minutes:g} was given, but the run in {out} goes on to the {saved.steps} steps that were fixed "
             "when it began: leave out --minutes"
         )
     if found := differing(settings, said, saved):
         now = ", ".join(f"{key} is {value} now and the run in {out} has {was}" for key, value, was in found)
-        raise InputError(f"{now}: leave {', '.join(d[0] for d in found)} out to go on, or choose another --out")
+        raise InputError(f"{now}: leave out {', '.join(d[0] for d in found)} to go on, or choose another --out")
 
 
 def differing(settings: RunSettings, said: Collection[str], saved: RunSettings) -> list[tuple[str, Any, Any]]:
-    """Setting, its value now, and the run's, for all that are given and that a run saved otherwise."""
+    """Setting, value now and value in the run, for all given settings that the run saved with another value."""
     found: list[tuple[str, Any, Any]] = []
     for name in said:
         value = getattr(settings, name)
-        # None and "auto" leave it to the run; a network given in Python is compared by its tensors.
+        # None and "auto" leave the choice to the run. A network given in Python is compared by its tensors.
         if name in FREE or value is None or isinstance(value, nn.Module):
             continue
         if isinstance(saved, DistillSettings) and name == "method":
@@ -114,14 +114,14 @@ def differing(settings: RunSettings, said: Collection[str], saved: RunSettings) 
 
 
 def _typed(method: Any) -> dict[str, Any]:
-    """What was given of a method, in the types that a run saves: "2e-3" as a number."""
+    """The given settings of a method, in the types that a run saves: "2e-3" becomes a number."""
     spec = method_spec(method)
     built = method_spec(build_method(spec))
     return {k: v if k == "name" else built[k] for k, v in spec.items()}
 
 
 def _differing(key: str, now: Any, saved: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Setting, its value now, and the run's, for all that differ."""
+    """Setting, value now and value in the run, for all that differ."""
     if key == "method" and now["name"] != saved.get("name"):
         yield "method.name", now["name"], saved.get("name")  # the rest is another method's
     elif isinstance(now, Mapping) and isinstance(saved, Mapping):
@@ -143,7 +143,7 @@ def _matches(key: str, now: Any, saved: Any) -> bool:
 
 
 def _refuse_own_code(saved: RunSettings, now: RunSettings, path: Path) -> None:
-    """The run's file must not choose which code is called, unless the same is named on this call."""
+    """Refuse a run's file that chooses which code is called, unless this call names the same code."""
     if isinstance(saved, TrainSettings) or isinstance(now, TrainSettings):
         _refuse_own_network("network", saved, now, path)
         return
@@ -169,10 +169,10 @@ def _refuse_own_network(role: str, saved: RunSettings, now: RunSettings, path: P
 
 
 def same_inputs(plan: Plan) -> None:
-    """Make sure that the settings, the teacher, and the images that a run was given, are those it began with.
+    """Make sure that a run has the same settings, teacher and images as when it began.
 
     Raises:
-        InputError: one is not.
+        InputError: one of them differs.
     """
     manifest = read_manifest(plan.out)
     config = plan.out / "config.yaml"

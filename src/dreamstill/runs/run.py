@@ -1,4 +1,4 @@
-"""Carry a run out: folder, engine, loop. Distillation and training share it."""
+"""Carry out a run: folder, engine, loop. Distillation and training share it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from dreamstill.runs.resume import same_inputs
 from dreamstill.runs.settings import DistillSettings
 from dreamstill.tasks import Task
 
-CURVE_IMAGES = 2_000  # the curve in the report is scored on so many test images; the final figures on all of them
+CURVE_IMAGES = 2_000  # test images that score the curve in the report; the final figures use all images
 
 
 def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
-    """Train and deliver; ``finish`` writes what the run leaves behind, while the folder is locked."""
+    """Train and deliver. ``finish`` writes the results while the folder is locked."""
     if plan.settings.resume:
         same_inputs(plan)
     reset_peak_memory()
@@ -49,7 +49,7 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
         steps=plan.steps,
         scratch=nearest(plan.out),
     )
-    # Before the folder is made: what a method cannot do must leave nothing behind.
+    # Before the folder is made: a method that refuses its task must leave nothing behind.
     plan.method.setup(engine)
     check_contract(plan.method, engine, plan.steps)
     folder = RunFolder(plan.out, plan.settings.resume) if engine.rank == 0 else None
@@ -77,7 +77,7 @@ def carry_out(plan: Plan, finish: Callable[[Finished], None]) -> Network:
 
 
 def _extra_files(plan: Plan) -> dict[str, str]:
-    """What a run writes by libraries that may be missing."""
+    """The files that a run writes with libraries that may be missing."""
     settings = plan.settings
     files = {"onnx": "student.onnx"} if isinstance(settings, DistillSettings) and settings.onnx else {}
     if type(plan.method).transfer_set is not Method.transfer_set:
@@ -88,7 +88,7 @@ def _extra_files(plan: Plan) -> dict[str, str]:
 def _begin(plan: Plan) -> None:
     inputs = plan.inputs
     about = manifest(plan.outside, inputs.teacher_weights, plan.settings.seed, machine())
-    # Given by its checkpoint or in Python, config.yaml does not say how it was built.
+    # If it was given by its checkpoint or in Python, config.yaml does not say how it was built.
     about["student"] = {"name": inputs.given.student.name, "kwargs": inputs.given.student.kwargs}
     if inputs.collected is not None:
         about["collected_sha256"] = inputs.collected.sha256
@@ -141,10 +141,10 @@ def _train(plan: Plan, engine: Engine) -> Outcome:
 
 
 def _images(plan: Plan, engine: Engine, outcome: Outcome) -> Tensor:
-    """Some images to look at and count, made by all ranks together: batch norm in a generator needs them all."""
+    """Some images to show and count. All ranks make them together, because batch norm in a generator needs that."""
     n = min(max(engine.task.looked_at, 20 * plan.inputs.given.teacher.num_classes), 5000)
     engine.begin(outcome.iterations, 1.0)
-    # A graph of a generator's alone would take longer to compile than some images to make.
+    # Compiling the generator alone would take longer than making these images.
     with engine.uncounted(), engine.eagerly():
         return engine.gather(plan.method.synthesise(engine, -(-n // engine.ranks) * engine.ranks))[:n]
 
@@ -155,7 +155,7 @@ def _title(plan: Plan) -> str:
 
 
 def _curve(plan: Plan, task: Task) -> Callable[[Ema], dict[str, float]]:
-    """Score the averaged network on an even part of the test set."""
+    """Score the averaged network on an evenly spaced part of the test set."""
     test = plan.inputs.test
     assert test is not None
     assert test.labels is not None

@@ -1,7 +1,7 @@
 """The settings of the commands, with their types and ranges. No torch in here: ``--help`` must answer at once.
 
-Each class has the parameters of the function of :mod:`dreamstill.api` that it is named after; what they mean stands
-there. A setting that ``config.yaml`` does not keep is in ``unsaved``.
+Each class has the parameters of the function of :mod:`dreamstill.api` that it is named after, which explains them.
+``unsaved`` lists the settings that ``config.yaml`` does not keep.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class TrainSettings:
     lr: Positive = 0.1
     weight_decay: Weight = 5e-4
     momentum: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.9  # Nesterov's needs some
-    warmup: Below1 = 0.05  # one that takes the whole run never reaches its rate
+    warmup: Below1 = 0.05  # a warm-up over the whole run would never reach the rate
     label_smoothing: Share = 0.0
     crop: Whole = 4
     flip: bool | None = None
@@ -145,13 +145,13 @@ class TrainSettings:
     quiet: bool = False
 
     def check(self) -> None:
-        """Make sure that there are a network and data, and that every setting is in its range and fits the others.
+        """Make sure that there are a network and data, and that all settings are in range and agree.
 
         Raises:
-            InputError: one is missing or does not.
+            InputError: one is missing, out of range, or contradicts another.
         """
         if self.network is None:
-            raise InputError("no network: name one, as dreamstill train wrn_16_2, or package.module:factory")
+            raise InputError("no network: name one, as in dreamstill train wrn_16_2, or give package.module:factory")
         if self.data is None:
             raise InputError("train needs --data: digits, a name under --data-root, a parquet file, or class folders")
         check_types(self)
@@ -161,8 +161,8 @@ class TrainSettings:
             raise InputError(f"channels is {self.channels}: it must be 1 or 3")
         if self.set_size is not None and (self.image_size is None or self.scale < 1):
             raise InputError(
-                "set_size is what windows of --image-size are cut out of: give --image-size too, and leave --scale at "
-                "1, which makes rectangles of its own"
+                "--set-size needs --image-size, the size of the windows that are cut from its images: give it, and "
+                "leave --scale at 1, because it cuts rectangles of its own"
             )
 
 
@@ -252,14 +252,14 @@ def method_spec(method: Any) -> dict[str, Any]:
 
 
 def build_method(method: Any) -> Any:
-    """The method object for a spec; its hyper-parameters are typed (``"2e-3"`` is a number) and unknown ones errors."""
+    """Build the method object of a spec. Its hyper-parameters get types (``"2e-3"`` is a number); unknown ones fail."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     from dreamstill.methods import get
 
     spec = method_spec(method)
     if spec["name"] == "auto":
-        raise InputError("auto is chosen for a teacher when a distillation begins: name a method here, as fast")
+        raise InputError("auto chooses a method only when a distillation begins: name a method here, for instance fast")
     cls = get(spec.pop("name"))
     spec = as_words(cls, spec)
     cls = cls.variant_of(spec)
@@ -271,8 +271,8 @@ def build_method(method: Any) -> Any:
             f"the method {cls.__name__} has no {', '.join(unknown)}: {hint} dreamstill methods NAME explains them"
         )
     parser = ArgumentParser(exit_on_error=False)
-    # Not add_class_arguments: it reads the types of the class and its bases with the names of one module, and takes
-    # anything where it finds that a name is missing.
+    # Not add_class_arguments: it resolves the types of the class and its bases in one module, and accepts anything if
+    # a name is missing there.
     for name, hint in types_of(cls).items():
         parser.add_argument(f"--{name}", type=hint)
     try:
@@ -288,7 +288,7 @@ def check_seed(seed: int) -> None:
     """Make sure that a seed is one that random generators take.
 
     Raises:
-        InputError: it is not.
+        InputError: it is out of range.
     """
     if not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed}: give a whole number from 0 to 2^63 - 1")

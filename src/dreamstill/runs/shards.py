@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamstill.data.transfer_set import write_set
 from dreamstill.errors import InputError, first_line
 from dreamstill.files import SCRATCH, atomic_write, write_json
+from dreamstill.messages import say
 from dreamstill.networks.network import Network
 from dreamstill.networks.predict import predict
 from dreamstill.networks.state_dicts import sha256
@@ -65,7 +66,7 @@ def write_shards(
         # After each: what is named is whole.
         write_json(folder / "manifest.json", {**about, "shards": dict(sorted(done.items()))})
         written += 1
-        print(f"shard {i + 1} of {len(sizes)}: {path}", flush=True)
+        say(f"shard {i + 1} of {len(sizes)}: {path}")
     return written
 
 

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: the network, ``summary.json`` and a picture of real images."""
+"""Write a finished run's results: the network, ``summary.json`` and a picture of real images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SELECTION = "average of the weights over the last fiftieth of the schedule (EMA)
 
 
 def write_results(done: Finished, more: Callable[[Finished], dict[str, Any]]) -> None:
-    """Write the network, its figures and the picture; ``more`` adds a command's own files and summary entries."""
+    """Write the network, its figures and the picture. ``more`` adds a command's own files and summary entries."""
     plan = done.plan
     save_network(plan.out / plan.file, done.network, {"method": plan.method_spec, "steps": done.engine.steps})
     summary = {**_facts(done), **_scores(done), **more(done)}
@@ -43,7 +43,7 @@ def write_results(done: Finished, more: Callable[[Finished], dict[str, Any]]) ->
 
 
 def _compare(done: Finished) -> None:
-    """A picture of real images as the networks see them, where the task has one."""
+    """Write a picture of real images as the networks see them, if the task has one."""
     plan = done.plan
     if plan.inputs.test is None or plan.inputs.test.labels is None:
         return
@@ -65,7 +65,7 @@ def _facts(done: Finished) -> dict[str, Any]:
         "method": plan.method_spec["name"] if plan.method_spec else "supervised",
         "paper": plan.method.paper,
         "task": engine.task.name,
-        "student": _describe(done.network),  # what is delivered: a method may have built on what was given
+        "student": _describe(done.network),  # the delivered network: a method may have built on the given one
     }
     if plan.compare:
         facts["teacher"] = _describe(plan.inputs.given.teacher)
@@ -97,7 +97,7 @@ def _describe(network: Network) -> dict[str, Any]:
 
 
 def _scores(done: Finished) -> dict[str, Any]:
-    """Figures on the labelled set, of the delivered weights and of the last step's."""
+    """Figures on the labelled set, for the delivered weights and for those of the last step."""
     test, plan = done.plan.inputs.test, done.plan
     if test is None:
         return {}

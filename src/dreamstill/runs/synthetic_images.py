@@ -1,4 +1,4 @@
-"""Images that the student learnt from: drawn, and looked at with the teacher."""
+"""Images that the student learned from: how the teacher classifies them, and a picture of some."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ IMAGES = 10_000
 
 
 def obeyed(method: Method, engine: Engine, images: int = IMAGES) -> dict[str, Any]:
-    """Share of about ``images`` fresh ones, generator in eval mode, labels uniform, that are what was asked for.
+    """Label fidelity: the share of about ``images`` fresh images that the teacher takes for the class asked for.
+
+    The generator is in eval mode, and labels are uniform.
 
     Returns:
-        ``preset``: ``images``, ``share``, and ``worst``, the class with the lowest share, with that; nothing for a
+        ``preset``: ``images``, ``share``, and ``worst``, the class with the lowest share and that share. Nothing for a
         method without preset labels.
     """
     teacher, k = engine.given.teacher, engine.given.teacher.num_classes
@@ -46,12 +48,12 @@ def obeyed(method: Method, engine: Engine, images: int = IMAGES) -> dict[str, An
 
 
 def look_at_images(done: Finished) -> dict[str, Any]:
-    """Write a picture of some images, and return what the teacher takes them for."""
+    """Write a picture of some images, and return how the teacher classifies them."""
     plan, images = done.plan, done.images
     teacher, k = plan.inputs.given.teacher, plan.inputs.given.teacher.num_classes
     assert images is not None
     task = done.engine.task
-    # As the student saw them: what a picture has to clip may be a good part of what the teacher goes by.
+    # Unclipped, as the student saw them: what a picture has to clip may matter much to the teacher.
     predicted = task.predict(teacher, images)
     classes: Sequence[str] | None = plan.inputs.test.classes if plan.inputs.test is not None else None
     atomic_write(plan.out / "samples.png", task.samples(to_uint8(images).cpu(), predicted, k, classes))

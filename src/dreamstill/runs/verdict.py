@@ -1,8 +1,8 @@
 """Whether a student is fit for use, in a word, with the reasons and what to do next.
 
-Where a labelled set was given, the measured score decides. Without one the certificate and what the run says of itself
-do. They can show that a student is not a copy of its teacher. That it is one they cannot show: see docs/report.md for
-the runs behind the numbers here.
+With a labelled set the measured score decides. Without one the certificate and the run's own records decide. They can
+show that a student is not a copy of its teacher, but not that it is one. docs/report.md describes the runs behind the
+numbers here.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ NO_COPY: Word = "not a copy of its teacher"
 
 # Measured: the student's score over the teacher's, both less that of guessing.
 KEPT, LOST = 0.85, 0.6
-# The certificate's agreement (its figures over some runs: docs/report.md).
+# The certificate's agreement (docs/report.md has its figures over some runs).
 COPIED, STRANGE = 0.65, 0.3
 FEW_STEPS, ENOUGH_STEPS = 600, 2000  # of the student
 FALLING = 0.2  # of the student's loss, from the last fifth of the run but one to the last
-ALIKE = 0.02  # deviations of the data that a pixel of the run's images differs by from image to image
+ALIKE = 0.02  # a pixel's deviation from image to image, in standard deviations of the data
 CROWDED = 0.5  # share of one class
-MORE_CROWDED = 0.2  # than it is with the teacher
+MORE_CROWDED = 0.2  # excess of that share over the teacher's
 DULL = 0.95  # share of one class in the teacher's answers to images of every kind
 
 Rows = Mapping[int, Mapping[str, float]]
@@ -37,7 +37,7 @@ Rows = Mapping[int, Mapping[str, float]]
 class Reason(NamedTuple):
     """Something that speaks against a student, and what to do about it."""
 
-    word: Word  # the best that it leaves possible
+    word: Word  # the best verdict that it leaves possible
     text: str
     next: str = ""
 
@@ -65,7 +65,7 @@ def judge(summary: Mapping[str, Any], rows: Rows, out: Path) -> dict[str, Any]:
         best = DOUBTFUL if "certificate" not in summary else USABLE
         doubts.append(Reason(best, unmeasured, score))
     else:
-        # What was measured outweighs every sign; the signs may explain it.
+        # The measured score outweighs every other sign. The signs may explain it.
         doubts = [measured, *(d._replace(word=measured.word) for d in doubts)]
         if measured.word == USABLE:
             load = f"import dreamstill; print(dreamstill.load_student({json.dumps(str(out))}))"
@@ -83,7 +83,7 @@ def _more_steps(summary: Mapping[str, Any]) -> int:
 
 
 def _measured(summary: Mapping[str, Any], longer: str, told: str) -> Reason | None:
-    """What the labelled set says; None where there was none."""
+    """What the labelled set says; None without one."""
     student, teacher = summary["student"], summary["teacher"]
     key, name = ("miou", "mean IoU") if "miou" in student else ("accuracy", "accuracy")
     if key not in student or key not in teacher:
@@ -122,7 +122,7 @@ def _certificate(summary: Mapping[str, Any], longer: str) -> Iterator[Reason]:
 
 
 def _teacher(summary: Mapping[str, Any], told: str) -> Iterator[Reason]:
-    """What is wrong with the teacher, as far as images of no data show it."""
+    """What is wrong with the teacher, as far as images made without data show it."""
     found = summary.get("certificate")
     if found is None:
         return
@@ -155,7 +155,7 @@ def _steps(summary: Mapping[str, Any], longer: str) -> Iterator[Reason]:
 
 
 def _images(summary: Mapping[str, Any], longer: str) -> Iterator[Reason]:
-    """Of the images that it learned from."""
+    """What is wrong with the images that the student learned from."""
     counts = summary["class_histogram"]
     if missing := [i for i, n in enumerate(counts) if n == 0]:
         classes = f"class{'' if len(missing) == 1 else 'es'} {', '.join(map(str, missing[:10]))}"
@@ -173,7 +173,7 @@ def _images(summary: Mapping[str, Any], longer: str) -> Iterator[Reason]:
 
 
 def _loss(rows: Rows, longer: str) -> Iterator[Reason]:
-    """The student's own terms in the last fifth of the run, against the fifth before."""
+    """Whether the student's loss still falls: the last fifth of the run against the fifth before."""
     values = [v for _, row in sorted(rows.items()) if (v := _student_loss(row)) is not None]
     fifth = len(values) // 5
     if fifth < 2:

@@ -1,4 +1,4 @@
-"""Where the first weights of a run's networks come from: for its manifest, and to know them again."""
+"""Where the first weights of a run's networks come from, for its manifest and to recognise them later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dreamstill.runs.settings import DistillSettings
 
 
 def teacher_weights(settings: DistillSettings, teacher: Network) -> Weights:
-    """The account of the teacher's weights, before the engine gives them another precision."""
+    """File and checksums of the teacher's weights, before the engine gives them another precision."""
     tensors = state_dicts.fingerprint(teacher.module)
     if settings.teacher_checkpoint is None:
         return Weights(None, tensors, tensors)
@@ -21,7 +21,7 @@ def teacher_weights(settings: DistillSettings, teacher: Network) -> Weights:
 
 
 def student_weights(settings: DistillSettings) -> Weights:
-    """Where a student's first weights come from, if not from the seed, and what was used in making those."""
+    """The source of a student's first weights, if it is not the seed, and the information used in making them."""
     given = {k: v for k, v in (settings.student_args or {}).items() if k.endswith("weights") and v is not None}
     outside = [f"the student's {key}: {value}" for key, value in given.items()]
     if settings.student_checkpoint is None:
