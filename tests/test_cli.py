@@ -175,7 +175,7 @@ def test_methods_as_json(capsys):
 def test_the_settings_of_one_method(capsys):
     assert cli.main(["methods", "noise", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["explained"][0]["range"] == "above 0"
+    assert {r["name"]: r["range"] for r in row["explained"]}["tau"] == "above 0"
 
 
 def test_a_recipe_with_an_unknown_key(tmp_path, capsys):
