@@ -299,7 +299,7 @@ def test_a_pickled_class_that_is_not_importable_here(tmp_path, monkeypatch):
 def test_a_file_does_not_choose_the_code_that_is_called(small, tmp_path):
     small.name, small.kwargs = "os:getcwd", {}
     save_network(tmp_path / "x.safetensors", small)
-    with pytest.raises(InputError, match=r"asks for os:getcwd.*--unsafe-load"):
+    with pytest.raises(InputError, match=r"asks for os:getcwd.*--trust-code"):
         resolve(None, tmp_path / "x.safetensors")
 
 
@@ -455,7 +455,7 @@ def test_a_file_does_not_choose_the_code_below_a_shared_classifier(tmp_path, mon
     small = tiny_network((3, 4), 0)
     small.name, small.kwargs = "shared_classifier", {"base": "lowest:make"}
     save_network(tmp_path / "x.safetensors", small)
-    with pytest.raises(InputError, match=r"asks for lowest:make.*--unsafe-load"):
+    with pytest.raises(InputError, match=r"asks for lowest:make.*--trust-code"):
         load_network(tmp_path / "x.safetensors")
     assert not (tmp_path / "trapped").exists()
 
