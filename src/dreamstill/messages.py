@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-from rich.console import Console, RenderableType
 
 _log = logging.getLogger("dreamstill")
 

@@ -61,7 +61,7 @@ def distill(
     Writes a run folder with the student (safetensors and ONNX), samples of the synthetic images, a summary and a
     report. Schedules are fractions of the budget, so any budget gives a whole run.
 
-    In Python a :class:`dreamstill.Result` comes back, or None after ``dry_run``: ``.student`` takes images in [0, 1]
+    In Python a :class:`dreamstill.runs.result.Result` comes back, or None after ``dry_run``: ``.student`` takes images in [0, 1]
     and returns logits, its ``.module`` is the bare network. Networks given in Python are copied, not changed.
 
     Args:
