@@ -120,6 +120,7 @@ def test_the_student_learns_and_the_teacher_does_not(done):
     assert outcome.flops > 0
 
 
+@pytest.mark.whole_end
 def test_each_gets_a_certificate(done, monkeypatch):
     _, method, e, outcome, _ = done
     monkeypatch.setattr(certificate, "IMAGES", 64)
