@@ -51,8 +51,8 @@ demo: $(READY)
 	$(BIN)/dreamstill demo $(DEMOARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs examples
+	$(BIN)/ruff format --check src tests benchmarks docs examples
 	$(BIN)/mypy
 
 # Every warning is an error: a link that leads nowhere, a page in no list, a docstring that cannot be read.

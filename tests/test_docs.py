@@ -148,6 +148,10 @@ def shortened(words):
     if command == "train":
         rest = without(rest, "--epochs", "--batch-size")
         return [command, *rest, "--epochs", "1", "--batch-size", "8", "--limit", "16", *FAST]
+    if command == "synthesize" and "--shard-size" in options:
+        return [command, *without(rest, "--n", "--shard-size"), "--n", "20", "--shard-size", "10"]
+    if command == "export" and "int8" in options.get("--format", ""):
+        return [command, *rest, "--images", "8"]
     if command != "distill" or "--resume" in rest or "--help" in rest:
         return [command, *([*without(rest, "--steps"), "--steps", "3"] if command == "demo" else rest)]
     recipe = yaml.safe_load(Path(options["--config"]).read_text()) if "--config" in options else {}

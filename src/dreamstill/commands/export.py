@@ -37,31 +37,38 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Format:
-    """A form of file. ``write`` of an 8-bit one takes images for calibration too."""
+    """A form of file in float32."""
 
     suffix: str
-    write: Callable[..., None]
+    write: Callable[[Network, Path], object]
     read: Callable[[Path], Answers]
     packages: tuple[str, ...]
-    int8: bool = False
 
 
-def _write_onnx(network: Network, path: Path) -> None:
-    export_onnx(network, path)
+@dataclass(frozen=True)
+class Int8Format:
+    """A form of file in 8 bits; ``prepare`` gets a folder for what it needs, and returns what writes files."""
+
+    suffix: str
+    prepare: Callable[[Network, Path], Callable[[Path, Tensor], None]]
+    read: Callable[[Path], Answers]
+    packages: tuple[str, ...]
 
 
-def _write_int8(network: Network, path: Path, pixels: Tensor) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".float-") as scratch:
-        source = Path(scratch) / "student.onnx"
-        export_onnx(network, source)
-        write_int8(source, path, pixels)
+def _by_onnxruntime(network: Network, folder: Path) -> Callable[[Path, Tensor], None]:
+    export_onnx(network, folder / "student.onnx")
+    return partial(write_int8, folder / "student.onnx")
 
 
-FORMATS = {
-    "onnx": Format(".onnx", _write_onnx, onnx_answers, ("onnx", "onnxruntime")),
-    "onnx-int8": Format(".int8.onnx", _write_int8, onnx_answers, ("onnx", "onnxruntime"), int8=True),
+def _by_torchao(network: Network, folder: Path) -> Callable[[Path, Tensor], None]:
+    return partial(write_int8_program, network)
+
+
+FORMATS: dict[str, Format | Int8Format] = {
+    "onnx": Format(".onnx", export_onnx, onnx_answers, ("onnx", "onnxruntime")),
+    "onnx-int8": Int8Format(".int8.onnx", _by_onnxruntime, onnx_answers, ("onnx", "onnxruntime")),
     "pt2": Format(".pt2", write_program, read_program_answers, ()),
-    "pt2-int8": Format(".int8.pt2", write_int8_program, int8_program_answers, ("torchao",), int8=True),
+    "pt2-int8": Int8Format(".int8.pt2", _by_torchao, int8_program_answers, ("torchao",)),
     "openvino": Format(".xml", write_openvino, openvino_answers, ("openvino",)),
 }
 
@@ -73,7 +80,7 @@ def run_export(settings: ExportSettings) -> dict[str, Any]:
     if settings.images < 1:
         raise InputError(f"images is {settings.images}: calibration needs at least 1")
     out = _out(settings, form)
-    if form.int8:
+    if isinstance(form, Int8Format):
         _check_makes_images(folder)
     network = delivered(settings.run, settings.student, settings.unsafe_load, settings.trust_code)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +88,13 @@ def run_export(settings: ExportSettings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         path = Path(scratch) / out.name
         figures: dict[str, Any] = {}
-        if form.int8:
-            write = partial(form.write, network)
-            quantised = Quantised(
-                folder, network, write, form.read, settings.images, settings.unsafe_load, settings.trust_code
-            )
-            figures["int8"] = quantised.carry_out(path)
-            figures["cost"] = compared_cost(folder, network, path, form.read, settings.unsafe_load, settings.trust_code)
+        if isinstance(form, Int8Format):
+            trusted = settings.unsafe_load, settings.trust_code
+            with tempfile.TemporaryDirectory() as other:
+                write = form.prepare(network, Path(other))
+                quantised = Quantised(folder, network, write, form.read, settings.images, *trusted)
+                figures["int8"] = quantised.carry_out(path)
+            figures["cost"] = compared_cost(folder, network, path, form.read, *trusted)
         else:
             form.write(network, path)
         record = _record(settings, form, network, path) | figures
@@ -100,7 +107,7 @@ def run_export(settings: ExportSettings) -> dict[str, Any]:
     return record
 
 
-def _out(settings: ExportSettings, form: Format) -> Path:
+def _out(settings: ExportSettings, form: Format | Int8Format) -> Path:
     """Where to write; a run folder's own place for it without ``--out``."""
     run = Path(settings.run)
     if settings.out is None:
@@ -120,10 +127,10 @@ def _check_makes_images(folder: Path) -> None:
         )
 
 
-def _record(settings: ExportSettings, form: Format, network: Network, path: Path) -> dict[str, Any]:
+def _record(settings: ExportSettings, form: Format | Int8Format, network: Network, path: Path) -> dict[str, Any]:
     """What the JSON beside the file says; a float32 file that answers differently is refused."""
     found = parity(network, form.read(path))
-    if not form.int8 and not found["max_difference"] <= TOLERANCE:  # not ">": NaN must fail too
+    if isinstance(form, Format) and not found["max_difference"] <= TOLERANCE:  # not ">": NaN must fail too
         raise InputError(
             f"the exported {network.name} differs from torch by {found['max_difference']:.1e} of its largest logit, "
             f"expected at most {TOLERANCE:.0e}: its forward pass does something that the export does not keep; no file "
