@@ -60,8 +60,9 @@ def distill(
     Writes a run folder with the student (safetensors and ONNX), samples of the synthetic images, a summary and a
     report. Schedules are fractions of the budget, so any budget gives a whole run.
 
-    In Python a :class:`dreamstill.runs.result.Result` comes back, or None after ``dry_run``: ``.student`` takes images in [0, 1]
-    and returns logits, its ``.module`` is the bare network. Networks given in Python are copied, not changed.
+    In Python a :class:`dreamstill.runs.result.Result` comes back, or None after ``dry_run``. Its ``.student`` takes
+    images in [0, 1] and returns logits; ``.student.module`` is the bare network. Networks given in Python are copied,
+    not changed.
 
     Args:
         teacher: the trained network: timm:NAME, torchvision:NAME, hf:FOLDER, a built-in name, or package.module:factory
