@@ -34,7 +34,7 @@ def show(*things: RenderableType, markup: bool = True) -> None:
         things: what rich prints.
         markup: whether texts hold rich's styles in brackets.
     """
-    from rich.console import Console
+    from rich.console import Console  # not above: the help needs none of it
 
     console = Console(highlight=False, force_terminal=None if _on_the_command_line() else False)
     with console.capture() as captured:
