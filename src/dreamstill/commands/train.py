@@ -145,7 +145,7 @@ def run_training(settings: TrainSettings) -> Network:
     )
     out = folder_for(settings.out, "train")
     if not settings.quiet:
-        say(f"the run is written to {out}")
+        say(f"run folder: {out}")
     inputs = training_inputs(settings)
     flip = settings.flip if settings.flip is not None else inputs.real_name in PHOTOGRAPHS
     settings = replace(settings, flip=flip)

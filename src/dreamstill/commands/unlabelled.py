@@ -26,7 +26,7 @@ def compare_on_images(student: Network, teacher: Network, source: str, root: str
     """
     images = load_collected(source, image_size=student.image_size, channels=student.channels, root=root)
     for note in images.notes:
-        say(note)
+        say(note.replace("of the collected images", "of the images"))
     if task_of(student).name == "segmentation":
         task = task_of(student)
         mine, theirs = task.predict(student, images.pixels), task.predict(teacher, images.pixels)

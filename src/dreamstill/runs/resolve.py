@@ -79,7 +79,7 @@ def _announced(settings: DistillSettings, method: str) -> Path | None:
         return None
     out = folder_for(settings.out, method)
     if not settings.quiet:
-        say(f"the run is written to {out}")
+        say(f"run folder: {out}")
     return out
 
 
