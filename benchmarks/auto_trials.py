@@ -51,6 +51,9 @@ TRIALS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "m1": ("mnist-no-bn", 2000, 0, {**GREY, "student_steps": 40, "w_bn": 0.0, "w_adv": 1.0, "w_label": 1.0}),
     "m3": ("mnist", 2000, 0, {**GREY, "inner_steps": 10, "student_steps": 40}),
     "d1": ("cifar10", 9000, 0, {"width": 24, "inner_steps": 8, "student_steps": 150, "w_adv": 0.0}),
+    # As many images, fewer lessons from each; and the batch-norm term summed over 13 layers, as the paper weighs it.
+    "d2": ("cifar10", 2400, 0, {"width": 24, "inner_steps": 8, "student_steps": 40, "w_adv": 0.0}),
+    "d3": ("cifar10", 2400, 0, {"width": 24, "inner_steps": 8, "student_steps": 40, "w_adv": 0.0, "w_bn": 130.0}),
 }
 
 
