@@ -246,7 +246,7 @@ def table(record: dict[str, Any]) -> str:
     """A row a model: accuracies, what 8 bits lose, sizes and times."""
     head = [
         "teacher",
-        "method",
+        "steps",
         "teacher, student",
         "in 8 bits",
         "on noise",
