@@ -1,4 +1,4 @@
-"""Ten models of four libraries and three kinds of file: each to a student, ONNX, 8 bits and a card, as one types it.
+"""Ten models of three libraries and three kinds of file: each to a student, ONNX, 8 bits and a card, as one types it.
 
 ``python benchmarks/ten_models.py --data-root ROOT`` trains each teacher for two epochs on some images of Fashion-MNIST,
 saves it as its library does, and carries out the commands in the record: distill, export, export in 8 bits. The budgets
@@ -17,6 +17,7 @@ import os
 import shlex
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,8 @@ def trained(make: Callable[[], nn.Module], root: str) -> nn.Module:
 def command(line: str) -> dict[str, Any]:
     """Carry a command out as typed; returns it with its exit code, last words and seconds."""
     said, began = io.StringIO(), time.monotonic()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        warnings.simplefilter("ignore")  # of libraries: they name the paths of this machine
         code = cli.main(shlex.split(line)[1:])
     words = [text for text in said.getvalue().splitlines() if text.strip()]
     return {"command": line, "code": code, "said": words[-6:], "seconds": round(time.monotonic() - began, 1)}
@@ -188,7 +190,7 @@ def one(name: str, folder: Path, given: str) -> dict[str, Any]:
         f"dreamstill export run --format onnx --out student.onnx{unsafe}",
         f"dreamstill export run --format onnx-int8{unsafe}",
     ]
-    found: dict[str, Any] = {"name": name, "commands": []}
+    found: dict[str, Any] = {"name": name, "training_images": TRAIN, "commands": []}
     with contextlib.chdir(folder):
         for line in lines:
             found["commands"].append(command(line))
@@ -244,7 +246,7 @@ def table(record: dict[str, Any]) -> str:
     """A row a model: accuracies, what 8 bits lose, sizes and times."""
     head = [
         "teacher",
-        "method",
+        "steps",
         "teacher, student",
         "in 8 bits",
         "on noise",
@@ -259,7 +261,7 @@ def table(record: dict[str, Any]) -> str:
         labelled, cost = m["int8"]["labelled"], m["cost"]
         ms, size = cost["milliseconds"], cost["bytes"]
         rows.append([
-            m["name"], m["method"], f"{m['teacher']['accuracy']:.1%}, {m['student']['accuracy']:.1%}",
+            m["name"], str(m["steps"]), f"{m['teacher']['accuracy']:.1%}, {m['student']['accuracy']:.1%}",
             f"{labelled['int8']:.1%}", f"{labelled['int8_noise']:.1%}",
             f"{size['student_onnx'] / 1e3:.0f} kB, {size['student_int8'] / 1e3:.0f} kB",
             ", ".join(f"{ms.get(k, ms['teacher_torch']):.2g}" for k in ("teacher_onnx", "student_onnx", "student_int8"))
