@@ -135,11 +135,12 @@ def test_a_run_without_any_of_them_says_so_first_and_is_whole(tmp_path):
     done = run(HIDE + "sys.stderr = sys.stdout\n" + MAIN, *words, "--out", str(tmp_path / "run"))
     lines = [line for line in done.stdout.splitlines() if not line.startswith("warning: the teacher's mean")]
     assert done.returncode == 0, done.stdout + done.stderr
-    assert lines[0] == (
+    assert lines[0] == f"run folder: {tmp_path / 'run'}"
+    assert lines[1] == (
         "left out, because libraries are not installed: student.onnx, the charts in report.html, tensorboard/ "
         "(pip install 'dreamstill[onnx,plots,tracking]')"
     )
-    assert lines[1].startswith("convnet to convnet: 1 of")
+    assert lines[2].startswith("convnet to convnet: 1 of")
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "config.yaml", "manifest.json", "metrics.csv", "checkpoint", "student.safetensors", "samples.png",
         "summary.json", "report.html", "README.md",

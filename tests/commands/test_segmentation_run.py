@@ -146,7 +146,7 @@ def test_methods_for_classification_name_those_that_can(name, teacher, tmp_path,
         Image.fromarray(np.zeros((*SIZE, 3), dtype=np.uint8)).save(tmp_path / "some.png")
         words += ["--collected", str(tmp_path), "--method.batch_size", "1"]
     said = refused([*words, "--out", str(tmp_path / "out")], capsys)
-    assert "this teacher gives a map of logits an image; ddad, noise, random_generator, real_data can learn" in said
+    assert "this teacher gives a map of logits per image; ddad, noise, random_generator, real_data can learn" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -167,7 +167,7 @@ def test_a_classifier_as_student_and_stored_logits(teacher, tmp_path, capsys):
     save_network(tmp_path / "square.safetensors", dense_network(4, 0, num_classes=2, image_size=(32, 32)))
     words[2] = str(tmp_path / "square.safetensors")
     said = refused([*words, "--student", "resnet8"], capsys)
-    assert "gives b k h w and the student resnet8 b k: give a student for segmentation" in said
+    assert "gives b k h w and the student resnet8 gives b k: give a student for segmentation" in said
     said = refused([*words, "--student", "encoder_decoder", "--method", "ddad", "--method.reuse", "true"], capsys)
     assert "reuse stores the teacher's logits" in said
 

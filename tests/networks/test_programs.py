@@ -83,7 +83,7 @@ def test_a_program_is_no_state_dict_and_not_called_corrupt(net, tmp_path):
             load_state(path)
         assert "corrupt" not in str(caught.value)
         assert "fetch" not in str(caught.value)
-    with pytest.raises(InputError, match="lies whole in its file"):
+    with pytest.raises(InputError, match="stored whole in its file"):
         resolve("torchscript", None, **FACTS)
 
 

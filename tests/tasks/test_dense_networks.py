@@ -233,6 +233,6 @@ def test_the_doctor_says_which_methods_take_a_map():
     assert rows["ddad"]["fits"]
     assert rows["noise"]["fits"]
     for name in ("cgdd", "cpsc", "hidfd", "soft_target", "collected_only"):
-        assert "one row of logits an image (this teacher gives a map" in rows[name]["why"]
+        assert "one row of logits per image (this teacher gives a map" in rows[name]["why"]
         assert "ddad, noise, random_generator, real_data can learn from segmentation networks" in rows[name]["why"]
     assert requirements.missing(methods.get("ddad"), tiny_network((4,), 0)) == []

@@ -19,12 +19,13 @@ def diverged(what: str, iteration: int) -> DivergedError:
 
 
 class Readings:
-    """Sums of 0-d tensors by name, and how many steps each stayed finite for."""
+    """Sums of 0-d tensors by name, and how many of its steps each stayed finite for."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], Tensor] = {}
         self._finite: dict[tuple[str, ...], Tensor] = {}
-        self._counts: dict[tuple[str, ...], int] = {}
+        self._steps: dict[tuple[str, ...], list[int]] = {}  # numbers of the steps that had these terms
+        self._number = 0
 
     def add(self, name: str, terms: Mapping[str, Tensor]) -> None:
         """Add the terms of one step of the network ``name``."""
@@ -37,7 +38,8 @@ class Readings:
             self._finite[keys] += self._sums[keys].isfinite()
         else:
             self._sums[keys], self._finite[keys] = values, values.isfinite().to(torch.int32)
-        self._counts[keys] = self._counts.get(keys, 0) + 1
+        self._steps.setdefault(keys, []).append(self._number)
+        self._number += 1
 
     def take(self, average: Callable[[Tensor], Tensor], dtype: torch.dtype, iteration: int) -> dict[str, float]:
         """Mean of each term over the steps since the last call, and over ranks.
@@ -48,12 +50,13 @@ class Readings:
         if not self._sums:
             return {}
         names = [name for keys in self._sums for name in keys]
-        counts = torch.tensor([self._counts[keys] for keys in self._sums for _ in keys], dtype=dtype)
+        steps = [self._steps[keys] for keys in self._sums for _ in keys]
         sums = average(torch.cat([v.to(dtype) for v in self._sums.values()])).cpu()
-        finite = average(torch.cat([v.to(dtype) for v in self._finite.values()])).cpu()
-        self._sums, self._finite, self._counts = {}, {}, {}
+        finite = torch.cat(list(self._finite.values())).cpu()
+        self._sums, self._finite, self._steps, self._number = {}, {}, {}, 0
         if not bool(sums.isfinite().all()):
-            raise diverged(_first_of(names, sums.isfinite(), finite / counts), iteration)
+            raise diverged(_first_of(names, steps, finite.tolist()), iteration)
+        counts = torch.tensor([len(s) for s in steps], dtype=dtype)
         totals: dict[str, tuple[float, float]] = {}
         for name, value, count in zip(names, sums.tolist(), counts.tolist(), strict=True):
             before = totals.get(name, (0.0, 0.0))  # a step may have other terms than the one before
@@ -61,10 +64,10 @@ class Readings:
         return {name: value / count for name, (value, count) in totals.items()}
 
 
-def _first_of(names: list[str], good: Tensor, lasted: Tensor) -> str:
-    """The terms that were NaN first, by the share of the steps for which each stayed finite."""
-    bad = [(float(lasted[i]), name) for i, name in enumerate(names) if not good[i]]
-    return " and ".join(dict.fromkeys(name for share, name in bad if share == min(bad)[0]))
+def _first_of(names: list[str], steps: list[list[int]], finite: list[int]) -> str:
+    """The terms of the first step that had a NaN; all terms where only another rank saw one."""
+    bad = [(s[good], name) for name, s, good in zip(names, steps, finite, strict=True) if good < len(s)]
+    return " and ".join(dict.fromkeys(name for step, name in bad if step == min(bad)[0])) or " and ".join(names)
 
 
 def check_finite(modules: Mapping[str, nn.Module], iteration: int) -> None:
