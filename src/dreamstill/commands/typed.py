@@ -78,8 +78,7 @@ def _known(command: str, name: str, kinds: Mapping[str, str]) -> str:
         hint = did_you_mean(own, [*kinds, "config", "help"]).replace("_", "-").replace("mean ", "mean --")
         hint = hint.replace(" or ", " or --") or "its options are in the help:"
         raise InputError(
-            f"{command} has no option --{name.replace('_', '-')}: {hint} dreamstill {command} --help "
-            "explains"
+            f"{command} has no option --{name.replace('_', '-')}: {hint} dreamstill {command} --help explains"
         )
     return own + dot + inside
 
