@@ -390,7 +390,7 @@ def test_a_file_may_not_choose_code_by_the_base_either(tmp_path):
     student.name = "os:system"
     method, _ = made(CollectedOnly, student=student)
     save_network(tmp_path / "s.safetensors", method.deliver())
-    with pytest.raises(InputError, match=r"os:system.*--unsafe-load"):
+    with pytest.raises(InputError, match=r"os:system.*--trust-code"):
         load_network(tmp_path / "s.safetensors")
 
 
