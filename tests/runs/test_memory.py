@@ -84,7 +84,7 @@ def large(side=224):
 
 def test_the_generator_of_a_large_image_is_named_where_it_is_huge():
     note = requirements.generator_note(DDAD, large())
-    assert note.startswith("its generator has 103 M parameters for images of 224x224: --method.size large")
+    assert note.startswith("its generator has 103 M parameters for images of 224x224: give --method.size large")
     assert requirements.generator_note(DDAD(size="large", width=16), large()) == ""
     assert requirements.generator_note(DDAD, large(32)) == ""
     assert requirements.generator_note(Noise, large()) == ""

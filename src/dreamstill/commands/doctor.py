@@ -27,6 +27,7 @@ from dreamstill.networks.normalisation import normalisation_check
 from dreamstill.networks.output_check import SPOKEN, check_output, output_kind, probing_images
 from dreamstill.networks.probes import declared_taps, pooled_bn, running_bn
 from dreamstill.networks.programs import facts_of
+from dreamstill.ranges import check_types
 from dreamstill.runs.inputs import told_facts
 from dreamstill.runs.random_numbers import kept_random_streams
 from dreamstill.runs.requirements import fitting, offers
@@ -177,6 +178,7 @@ def _plain(text: str) -> str:
 @kept_random_streams()
 def run_doctor(settings: DoctorSettings) -> dict[str, Any]:
     """Carry out :func:`dreamstill.api.doctor`."""
+    check_types(settings)
     name: str | None = settings.teacher
     checkpoint = settings.checkpoint
     if checkpoint is None and Path(settings.teacher).exists():  # a run folder or a file that describes itself

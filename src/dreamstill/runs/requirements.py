@@ -137,7 +137,7 @@ def generator_note(method: Any, network: Network) -> str:
     if count < _HEAVY or not (smaller := smaller_generator(method, network)):
         return ""
     height, width = network.image_size
-    return f"its generator has {count / 1e6:.0f} M parameters for images of {height}x{width}: {smaller}"
+    return f"its generator has {count / 1e6:.0f} M parameters for images of {height}x{width}: give {smaller}"
 
 
 def smaller_generator(method: Any, network: Network) -> str:
@@ -150,7 +150,7 @@ def smaller_generator(method: Any, network: Network) -> str:
     if not changes or smaller > count / 2:
         return ""
     options = " ".join(f"--method.{k} {v}" for k, v in changes.items())
-    return f"{options} makes one of {smaller / 1e6:.2g} M"
+    return f"{options} (a generator of {smaller / 1e6:.2g} M)"
 
 
 def _generator_size(method: Any, network: Network, **changes: Any) -> int:
