@@ -72,6 +72,7 @@ def test_all_but_the_first_are_given_by_name(function, positional):
     assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == positional
 
 
+@pytest.mark.slow
 def test_the_callers_random_streams_go_on_as_if_nothing_had_run(tmp_path):
     import random
 
@@ -120,6 +121,7 @@ assert sys.modules["dreamstill.methods"] is dreamstill.methods
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import dreamstill.methods.ddad", "from dreamstill.methods import Method"])
 def test_methods_and_doctor_are_functions_whatever_was_imported_before(first):
     done = subprocess.run([sys.executable, "-c", NAMES.format(first=first)], capture_output=True, text=True)
@@ -161,6 +163,7 @@ def test_numbers_of_numpy_and_paths_are_taken(tmp_path):
     given.check()
 
 
+@pytest.mark.slow
 def test_what_is_said_are_log_records(tmp_path, caplog, capsys, monkeypatch):
     log = logging.getLogger("dreamstill")
     monkeypatch.setattr(log, "handlers", [])  # the tests show what is said as the command line does

@@ -263,6 +263,7 @@ def make(width=4):
 """
 
 
+@pytest.mark.slow
 def test_a_network_and_a_method_in_the_folder_one_stands_in(tmp_path, monkeypatch, capsys):
     """A separate process, because this one's search path knows the tests already."""
     (tmp_path / "mine.py").write_text(MINE)

@@ -388,6 +388,7 @@ def test_the_readmes_table_is_small_and_its_page_of_results_has_five_columns():
     assert max(len(row.name) for rows in suites for row in rows) <= 42
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.yaml")), ids=lambda p: p.stem)
 def test_every_record_was_made_with_what_its_row_says_now(path):
     for plan in read_suite(path):

@@ -148,6 +148,7 @@ def test_its_config_is_a_recipe(run, tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.slow
 def test_any_module_in_python(tmp_path):
     """The ten lines of the README."""
     teacher, student = tiny_network((6, 8), 0).module, tiny_network((3, 4), 1).module
@@ -174,6 +175,7 @@ def test_any_module_in_python(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits(tmp_path):
     a, b, c = distil(tmp_path / "a"), distil(tmp_path / "b"), distil(tmp_path / "c", seed=1)
     same = [torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)]
@@ -214,12 +216,14 @@ def test_resume_refuses_what_contradicts_the_run(changes, said, tmp_path):
         distil(tmp_path / "a", resume=True, **changes)
 
 
+@pytest.mark.slow
 def test_resume_takes_the_same_settings_spelled_otherwise(tmp_path):
     stopped_run(tmp_path / "a")
     distil(tmp_path / "a", resume=True, image_size=8, method="ddad")
     assert (tmp_path / "a" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_teacher(tmp_path):
     stopped_run(tmp_path / "a")
     with pytest.raises(InputError, match="SHA-256"):
@@ -306,6 +310,7 @@ def test_first_weights_of_a_student_are_outside_information(run, teacher_run, tm
         dreamstill.distill(out=str(out), resume=True)
 
 
+@pytest.mark.slow
 def test_what_is_returned_may_be_a_student_again(tmp_path):
     first = distil(tmp_path / "a", steps=2)
     assert not first.training
@@ -373,6 +378,7 @@ def test_an_image_size_the_generator_cannot_make(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_dry_run_estimates_and_writes_nothing(tmp_path, capsys):
     assert distil(tmp_path / "a", dry_run=True, quiet=False) is None
     said = capsys.readouterr().out
@@ -380,6 +386,7 @@ def test_dry_run_estimates_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_minutes_are_kept(tmp_path, monkeypatch):
     """By a clock that stands still, on a machine that takes half a second an iteration of two student steps."""
     trial = budget.Trial({"distil": 0.5}, first=1.0, memory=0, checkpoint=0, bank=0, watching=3.5)

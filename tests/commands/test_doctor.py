@@ -348,6 +348,7 @@ def test_known_images_are_found_through_other_networks(name, size, channels, lay
     assert found["implied_std"] == pytest.approx([0.2] * channels, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_trained_lenet_and_wide_resnet():
     for name, size, steps in (("lenet5_bn", 32, 60), ("wrn_16_1", 8, 60)):
         network = train_on_digits(name, size, steps=steps)

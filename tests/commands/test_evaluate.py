@@ -136,6 +136,7 @@ def test_unlabelled_photographs_need_a_teacher_and_no_labels(tmp_path):
         dreamstill.evaluate(path, images="a", data="digits")
 
 
+@pytest.mark.slow
 def test_a_run_of_this_users_with_a_pickled_teacher_and_modules_from_python_has_no_dead_end(tmp_path):
     networks = tiny_network((6, 8), 0, num_classes=10), tiny_network((3, 4), 1, num_classes=10)
     torch.save(networks[0].module, tmp_path / "whole.pt")

@@ -65,6 +65,7 @@ def checked(path, record, student, digits, read_back):
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
 
 
+@pytest.mark.slow
 def test_onnx(run, digits, capsys):
     assert cli.main(["export", str(run)]) == 0
     assert "the same class for 100.0%" in capsys.readouterr().out
@@ -75,6 +76,7 @@ def test_onnx(run, digits, capsys):
     assert json.loads(model.metadata_props[0].value)["classes"] == DIGITS
 
 
+@pytest.mark.slow
 def test_an_exported_program_needs_no_code_and_names_no_path(run, digits, tmp_path):
     path = tmp_path / "made" / "s.pt2"
     record = dreamstill.export(str(run), format="pt2", out=str(path))
@@ -86,6 +88,7 @@ def test_an_exported_program_needs_no_code_and_names_no_path(run, digits, tmp_pa
     assert sorted(p.name for p in path.parent.iterdir()) == ["s.pt2", "s.pt2.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 def test_openvino(run, digits, tmp_path):
     from dreamstill.networks.export_openvino import openvino_answers
@@ -130,6 +133,7 @@ def check_int8(run, path, record, digits, read_back):
     assert record["files"][path.name]["bytes"] == cost["bytes"]["student_int8"] == path.stat().st_size
 
 
+@pytest.mark.slow
 def test_int8_by_onnxruntime(run, digits, capsys):
     assert cli.main(["export", str(run), "--format", "onnx-int8", "--images", "24"]) == 0
     out = capsys.readouterr().out
@@ -144,6 +148,7 @@ def test_int8_by_onnxruntime(run, digits, capsys):
     assert read(path)["int8"]["calibration"] == {"images": 24, "source": "made by the run's method"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
 def test_int8_by_torchao(run, digits, tmp_path):
     path = tmp_path / "s.pt2"
@@ -151,6 +156,7 @@ def test_int8_by_torchao(run, digits, tmp_path):
     check_int8(run, path, record, digits, command.FORMATS["pt2-int8"].read)
 
 
+@pytest.mark.slow
 def test_stored_images_calibrate(run, tmp_path):
     dreamstill.synthesize(str(run), n=30, out=str(run / "images.safetensors"))
     try:
@@ -164,6 +170,7 @@ def test_stored_images_calibrate(run, tmp_path):
 # ---------------------------------------------------------------- what cannot be
 
 
+@pytest.mark.slow
 def test_what_answers_differently_is_refused_and_the_old_file_stays(run, tmp_path, monkeypatch):
     path = tmp_path / "s.onnx"
     path.write_text("old")
@@ -187,6 +194,7 @@ def test_slips(run, words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_bare_file_has_no_images_to_calibrate_on(tmp_path):
     save_network(tmp_path / "s.safetensors", tiny_network((2, 3), 0))
     with pytest.raises(InputError, match="no folder of a distillation"):
@@ -195,6 +203,7 @@ def test_a_bare_file_has_no_images_to_calibrate_on(tmp_path):
     assert (record["file"], record["run"]) == ("s.onnx", "s.safetensors")
 
 
+@pytest.mark.slow
 def test_a_student_that_was_given_in_python(tmp_path):
     class Mine(torch.nn.Module):
         def __init__(self):

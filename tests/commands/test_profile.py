@@ -202,6 +202,7 @@ def test_a_machine_that_multiplies_slowly_is_not_given_large_matrices(speed, sid
     assert asked == sides
 
 
+@pytest.mark.slow
 def test_growth_follows_the_operations(tick):
     given = make_given(tiny_network((6, 8), 0), tiny_network((3, 4), 1), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
     found = measure_growth(SMALL, given, CPU)
@@ -276,6 +277,7 @@ def wait(x: torch.Tensor) -> torch.Tensor:
     return x.clone()
 
 
+@pytest.mark.slow
 def test_a_step_of_square_time_is_found(monkeypatch, capsys, tmp_path, tick, known_peaks):
     step = DDAD.step
 

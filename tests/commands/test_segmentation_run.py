@@ -57,6 +57,7 @@ def refused(words, capsys):
     return said
 
 
+@pytest.mark.slow
 def test_from_training_to_a_report(tmp_path, capsys):
     data = scenes(tmp_path / "data")
     common = ["--data", data, "--quiet", "--precision", "32", "--compile", "off"]
@@ -109,6 +110,7 @@ def test_from_training_to_a_report(tmp_path, capsys):
     assert "write .safetensors" in said
 
 
+@pytest.mark.slow
 def test_windows_out_of_larger_images(tmp_path, capsys):
     data = scenes(tmp_path / "data")
     common = ["--data", data, "--split", "train", "--set-size", "[16,32]", "--quiet", "--precision", "32"]
@@ -205,6 +207,7 @@ def test_a_split_that_is_void_all_over(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_sizes_that_a_network_does_not_take(tmp_path, capsys):
     data = scenes(tmp_path / "data", 8)
     words = ["--data", data, "--batch-size", "4", "--out", str(tmp_path / "out")]
@@ -221,6 +224,7 @@ def test_sizes_that_a_network_does_not_take(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_real_images_without_labels(tmp_path, capsys):
     (tmp_path / "bare").mkdir()
     for i in range(6):

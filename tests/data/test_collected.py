@@ -173,6 +173,7 @@ def test_images_that_are_learnt_from_and_scored_are_said_to_be(tmp_path, capsys)
     assert "is scored on the same images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_hidfd_from_end_to_end(tmp_path, capsys):
     method = {"name": "hidfd", "batch_size": 16, "gan_batch": 16, "nz": 8, "width": 2, "bank": 32, "crop": 1}
     distil(tmp_path / "run", "digits", method=method, steps=4, onnx=True)
@@ -185,6 +186,7 @@ def test_a_run_of_hidfd_from_end_to_end(tmp_path, capsys):
     assert torch.equal(student["head.weight"], tiny_network((6, 8), 0).module.linear.weight)
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_images(tmp_path):
     some = folder(tmp_path / "some", 70)
     distil(tmp_path / "run", some, checkpoint_steps=2)

@@ -63,6 +63,7 @@ def shards(folder):
     return sorted(folder.glob("*.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(METHODS))
 def test_a_killed_command_goes_on_at_the_next_shard(name, run, tmp_path, monkeypatch, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -129,6 +130,7 @@ def test_a_damaged_shard_is_made_again(run, tmp_path):
     assert second.read_bytes() == content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddad", "soft_target"])
 def test_as_many_of_each_class(name, run, tmp_path):
     out, n = tmp_path / "set", {"ddad": 22, "soft_target": 9}[name]

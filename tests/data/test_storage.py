@@ -71,6 +71,7 @@ def test_a_bank_in_a_file_is_a_bank(tiny, tmp_path, monkeypatch):
     assert torch.equal(again.logits, mapped.logits)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_a_run_with_all_of_it_in_files_has_the_same_bits(tmp_path, monkeypatch):
     save_network(tmp_path / "teacher.safetensors", tiny_network((6, 8), 0))

@@ -89,6 +89,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_synthesize_writes_the_transfer_set_of_a_run(runs, capsys):
     path = dreamstill.synthesize(str(runs / "soft"))
@@ -144,6 +145,7 @@ def stored(runs):
     return dreamstill.synthesize(str(runs / "soft"), out=str(runs / "set.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the soft targets")
 @pytest.mark.parametrize("method", [{}, {"loss": "l1", "crop": 1, "flip": True}])
 def test_a_student_of_another_size_learns_from_the_stored_set(runs, stored, method, tmp_path):
@@ -260,6 +262,7 @@ def test_what_the_images_were_made_from_goes_with_them(runs, tmp_path):
         assert said["outside_information"] == ["70 collected images"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the soft targets")
 def test_a_runs_own_set_says_its_teacher_and_what_the_student_began_with(runs, tmp_path):
     save_network(tmp_path / "s.safetensors", tiny_network((3, 4), 1))

@@ -99,6 +99,7 @@ def test_hooks_set_before_compilation_fire_and_carry_gradients():
     assert torch.allclose(plain[2], compiled[2], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_more_functions_than_the_compiler_s_limit_are_all_compiled(monkeypatch):
     """The compiler counts by code, and gives up on one after eight versions: a suite in one process has more."""
     counter = CompileCounter()
@@ -338,6 +339,7 @@ def test_the_counts_of_what_was_done_are_part_of_the_state():
     assert (b.drawn, b.owned["x"].steps, b.banks["b"].clipped_share) == (5, 7, 1.0)
 
 
+@pytest.mark.slow
 def test_importing_the_engine_leaves_the_process_as_it_is():
     code = (
         "import logging, ctypes; names = ('lightning.fabric', 'lightning.pytorch', 'torch.utils.cpp_extension'); "

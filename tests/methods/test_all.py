@@ -104,6 +104,7 @@ def done(request, tmp_path_factory):
         return request.param, *go(request.param, tmp_path_factory.mktemp("done"))
 
 
+@pytest.mark.slow
 def test_the_student_learns_and_the_teacher_does_not(done):
     _, method, e, outcome, log = done
     fresh = engine().given
@@ -120,6 +121,7 @@ def test_the_student_learns_and_the_teacher_does_not(done):
     assert outcome.flops > 0
 
 
+@pytest.mark.slow
 @pytest.mark.whole_end
 def test_each_gets_a_certificate(done, monkeypatch):
     _, method, e, outcome, _ = done
@@ -135,6 +137,7 @@ def test_each_gets_a_certificate(done, monkeypatch):
     assert all(0 <= source["weight"] <= 1 for source in found["sources"])
 
 
+@pytest.mark.slow
 def test_a_stopped_and_resumed_run_has_the_same_bits(done, tmp_path):
     name, whole, _, outcome, log = done
 
@@ -208,6 +211,7 @@ def test_the_trial_scores_with_the_networks_where_the_engine_has_placed_them():
     assert asked == [(False, torch.float64)]
 
 
+@pytest.mark.slow
 def test_the_control_keeps_its_generators_images_whole_as_the_methods_do(tmp_path):
     margins = {
         name: [b.margin for b in go(name, tmp_path / name)[1].banks.values()] for name in ("random_generator", "hidfd")
@@ -245,6 +249,7 @@ def test_preset_labels_are_counted_where_there_are_any(name, tmp_path):
     assert shares[found["preset"]["worst"]["class"]] == min(shares.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_bf16_trains(name, tmp_path):
     _, _, _, log = go(name, tmp_path, e=engine(precision="bf16"))
@@ -323,6 +328,7 @@ def test_which_methods_take_maps():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DENSE, *SWITCHES])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_maps_are_learnt_too(name, precision, tmp_path):
@@ -363,6 +369,7 @@ def test_compiled_steps_learn_maps_as_plain_ones_do(name, tmp_path, monkeypatch)
     assert all(found[True][k] == pytest.approx(v, rel=1e-8, abs=1e-10) for k, v in found[False].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddad", "ddad replay", "real_data"])
 def test_a_stopped_and_resumed_run_on_maps_has_the_same_bits(name, tmp_path):
     whole, *_ = go(name, tmp_path / "whole", e=dense_engine(), **SWITCHES.get(name, {}))

@@ -469,6 +469,7 @@ def test_the_class_is_in_the_image_where_there_is_a_condition(settings):
     assert set(engine.read()) >= {"generator/kl", "student/kl"}
 
 
+@pytest.mark.slow
 def test_the_generator_learns_to_make_the_class_it_is_told(digits_teacher):
     given = make_given(copy.deepcopy(digits_teacher), tiny_network((3, 4), 1, num_classes=10))
     settings = {"batch_size": 64, "nz": 16, "width": 8, "student_steps": 0, "lr_g": 1e-2}

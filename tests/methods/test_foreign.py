@@ -164,6 +164,7 @@ def distil(method, out, **more):
     return dreamstill.distill(teacher, student, method=method, **settings)
 
 
+@pytest.mark.slow
 def test_it_works_to_the_end_of_its_report(package, tmp_path):
     name, out = f"{package}:Blobs", tmp_path / "run"
     distil({"name": name, "pictures": 16, "eagerness": "2e-2"}, out)
@@ -190,6 +191,7 @@ def test_it_works_to_the_end_of_its_report(package, tmp_path):
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_its_cost_can_be_asked_for(package, tmp_path, capsys):
     assert distil(f"{package}:Blobs", tmp_path / "run", steps=500, dry_run=True) is None
     assert "learn: 500 iterations" in capsys.readouterr().out

@@ -480,6 +480,7 @@ def test_smoothing_alone_sends_a_gradient_through_the_teacher():
 # ---------------------------------------------------------------- the whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [5, 9])  # in the phase that makes images, and in the student's
 def test_a_run_stopped_in_the_later_phases_has_the_same_bits(stop, tmp_path):
     class Halt(Exception):

@@ -188,6 +188,7 @@ def test_it_warns_of_targets_that_hardly_differ_and_of_rare_classes(capsys):
 # ---------------------------------------------------------------- the images
 
 
+@pytest.mark.slow
 def test_the_images_come_to_their_targets(teacher):
     """The divergence is never negative and falls below 0.05; more than 95 % end in their target's class."""
     settings = {"tau": 20.0, "iterations": 300, "n_images": 128, "synthesis_batch": 128}
@@ -215,6 +216,7 @@ def test_the_images_come_to_their_targets(teacher):
     assert engine.drawn == 128
 
 
+@pytest.mark.slow
 def test_an_activation_term_that_grows_with_the_distance_drowns_the_targets(teacher):
     """Why tau squared is for the distance alone by default: at tau 20 the published weight is 400 times too much."""
     agreement = {}
@@ -276,6 +278,7 @@ def test_the_rate_is_halved_twice_in_each_batch():
     assert rates == ([1.0] * 6 + [0.5] * 2 + [0.25] * 2) * 3
 
 
+@pytest.mark.slow
 def test_a_run_cut_in_the_middle_of_a_batch_has_the_same_bits(tmp_path):
     """After 6 of 8 iterations of synthesis: in the second batch, with Adam's moments of that batch."""
 
@@ -331,6 +334,7 @@ def terms_of(**settings):
         return {k: v.item() for k, v in method.loss_x(method.wanted).items()}
 
 
+@pytest.mark.slow
 def test_the_terms_and_their_weights():
     base = terms_of(tau_squared="none", lambda_a=1.0, sigma=20.0)
     assert base.keys() == {"distance", "activation"}
@@ -481,6 +485,7 @@ def test_the_students_optimiser():
     assert isinstance(engine.owned["images"].opt, torch.optim.Adam)  # the pixels' stays
 
 
+@pytest.mark.slow
 def test_the_student_learns_digits_from_images_of_noise(teacher, tmp_path):
     settings = {"tau": 20.0, "iterations": 60, "n_images": 256, "synthesis_batch": 256, "batch_size": 64}
     method, engine = made(teacher, student=lenet(1, size=16), flip=False, **settings)

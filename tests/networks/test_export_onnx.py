@@ -46,6 +46,7 @@ def run(path, images):
     return session.run(["logits"], {"images": images.numpy()})[0]
 
 
+@pytest.mark.slow
 def test_the_file_answers_as_the_network_does_mean_and_std_inside(exported):
     network, path, found = exported
     for n in (1, 3, 32):
@@ -75,6 +76,7 @@ def test_one_file_that_says_what_it_is(exported):
     assert [d.dim_value for d in shape[1:]] == [1, 8, 8]
 
 
+@pytest.mark.slow
 def test_no_path_of_this_machine_is_in_the_file(exported):
     _, path, _ = exported
     content = path.read_bytes()
@@ -82,6 +84,7 @@ def test_no_path_of_this_machine_is_in_the_file(exported):
     assert os.path.dirname(builtin.__file__).encode() not in content
 
 
+@pytest.mark.slow
 def test_the_network_stays_as_it_was_and_nothing_is_printed(tmp_path, capfd):
     network = tiny_network((4,), 0, dtype=torch.float64).train()
     network.module.linear.eval()
@@ -100,6 +103,7 @@ def branch(y):
     return y if float(y.sum()) > 0 else -y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "words"),
     [(branch, "could not be exported to ONNX"), (lambda y: y.view(2, 4), "any batch size|could not be exported")],
@@ -114,6 +118,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_the_old_file(tmp_path, end, 
     assert os.listdir(tmp_path) == ["x.onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])
 def test_a_file_that_answers_differently_is_refused(tmp_path, monkeypatch, wrong):
     made = _model
@@ -136,6 +141,7 @@ def linear_head():
     return Network(module, num_classes=4, image_size=32, channels=1, mean=[0.3], std=[0.4], name="lenet5_half")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: tiny_network((4, 6), 0), linear_head], ids=["convnet", "lenet5_half"])
 def test_onnxruntimes_own_quantiser_takes_the_file(tmp_path, make):
     network = make()
@@ -148,6 +154,7 @@ def test_onnxruntimes_own_quantiser_takes_the_file(tmp_path, make):
     assert any(node.op_type in ("MatMulInteger", "ConvInteger") for node in onnx.load(tmp_path / "q.onnx").graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("wrn_16_1", 16), ("lenet5_half", 32)])
 def test_other_networks(tmp_path, name, size):
     torch.manual_seed(0)
@@ -156,6 +163,7 @@ def test_other_networks(tmp_path, name, size):
     assert export_onnx(network, tmp_path / "x.onnx")["max_difference"] < 1e-3
 
 
+@pytest.mark.slow
 def test_the_difference_is_a_share_of_the_largest_logit():
     network = tiny_network((4,), 0)
     with torch.no_grad():

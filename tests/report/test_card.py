@@ -47,6 +47,7 @@ def parsed(text):
     return yaml.safe_load(front), [t for token in tokens for t in (token, *(token.children or []))]
 
 
+@pytest.mark.slow
 def test_the_card_says_what_summary_and_manifest_say(run):
     text = (run / "README.md").read_text()
     metadata, tokens = parsed(text)
@@ -95,6 +96,7 @@ def run_code(text, folder, monkeypatch, capsys):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_its_code_classifies_a_photograph(run, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "moved"
     shutil.copytree(run, folder)
@@ -110,6 +112,7 @@ def test_its_code_classifies_a_photograph(run, tmp_path, monkeypatch, capsys):
     run_code(torch_code, folder, monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_the_code_for_maps_of_classes(tmp_path, monkeypatch, capsys):
     from helpers.networks import dense_network
 

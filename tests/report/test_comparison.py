@@ -23,6 +23,7 @@ def runs(tmp_path_factory):
     return base
 
 
+@pytest.mark.slow
 @pytest.mark.whole_end
 def test_figures_differences_curves_and_images_of_two_runs(runs, tmp_path, capsys):
     page = tmp_path / "page.html"

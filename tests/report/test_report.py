@@ -159,6 +159,7 @@ def test_every_section_is_there_and_every_key_number(run):
         assert words in page.text, words
 
 
+@pytest.mark.slow
 def test_relative_accuracy_is_a_row_where_it_was_measured(run):
     name = "Relative accuracy, student over teacher"
     assert f"{name} 97.8 %" in run().text
@@ -320,6 +321,7 @@ def test_accuracies_without_a_confusion_are_listed_worst_first(run):
     assert "dog 75.0 % – cat 90.0 % – fox 100.0 %" in text
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_make_a_page_of_ordinary_size(run):
     k = 1000
     confusion = [[10 if i == j else 0 for j in range(k)] for i in range(k)]
@@ -380,6 +382,7 @@ def test_a_network_without_parameters_is_still_reported(run):
     assert "The student smallnet (0 parameters) has the teacher convnet" in run(student={"params": 0, "flops": 0}).text
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_is_the_same_every_time(run):
     run()
     first = (run.folder / "report.html").read_bytes()
@@ -429,6 +432,7 @@ def test_without_matplotlib_the_page_says_so_once_and_keeps_the_numbers(run, mon
     assert ("svg", "class", "plot") not in page.attributes
 
 
+@pytest.mark.slow
 def test_reporting_leaves_matplotlib_as_it_was():
     code = (
         "import matplotlib; before = matplotlib.rcParams.copy()\n"
@@ -520,6 +524,7 @@ def test_the_table_of_classes_of_a_segmentation():
     assert (second["share"], second["student"], second["difference"], second["mistaken"]) == ("0.0 %", "–", "", "–")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [(k, None) for k in ("student", "steps", "seconds", "machine", "outside_information", "wall_seconds")]

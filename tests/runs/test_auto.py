@@ -101,6 +101,7 @@ def test_a_setting_without_a_method_is_autos():
     assert "--method.name=auto" in words
 
 
+@pytest.mark.slow
 def test_the_folder_keeps_the_choice_and_not_the_word(tmp_path, capsys):
     out = tmp_path / "run"
     method = {"name": "auto", "width": 4, "nz": 8, "images": 16, "warmup": 1, "student_steps": 2, "bank": 64}
@@ -123,6 +124,7 @@ def test_a_setting_that_the_chosen_method_lacks_is_named(tmp_path):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_minutes_are_measured_and_the_ratio_is_in_the_settings(tmp_path, monkeypatch):
     out = tmp_path / "run"
     measured = Trial({"warm up": 0.02, "distil": 0.03}, first=0, memory=0, checkpoint=0, bank=0, student=0.002)

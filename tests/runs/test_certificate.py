@@ -126,6 +126,7 @@ def test_large_networks_get_fewer_images(few, monkeypatch):
     assert {s["images"] for s in found["sources"]} <= {certificate.FEWEST, 60}
 
 
+@pytest.mark.slow
 def test_ten_steps_are_no_copy_and_the_run_says_so(few, tmp_path, capsys):
     distil(tmp_path / "run", steps=10, quiet=False)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

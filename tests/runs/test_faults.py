@@ -50,6 +50,7 @@ def same(whole, out):
     return whole.keys() == found.keys() and all(torch.equal(whole[k], found[k]) for k in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "code"),
     [(name, errno.ENOSPC) for name in WRITTEN]
@@ -89,6 +90,7 @@ def test_a_folder_that_is_removed_while_the_run_goes_on(at, tmp_path, monkeypatc
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["state_dict", "weights after an iteration"])
 def test_weights_that_are_not_finite(where, tmp_path, monkeypatch):
     if where == "state_dict":
@@ -126,6 +128,7 @@ def test_a_teachers_file_that_was_exchanged(tmp_path):
         dreamstill.distill(student=networks["student"], out=str(out), resume=True, **FIXED)
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_folder(tmp_path):
     out = stopped_run(tmp_path / "run")
     lock = RunFolder(out, resume=True)

@@ -133,6 +133,7 @@ def looped(folder, cls=Drifting, log=None, steps=500, resume=False, **cadence):
     return run(method, engine, Checkpoints(folder), log or Silent(), Cadence(**cadence), resume)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_average(tmp_path):
     whole = looped(tmp_path / "whole", checkpoint_steps=495).ema
     with pytest.raises(Halt):

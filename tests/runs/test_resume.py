@@ -55,6 +55,7 @@ def stopped_training(out, **changes):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -173,6 +174,7 @@ def test_what_is_typed_is_compared_even_where_it_is_the_default(words, said, uns
     assert unsaid not in error
 
 
+@pytest.mark.slow
 def test_the_same_settings_in_other_words_go_on(tmp_path):
     out = stopped_run(tmp_path / "a")
     networks = tiny_network((6, 8), 0), tiny_network((3, 4), 1)
@@ -205,6 +207,7 @@ def test_a_run_of_the_other_command_is_named(tmp_path, capsys):
     assert "belongs to a run of dreamstill train: resume it with dreamstill train --resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"), [("steps", 13), ("seed", 1), ("precision", "64"), ("method", {**SMALL, "alpha": 0.25})]
 )
@@ -216,6 +219,7 @@ def test_settings_that_were_changed_in_the_file_are_refused(name, value, tmp_pat
         dreamstill.distill(tiny_network((6, 8), 0), tiny_network((3, 4), 1), out=str(out), resume=True)
 
 
+@pytest.mark.slow
 def test_where_files_lie_and_how_a_run_is_watched_may_be_changed_in_the_file(tmp_path):
     out = stopped_run(tmp_path / "a")
     edited(out, data_root=str(tmp_path), checkpoint_seconds=7.0)
@@ -223,6 +227,7 @@ def test_where_files_lie_and_how_a_run_is_watched_may_be_changed_in_the_file(tmp
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_some_steps_and_not_the_result(tmp_path, capsys):
     """The newest state has a flipped bit: the run goes on from the one before, to the same student."""
     distil(tmp_path / "whole", checkpoint_steps=5)
@@ -237,6 +242,7 @@ def test_a_damaged_checkpoint_costs_some_steps_and_not_the_result(tmp_path, caps
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_are_gone_says_that_it_starts_again(tmp_path, capsys):
     out = stopped_run(tmp_path / "a")
     shutil.rmtree(out / "checkpoint")

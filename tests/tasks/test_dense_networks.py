@@ -69,6 +69,7 @@ def test_sides_that_are_too_small():
         build("resnet8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
 def test_torchvisions(name):
     network = Network(build(name), num_classes=5, image_size=(32, 48)).eval()
@@ -83,6 +84,7 @@ def test_torchvisions(name):
         build(name, channels=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kwargs"), [("smp_unet", {"encoder": "resnet18"}), ("smp_deeplabv3plus", {})])
 def test_segmentation_models_pytorchs(name, kwargs):
     network = Network(build(name, (64, 96), **kwargs), num_classes=5, image_size=(64, 96), name=name, kwargs=kwargs)

@@ -43,6 +43,7 @@ def test_a_set_whose_classes_are_numbers_may_lack_the_last(tmp_path):
     assert dreamstill.evaluate(str(tmp_path / "a"), data=str(tmp_path / "set"))["accuracy"] >= 0
 
 
+@pytest.mark.slow
 def test_scores_on_the_images_of_training_are_called_so(tmp_path, capsys):
     source = folders(tmp_path / "set", ("0", "1", "2", "3"))
     common = {"quiet": True, "precision": "32", "compile": "off"}
