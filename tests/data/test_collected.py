@@ -155,6 +155,10 @@ def test_a_run_says_what_it_learnt_from_and_its_student_loads(tmp_path, capsys):
     assert manifest["outside_information"] == summary["outside_information"] == said
     assert summary["student"]["params"] == sum(p.numel() for p in student.parameters())
     assert summary["student"]["name"] == "shared_classifier"
+    classes = [sum(row["class"] == c for row in found["kept"]) for c in range(4)]
+    assert (summary["collected"]["kept"], summary["collected"]["classes"]) == (70, classes)
+    assert summary["spread"]["made"] > 0
+    assert summary["spread"]["real"] is None  # no labelled set was given
     again = dreamstill.load_student(str(tmp_path / "run"))
     x = torch.rand(4, 1, 8, 8)
     with torch.no_grad():
