@@ -178,6 +178,12 @@ def test_the_settings_of_one_method(capsys):
     assert {r["name"]: r["range"] for r in row["explained"]}["tau"] == "above 0"
 
 
+@pytest.mark.parametrize(("words", "name"), [(["doctor", "--checkpoint", "a.pt"], "teacher"), (["evaluate"], "run")])
+def test_what_is_missing_is_named_as_in_the_help(words, name, capsys):
+    assert cli.main(words) == 2
+    assert f"dreamstill: the {name} is missing: it is the first word after the command" in capsys.readouterr().err
+
+
 def test_a_recipe_with_an_unknown_key(tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"teacher": "convnet", "wings": 2}))

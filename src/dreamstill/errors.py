@@ -69,6 +69,8 @@ def one_sentence(message: str, prefix: str = "") -> str:
         message: the parser's.
         prefix: of the option on the command line, as ``method.``.
     """
+    if missing := re.search(r"arguments are required: ([\w.]+)", message):
+        return f"the {missing[1].rpartition('.')[2]} is missing: it is the first word after the command"
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     key = re.search(r'Parser key "([^"]+)"', message)
     kinds = [_kind(e) for e in re.findall(r"Expected (?:an? )?(<class '\w+'>|typing\.Literal\[.*?\])", message)]

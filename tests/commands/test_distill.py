@@ -450,3 +450,18 @@ def test_arguments_of_a_network_that_cannot_be_written_down_are_refused():
     module = tiny_network((3, 4), 1).module
     with pytest.raises(InputError, match="give plain values"):
         Network(module, num_classes=4, image_size=8, channels=1, kwargs={"layer": torch.nn.ReLU})
+
+
+@pytest.mark.parametrize(("name", "function"), [("certificate", "certify"), ("spread", "feature_spread")])
+def test_what_is_looked_at_afterwards_does_not_cost_a_finished_run(name, function, tmp_path, monkeypatch):
+    from dreamstill.commands import distill
+
+    def short(_done):
+        raise RuntimeError("not enough memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(distill, function, short)
+    distil(tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "not enough memory" in summary[f"{name}_error"]
+    assert (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / "student.safetensors").exists()

@@ -71,12 +71,12 @@ def _own_results(done: Finished) -> dict[str, Any]:
     """Samples, what the teacher sees in them, the transfer set of a method that keeps one, the exported student."""
     plan = done.plan
     found = look_at_images(done) | plan.method.facts()
-    try:
-        found |= certify(done)
-    except (RuntimeError, InputError) as error:  # as below: the student is trained, and memory may be short
-        found["certificate_error"] = first_line(error)
-        say(f"no certificate: {found['certificate_error']}")
-    found |= feature_spread(done)
+    for name, look in (("certificate", certify), ("spread", feature_spread)):
+        try:
+            found |= look(done)
+        except (RuntimeError, InputError) as error:  # as below: the student is trained, and memory may be short
+            found[f"{name}_error"] = first_line(error)
+            say(f"no {name}: {found[f'{name}_error']}")
     if (ranking := plan.method.ranking) is not None:
         found["collected"] = ranking.facts(plan.inputs.given.teacher.num_classes)
     if (bank := plan.method.transfer_set()) is not None:

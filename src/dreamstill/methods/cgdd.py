@@ -1,6 +1,6 @@
 """CGDD: conditional generative data-free distillation. Yu et al., arXiv:2112.15358 (2021, v4 2022).
 
-Recipe: recipes/cgdd_fashion_lenet5.yaml, 69.5 +- 4.4 %. Abstracts (v1, v4) were read; the rest follows DFAD's code.
+Recipe: recipes/cgdd_fashion_lenet5.yaml, 69.5 +- 4.4 %. Only abstracts (v1, v4) were read: the rest is inferred.
 """
 
 from __future__ import annotations
